@@ -6,12 +6,12 @@
 #include <c10/core/AutogradState.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <map>
 #include <mutex>
 #include <thread>
-#include <wanpar/transport/checked.hpp>
 #include <wanpar/transport/local.hpp>
 
 #include "transport/pairwise.hpp"
@@ -200,7 +200,7 @@ void run(int ranks, const std::function<void(Communicator)>& program, Options op
     at::set_num_threads(std::max(1, cores / ranks));
     try {
       std::shared_ptr<Transport> transport = std::make_shared<Local>(hub, rank);
-      if (options.checks == Checks::on) transport = checked(transport);
+      if (options.checks != Checks::off) transport = checked(transport);
       program(Communicator(transport, options.timeout));
     } catch (const std::exception& failure) {
       failures[rank] = std::current_exception();

@@ -29,7 +29,8 @@ struct Send {
 ///
 /// Each call is collective: every rank of the group makes it, in the same order, with the same arguments where not
 /// said otherwise. Inputs are taken as they are at the call; what the caller writes to them later, nobody sees. Move a
-/// tensor in that nobody else holds, and no copy is made. Groups of one rank return at once.
+/// tensor in that nobody else holds, and no copy is made. Groups of one rank return
+/// at once, and what they return is the tensor that was given.
 /// Calls of one communicator come from one thread at a time. They throw Error: at once for arguments that do not fit,
 /// from get() for a transfer that failed or took longer than the timeout.
 /// Values carry no gradient: a tensor that would need one is refused.

@@ -1,5 +1,6 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/transport/checked.hpp>
 
 #include <memory>
 #include <optional>
@@ -8,7 +9,6 @@
 namespace wanpar {
 
 enum class Backend { automatic, gloo, nccl };
-enum class Checks { automatic, on, off };
 
 /// Where this process stands among the processes of a run.
 struct Place {
@@ -19,7 +19,7 @@ struct Place {
   std::string master_addr = "127.0.0.1";
   int master_port = 29500;
   bool store_is_there = false;  ///< a launcher's agent already holds the store: nobody binds the port
-  std::string run;              ///< keeps restarts of one agent apart
+  std::string run = "";         ///< keeps restarts of one agent apart
   std::string source = "alone";
 };
 
@@ -27,7 +27,7 @@ struct ConnectOptions {
   Backend backend = Backend::automatic;  ///< NCCL where every rank of this host has a CUDA device, Gloo otherwise
   Checks checks = Checks::automatic;     ///< on for Gloo, off for NCCL
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
-  std::optional<Place> place;  ///< explicit values instead of the environment's
+  std::optional<Place> place = {};  ///< explicit values instead of the environment's
 };
 
 /// Reads the environment of torchrun, Open MPI or neither. Throws Error for one that contradicts itself.

@@ -5,6 +5,8 @@
 
 namespace wanpar {
 
+enum class Checks { automatic, on, off };
+
 /// The same transport, but before any payload moves the ranks concerned compare what they are about to do: operation,
 /// order, reduce op, dtype, shape, sizes; an exchange is compared between each pair. On a mismatch each of them throws
 /// an Error with both sides and both call sites. The comparison is one small exchange; a call waits for it.

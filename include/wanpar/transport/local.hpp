@@ -1,15 +1,14 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/transport/checked.hpp>
 
 #include <functional>
 
 namespace wanpar::local {
 
-enum class Checks { on, off };
-
 struct Options {
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
-  Checks checks = Checks::on;
+  Checks checks = Checks::automatic;  ///< on, unless off
 };
 
 /// Runs `program` once a rank, each rank a thread of this process with cores / ranks intra-op threads.
