@@ -1,5 +1,5 @@
-# Finds LibTorch's shared libraries and makes the target LibTorch::LibTorch, and LibTorch::CUDA where its
-# CUDA half can be linked too.
+# Finds LibTorch's shared libraries and makes the target LibTorch::LibTorch, and LibTorch::CUDA where the
+# component CUDA is asked for and can be linked.
 #
 # Looked for in this order:
 #   1. where the user says: CMAKE_PREFIX_PATH (cache or environment) or Torch_DIR;
@@ -37,10 +37,27 @@ foreach(_name torch_cpu c10 torch_cuda c10_cuda)
   find_library(LibTorch_${_name}_LIBRARY ${_name} HINTS "${LibTorch_ROOT_DIR}" PATH_SUFFIXES lib NO_DEFAULT_PATH)
 endforeach()
 
+
+# The CUDA half needs headers of the toolkit and of NCCL, and at run time cuDNN and its kin, which a wheel
+# installed without its dependencies lacks.
+if(CUDA IN_LIST LibTorch_FIND_COMPONENTS AND LibTorch_torch_cuda_LIBRARY AND LibTorch_c10_cuda_LIBRARY)
+  get_filename_component(_libtorch_nvidia "${LibTorch_ROOT_DIR}/../nvidia" ABSOLUTE)
+  find_package(CUDAToolkit QUIET)
+  find_path(LibTorch_NCCL_INCLUDE_DIR nccl.h
+    HINTS "${_libtorch_nvidia}/nccl/include" "${LibTorch_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(LibTorch_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
+    HINTS "${LibTorch_ROOT_DIR}/lib" "${_libtorch_nvidia}/cudnn/lib")
+  if(CUDAToolkit_FOUND AND LibTorch_NCCL_INCLUDE_DIR AND LibTorch_CUDNN_LIBRARY)
+    set(LibTorch_CUDA_FOUND TRUE)
+  endif()
+endif()
+
 find_package_handle_standard_args(LibTorch
   REQUIRED_VARS LibTorch_torch_cpu_LIBRARY LibTorch_c10_LIBRARY LibTorch_INCLUDE_DIR
   VERSION_VAR LibTorch_VERSION
-  REASON_FAILURE_MESSAGE "run scripts/setup, or name your own LibTorch by -DCMAKE_PREFIX_PATH=/path/to/libtorch")
+  HANDLE_COMPONENTS
+  REASON_FAILURE_MESSAGE "run scripts/setup, or name your own LibTorch by -DCMAKE_PREFIX_PATH=/path/to/libtorch. \
+Its CUDA component wants a CUDA toolkit, NCCL's headers and cuDNN (scripts/setup --full).")
 mark_as_advanced(LibTorch_INCLUDE_DIR LibTorch_torch_cpu_LIBRARY LibTorch_c10_LIBRARY LibTorch_torch_cuda_LIBRARY
   LibTorch_c10_cuda_LIBRARY LibTorch_NCCL_INCLUDE_DIR LibTorch_CUDNN_LIBRARY)
 
@@ -53,24 +70,13 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
     "${LibTorch_torch_cpu_LIBRARY}" "${LibTorch_c10_LIBRARY}" Threads::Threads)
   # libtorch_cpu of the wheel finds the CUDA runtime that it wants by its own RPATH; the linker need not.
   target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--allow-shlib-undefined")
-
-  # The CUDA half needs headers of the toolkit and of NCCL, and at run time cuDNN and its kin, which a wheel
-  # installed without its dependencies lacks.
-  if(LibTorch_torch_cuda_LIBRARY AND LibTorch_c10_cuda_LIBRARY)
-    get_filename_component(_libtorch_nvidia "${LibTorch_ROOT_DIR}/../nvidia" ABSOLUTE)
-    find_package(CUDAToolkit QUIET)
-    find_path(LibTorch_NCCL_INCLUDE_DIR nccl.h
-      HINTS "${_libtorch_nvidia}/nccl/include" "${LibTorch_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
-    find_library(LibTorch_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
-      HINTS "${LibTorch_ROOT_DIR}/lib" "${_libtorch_nvidia}/cudnn/lib")
-    if(CUDAToolkit_FOUND AND LibTorch_NCCL_INCLUDE_DIR AND LibTorch_CUDNN_LIBRARY)
-      add_library(LibTorch::CUDA INTERFACE IMPORTED)
-      target_include_directories(LibTorch::CUDA SYSTEM INTERFACE
-        "${LibTorch_NCCL_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
-      target_link_libraries(LibTorch::CUDA INTERFACE
-        LibTorch::LibTorch "${LibTorch_torch_cuda_LIBRARY}" "${LibTorch_c10_cuda_LIBRARY}")
-      # libtorch_cuda registers its kernels when it is loaded, so it must stay although no symbol needs it.
-      target_link_options(LibTorch::CUDA INTERFACE "LINKER:--no-as-needed")
-    endif()
-  endif()
+endif()
+if(LibTorch_CUDA_FOUND AND NOT TARGET LibTorch::CUDA)
+  add_library(LibTorch::CUDA INTERFACE IMPORTED)
+  target_include_directories(LibTorch::CUDA SYSTEM INTERFACE
+    "${LibTorch_NCCL_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(LibTorch::CUDA INTERFACE
+    LibTorch::LibTorch "${LibTorch_torch_cuda_LIBRARY}" "${LibTorch_c10_cuda_LIBRARY}")
+  # libtorch_cuda registers its kernels when it is loaded, so it must stay although no symbol needs it.
+  target_link_options(LibTorch::CUDA INTERFACE "LINKER:--no-as-needed")
 endif()

@@ -3,10 +3,9 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/wanpar)
+set(WANPAR_LIBTORCH_COMPONENTS "")
 if(TARGET LibTorch::CUDA)
-  set(WANPAR_WITH_CUDA TRUE)
-else()
-  set(WANPAR_WITH_CUDA FALSE)
+  set(WANPAR_LIBTORCH_COMPONENTS "COMPONENTS CUDA")
 endif()
 
 install(TARGETS wanpar EXPORT wanparTargets FILE_SET HEADERS)
