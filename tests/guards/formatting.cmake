@@ -1,0 +1,15 @@
+# Every tracked source is as clang-format 14 leaves it. Other versions differ in details, so they don't count.
+# usage: cmake -D ROOT=... -D CLANG_FORMAT=... -P formatting.cmake
+if(CLANG_FORMAT)
+  execute_process(COMMAND ${CLANG_FORMAT} --version OUTPUT_VARIABLE version)
+endif()
+if(NOT version MATCHES "version 14\\.")
+  message("skipped: no clang-format 14 here (scripts/setup --full installs it)")
+  return()
+endif()
+execute_process(COMMAND git -C ${ROOT} ls-files *.hpp *.cpp OUTPUT_VARIABLE files COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" files "${files}")
+execute_process(COMMAND ${CLANG_FORMAT} --dry-run -Werror ${files} WORKING_DIRECTORY ${ROOT} RESULT_VARIABLE result)
+if(result)
+  message(FATAL_ERROR "not formatted; run: clang-format -i on the files above")
+endif()
