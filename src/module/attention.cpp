@@ -57,9 +57,11 @@ bool same_channels(const Attention& call) {
 AttentionWithLse on_cpu(const Attention& call) {
   if (!same_channels(call)) return by_operators(call);
   auto last_is_dense = [](const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
+  auto mask = additive(call);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(last_is_dense(call.query), last_is_dense(call.key), last_is_dense(call.value),
-                                                                    0.0, call.causal, additive(call), call.scale);
-  if (call.mask) out = out.masked_fill(lse.eq(-kInfinity).unsqueeze(-1), 0);
+                                                                    0.0, call.causal, mask, call.scale);
+  // A row that may attend to nothing has lse 0 from the kernel, as if it had seen one key.
+  if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1), -kInfinity);
   return {out, lse};
 }
 
