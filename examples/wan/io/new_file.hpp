@@ -2,14 +2,16 @@
 #include <filesystem>
 #include <string_view>
 
+#include "wan/io/part_file.hpp"
+
 namespace wan {
 
-/// A file that appears under its name only when it is complete; until then it grows beside it as `name.part`.
+/// A PartFile that is written byte by byte.
 /// Every function throws Error, naming the file and what the system said, a full disk among it.
 class NewFile {
  public:
   explicit NewFile(std::filesystem::path path);
-  ~NewFile();  // removes the part that was not committed
+  ~NewFile();
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
 
@@ -19,10 +21,7 @@ class NewFile {
   void commit();
 
  private:
-  [[noreturn]] void refuse() const;
-
-  std::filesystem::path path_;
-  std::filesystem::path part_;
+  PartFile file_;
   int descriptor_;
 };
 

@@ -1,0 +1,60 @@
+#include "wan/cli/degrees.hpp"
+
+#include <fmt/format.h>
+
+#include <wanpar/core/error.hpp>
+
+namespace wan {
+namespace {
+
+int64_t largest_divisor_up_to(int64_t number, int64_t limit) {
+  for (int64_t divisor = limit; divisor > 1; --divisor)
+    if (number % divisor == 0) return divisor;
+  return 1;
+}
+
+/// A divisor of `ranks` that shares the heads evenly; else one that shares them unevenly.
+int64_t choose_ulysses(int64_t ranks, int64_t heads) {
+  for (int64_t divisor = heads; divisor > 1; --divisor)
+    if (ranks % divisor == 0 && heads % divisor == 0) return divisor;
+  return largest_divisor_up_to(ranks, heads);
+}
+
+/// What is left for the degrees that nobody requested; 0 when the requested ones do not divide the world.
+int64_t ranks_left(int64_t world, const RequestedDegrees& requested) {
+  const auto taken = requested.cfg.value_or(1) * requested.ulysses.value_or(1) * requested.ring.value_or(1);
+  return world % taken == 0 ? world / taken : 0;
+}
+
+}  // namespace
+
+Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance) {
+  if (guidance == Guidance::off && requested.cfg.value_or(1) > 1)
+    throw wanpar::Error(
+        fmt::format("--cfg_size {} needs guidance, but --sample_guide_scale switches it off; "
+                    "leave --cfg_size out",
+                    *requested.cfg));
+  auto left = ranks_left(world, requested);
+  const auto take = [&left](int64_t degree) { return left /= degree, degree; };
+
+  Degrees chosen;
+  chosen.cfg =
+      requested.cfg ? *requested.cfg : take(guidance == Guidance::on && left > 0 && left % 2 == 0 ? 2 : 1);
+  chosen.ulysses = requested.ulysses ? *requested.ulysses : take(left > 0 ? choose_ulysses(left, heads) : 1);
+  chosen.ring = requested.ring ? *requested.ring : take(left > 0 ? left : 1);
+
+  const auto product = chosen.cfg * chosen.ulysses * chosen.ring;
+  if (product != world)
+    throw wanpar::Error(
+        fmt::format("--cfg_size {} x --ulysses_size {} x --ring_size {} is {}, but {} {} started", chosen.cfg,
+                    chosen.ulysses, chosen.ring, product, world, world == 1 ? "rank was" : "ranks were"));
+  return chosen;
+}
+
+std::string describe(const Degrees& degrees) {
+  const auto world = degrees.cfg * degrees.ulysses * degrees.ring;
+  return fmt::format("{} {}: {} guidance {} x {} Ulysses x {} ring", world, world == 1 ? "rank" : "ranks",
+                     degrees.cfg, degrees.cfg == 1 ? "group" : "groups", degrees.ulysses, degrees.ring);
+}
+
+}  // namespace wan

@@ -1,0 +1,227 @@
+#include "wan/cli/options.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <charconv>
+#include <sstream>
+
+#include "wan/cli/nearest.hpp"
+#include "wan/text/negative_prompt.hpp"
+
+namespace wan {
+namespace po = boost::program_options;
+namespace {
+
+template <typename... Parts>
+[[noreturn]] void refuse(fmt::format_string<Parts...> sentence, Parts&&... parts) {
+  throw UsageError(fmt::format(sentence, std::forward<Parts>(parts)...));
+}
+
+// Every value is read as text here, so that each complaint about one is our own sentence.
+po::options_description flags() {
+  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+
+  po::options_description video("What to make");
+  video.add_options()                                                                  //
+      ("prompt", text("TEXT"), "what the video shows; required")                       //
+      ("negative_prompt", text("TEXT"), "what it must not show (default: Wan's own)")  //
+      ("size", text("W*H"), "pixels, multiples of 16 (default 832*480)")               //
+      ("frame_num", text("N"), "frames, 4n+1 (default 81)")                            //
+      ("fps", text("N"), "frames a second (default 16)")                               //
+      ("base_seed", text("N"), "the same seed makes the same video; -1: random (default)");
+
+  po::options_description model("Model and sampling");
+  model.add_options()                                                                         //
+      ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")  //
+      ("task", text("NAME"), "t2v-1.3B or t2v-14B (default: what the checkpoint is)")         //
+      ("sample_solver", text("NAME"), "unipc (default), dpm++, euler, diffusers_unipc")       //
+      ("sample_steps", text("N"), "denoising steps (default 50)")                             //
+      ("sample_shift", text("X"), "flow shift (default: the checkpoint's, else 5)")           //
+      ("sample_guide_scale", text("X"), "guidance; 1 or less: none (default 5)")              //
+      ("noise", text("FILE"), "initial latents, safetensors with key 'latents'");
+
+  po::options_description output("Output");
+  output.add_options()                                                                        //
+      ("save_file", text("FILE"), "the mp4 (default: named after task, size, prompt, time)")  //
+      ("contact_sheet", text("FILE"), "a PNG with up to 12 of the frames")                    //
+      ("save_tensors", text("FILE"), "text_embeds, latents and frames as safetensors");
+
+  po::options_description machine("Machine");
+  machine.add_options()                                                                  //
+      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")         //
+      ("cfg_size", text("N"), "groups that share the two branches of guidance, 1 or 2")  //
+      ("ulysses_size", text("N"), "ranks that share the attention heads")                //
+      ("ring_size", text("N"), "ranks that share the tokens in a ring")                  //
+      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")         //
+      ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")         //
+      ("timeout", text("SECONDS"), "how long a rank waits for the others (default 60)");
+
+  po::options_description about("About");
+  about.add_options()("help", "this text")("version", "the version");
+
+  po::options_description all;
+  all.add(video).add(model).add(output).add(machine).add(about);
+  return all;
+}
+
+/// The flags as typed: name to text. Complaints about flags as such are made here.
+class Words {
+ public:
+  explicit Words(const std::vector<std::string>& words) {
+    const auto known = flags();
+    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    try {
+      const auto parsed = po::command_line_parser(words).options(known).positional({}).style(style).run();
+      po::store(parsed, values_);
+    } catch (const po::unknown_option& error) {
+      refuse_unknown(error.get_option_name(), known);
+    } catch (const po::too_many_positional_options_error&) {
+      refuse("a word stands alone, without a flag before it; quote texts, as in --prompt \"a red fox\"");
+    } catch (const po::multiple_occurrences& error) {
+      refuse("{} is given twice; once is enough", error.get_option_name());
+    } catch (const po::error_with_option_name& error) {
+      refuse("{} needs a value; --help shows which", error.get_option_name());
+    }
+  }
+
+  bool has(const char* flag) const { return values_.count(flag) != 0; }
+
+  std::string text(const char* flag) const {
+    return has(flag) ? values_[flag].as<std::string>() : std::string();
+  }
+
+  std::optional<std::string> one_of(const char* flag, const std::vector<std::string>& choices) const {
+    if (!has(flag)) return std::nullopt;
+    const auto value = text(flag);
+    if (std::find(choices.begin(), choices.end(), value) == choices.end())
+      refuse("--{} {} is unknown; choose one of {}", flag, value, fmt::join(choices, ", "));
+    return value;
+  }
+
+  template <typename Number>
+  std::optional<Number> number(const char* flag, const char* kind) const {
+    if (!has(flag)) return std::nullopt;
+    const auto value = text(flag);
+    Number number{};
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size())
+      refuse("--{} '{}' is not {}; write it as in --{} 4", flag, value, kind, flag);
+    return number;
+  }
+
+  std::optional<int64_t> count(const char* flag) const {
+    const auto value = number<int64_t>(flag, "a whole number");
+    if (value && *value < 1) refuse("--{} {} is too small; it must be 1 or more", flag, *value);
+    return value;
+  }
+
+  std::optional<double> positive(const char* flag) const {
+    const auto value = number<double>(flag, "a number");
+    if (value && !(*value > 0 && *value < 1e9)) refuse("--{} {} must be a number above 0", flag, *value);
+    return value;
+  }
+
+ private:
+  [[noreturn]] static void refuse_unknown(const std::string& flag, const po::options_description& known) {
+    std::vector<std::string> names;
+    for (const auto& option : known.options()) names.push_back("--" + option->long_name());
+    refuse("{} is not a flag of wan_t2v; did you mean {}?", flag, nearest(flag, names));
+  }
+
+  po::variables_map values_;
+};
+
+void read_size(const std::string& text, Options& options) {
+  const auto cross = text.find_first_of("*xX");
+  const auto side = [&](std::string_view digits) {
+    int64_t value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc() || end != digits.data() + digits.size() || value < 1)
+      refuse("--size '{}' is not a size; write width*height, as in --size \"832*480\"", text);
+    return value;
+  };
+  const auto nearest_16 = [](int64_t pixels) { return std::max<int64_t>(16, (pixels + 8) / 16 * 16); };
+
+  options.width = side(std::string_view(text).substr(0, cross));
+  options.height = cross == std::string::npos ? side("") : side(std::string_view(text).substr(cross + 1));
+  if (options.width % 16 != 0 || options.height % 16 != 0)
+    refuse("--size {}: width and height must be multiples of 16; the nearest such size is {}*{}", text,
+           nearest_16(options.width), nearest_16(options.height));
+}
+
+void read_seed(const Words& words, Options& options) {
+  const auto seed = words.number<int64_t>("base_seed", "a whole number");
+  if (seed && *seed < -1) refuse("--base_seed {} is negative; give 0 or more, or -1 for a random one", *seed);
+  if (seed && *seed >= 0) options.base_seed = static_cast<uint64_t>(*seed);
+}
+
+void check_frames(int64_t frames) {
+  if (frames % 4 == 1) return;
+  const auto below = (frames - 1) / 4 * 4 + 1;
+  refuse("--frame_num {} is not of the form 4n+1; take {} or {}", frames, below, below + 4);
+}
+
+void require(const Words& words, const char* flag, const char* example) {
+  if (words.text(flag).empty()) refuse("--{} is missing; give it, as in --{} {}", flag, flag, example);
+}
+
+void read_degrees(const Words& words, Options& options) {
+  options.degrees = {.cfg = words.count("cfg_size"),
+                     .ulysses = words.count("ulysses_size"),
+                     .ring = words.count("ring_size")};
+  if (options.degrees.cfg.value_or(1) > 2)
+    refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
+}
+
+}  // namespace
+
+Options parse_options(const std::vector<std::string>& arguments) {
+  const Words words(arguments);
+  Options options;
+  if (words.has("help")) options.action = Options::Action::help;
+  if (words.has("version")) options.action = Options::Action::version;
+  if (options.action != Options::Action::generate) return options;
+
+  require(words, "ckpt_dir", "Wan2.1-T2V-1.3B");
+  require(words, "prompt", "\"a red fox in the snow\"");
+
+  options.task = words.one_of("task", {"t2v-1.3B", "t2v-14B"});
+  if (words.has("size")) read_size(words.text("size"), options);
+  options.frame_num = words.count("frame_num").value_or(options.frame_num);
+  check_frames(options.frame_num);
+  options.ckpt_dir = words.text("ckpt_dir");
+  options.prompt = words.text("prompt");
+  options.negative_prompt = words.text("negative_prompt");
+  if (options.negative_prompt.empty()) options.negative_prompt = kNegativePrompt;
+  read_seed(words, options);
+  options.sample_solver = words.one_of("sample_solver", {"unipc", "dpm++", "euler", "diffusers_unipc"})
+                              .value_or(options.sample_solver);
+  options.sample_steps = words.count("sample_steps").value_or(options.sample_steps);
+  options.sample_shift = words.positive("sample_shift");
+  options.sample_guide_scale =
+      words.number<double>("sample_guide_scale", "a number").value_or(options.sample_guide_scale);
+  options.save_file = words.text("save_file");
+  read_degrees(words, options);
+  options.local_ranks = words.count("local_ranks").value_or(options.local_ranks);
+  options.device = words.one_of("device", {"cpu", "cuda"});
+  options.dtype = words.one_of("dtype", {"float32", "bfloat16"});
+  options.noise = words.text("noise");
+  options.save_tensors = words.text("save_tensors");
+  options.fps = words.count("fps").value_or(options.fps);
+  options.contact_sheet = words.text("contact_sheet");
+  options.timeout = words.positive("timeout").value_or(options.timeout);
+  return options;
+}
+
+std::string help_text() {
+  std::ostringstream text;
+  text << "wan_t2v: a prompt goes in, a video comes out, made by one rank or many.\n\n"
+          "  wan_t2v --ckpt_dir DIR --prompt \"a red fox in the snow\" --local_ranks 2\n"
+          "  torchrun --no-python --nproc-per-node 4 wan_t2v --ckpt_dir DIR --prompt ...\n"
+       << flags();
+  return text.str();
+}
+
+}  // namespace wan

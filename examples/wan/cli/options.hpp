@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+#include <wanpar/core/error.hpp>
+
+#include "wan/cli/degrees.hpp"
+
+namespace wan {
+
+/// The command line is wrong; programs exit with 2.
+class UsageError : public wanpar::Error {
+ public:
+  using wanpar::Error::Error;
+};
+
+/// What the user of wan_t2v asks for. What is absent comes from the checkpoint or the machine.
+struct Options {
+  enum class Action { generate, help, version };
+  Action action = Action::generate;
+
+  std::optional<std::string> task;
+  int64_t width = 832;
+  int64_t height = 480;
+  int64_t frame_num = 81;
+  std::filesystem::path ckpt_dir;
+  std::string prompt;
+  std::string negative_prompt;          ///< the official one where none is given
+  std::optional<uint64_t> base_seed;    ///< absent: random
+  std::string sample_solver = "unipc";  ///< unipc, dpm++, euler, diffusers_unipc
+  int64_t sample_steps = 50;
+  std::optional<double> sample_shift;
+  double sample_guide_scale = 5.0;
+  std::filesystem::path save_file;  ///< empty: named after task, size, degrees, prompt and time
+  RequestedDegrees degrees;
+  int64_t local_ranks = 1;
+  std::optional<std::string> device;  ///< cpu, cuda
+  std::optional<std::string> dtype;   ///< float32, bfloat16
+  std::filesystem::path noise;
+  std::filesystem::path save_tensors;
+  int64_t fps = 16;
+  std::filesystem::path contact_sheet;
+  double timeout = 60;  ///< seconds that a rank waits for the others
+
+  Guidance guidance() const { return sample_guide_scale > 1 ? Guidance::on : Guidance::off; }
+};
+
+/// Options of the words after the program's name. Checks all that can be checked without the checkpoint.
+/// Throws UsageError: one sentence with the flag, its value and what to write instead.
+Options parse_options(const std::vector<std::string>& words);
+
+/// The text of --help.
+std::string help_text();
+
+}  // namespace wan

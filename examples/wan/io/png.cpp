@@ -1,0 +1,68 @@
+#include "wan/io/png.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+#include <png.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <wanpar/core/error.hpp>
+
+#include "wan/io/part_file.hpp"
+#include "wan/io/pixels.hpp"
+
+namespace wan {
+namespace {
+
+constexpr int64_t kMaxCells = 12;
+constexpr int64_t kColumns = 4;
+constexpr int64_t kMaxCellWidth = 480;
+constexpr int64_t kGap = 4;
+
+at::Tensor shrink(const at::Tensor& frame) {
+  const auto factor = (frame.size(2) + kMaxCellWidth - 1) / kMaxCellWidth;
+  return factor == 1 ? frame : at::avg_pool2d(frame.to(at::kFloat), factor);
+}
+
+}  // namespace
+
+void write_png(const std::filesystem::path& path, const at::Tensor& pixels) {
+  if (pixels.dim() != 3 || pixels.size(2) != 3 || pixels.scalar_type() != at::kByte)
+    throw wanpar::Error(fmt::format("write_png: expected [height, width, 3] uint8, found {} {}",
+                                    fmt::join(pixels.sizes(), "x"), c10::toString(pixels.scalar_type())));
+  const auto rows = pixels.cpu().contiguous();
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  image.width = static_cast<png_uint_32>(rows.size(1));
+  image.height = static_cast<png_uint_32>(rows.size(0));
+  image.format = PNG_FORMAT_RGB;
+
+  PartFile file(path);
+  errno = 0;
+  if (!png_image_write_to_file(&image, file.part().c_str(), 0, rows.data_ptr(), 0, nullptr))
+    throw_write_error(path, errno != 0 ? std::strerror(errno) : image.message);
+  file.commit();
+}
+
+at::Tensor contact_sheet(const at::Tensor& video) {
+  const auto frames = video.size(1);
+  const auto cells = std::min(frames, kMaxCells);
+  const auto columns = std::min(cells, kColumns);
+  const auto rows = (cells + columns - 1) / columns;
+
+  at::Tensor sheet;
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    const auto frame = cells == 1 ? 0 : cell * (frames - 1) / (cells - 1);
+    const auto pixels = to_pixels(shrink(video.select(1, frame)));
+    const auto height = pixels.size(0), width = pixels.size(1);
+    if (!sheet.defined())
+      sheet = at::full({rows * (height + kGap) - kGap, columns * (width + kGap) - kGap, 3}, 255, at::kByte);
+    sheet.narrow(0, cell / columns * (height + kGap), height)
+        .narrow(1, cell % columns * (width + kGap), width)
+        .copy_(pixels);
+  }
+  return sheet;
+}
+
+}  // namespace wan

@@ -1,0 +1,15 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+
+namespace wan {
+
+/// Writes `pixels` [height, width, 3] uint8 as a PNG; the file appears whole or not at all. Throws Error.
+void write_png(const std::filesystem::path& path, const at::Tensor& pixels);
+
+/// Up to twelve frames of a video [3, frames, height, width] in [-1, 1], spread evenly from the first to the
+/// last, row by row on a white sheet [height, width, 3] uint8. Frames wider than 480 pixels are made smaller.
+at::Tensor contact_sheet(const at::Tensor& video);
+
+}  // namespace wan
