@@ -1,68 +1,82 @@
-# Finds LibTorch and makes the target LibTorch::LibTorch (and LibTorch::CUDA where CUDA can be linked).
+# Finds LibTorch's shared libraries and makes the target LibTorch::LibTorch, and LibTorch::CUDA where the
+# component CUDA is asked for and can be linked.
 #
-# Two sources, in this order:
-#   1. a LibTorch that the user names: CMAKE_PREFIX_PATH or Torch_DIR leads to its own TorchConfig.cmake;
-#   2. the PyPI wheel in LibTorch_VENV (default: <project>/.venv). The wheel's own config demands a CUDA
-#      toolkit, which most machines lack, so the targets are made here from its libraries.
+# Looked for in this order:
+#   1. where the user says: CMAKE_PREFIX_PATH (cache or environment) or Torch_DIR;
+#   2. the Python environment LibTorch_VENV (by default .venv of the project), then the activated one.
+#
+# TorchConfig.cmake is not asked: the one of the PyPI wheel demands a CUDA toolkit, which most machines lack,
+# although libtorch_cpu and libc10 need none.
 include(FindPackageHandleStandardArgs)
 
 set(LibTorch_VENV "${CMAKE_CURRENT_SOURCE_DIR}/.venv" CACHE PATH "Python environment that holds the torch wheel")
 
-if(NOT TARGET LibTorch::LibTorch)
-  if(CMAKE_PREFIX_PATH OR Torch_DIR)
-    find_package(Torch CONFIG QUIET)
+set(_libtorch_named "")
+foreach(_dir "${Torch_DIR}" "$ENV{Torch_DIR}")
+  if(_dir)
+    list(APPEND _libtorch_named "${_dir}/../../..")
   endif()
-  if(Torch_FOUND)
-    set(LibTorch_ORIGIN "TorchConfig.cmake in ${Torch_DIR}")
-    add_library(LibTorch::LibTorch INTERFACE IMPORTED)
-    target_link_libraries(LibTorch::LibTorch INTERFACE ${TORCH_LIBRARIES})
-    set(LibTorch_INCLUDE_DIR "${TORCH_INCLUDE_DIRS}")
-    if(TARGET torch_cuda)
-      add_library(LibTorch::CUDA INTERFACE IMPORTED)
-      target_link_libraries(LibTorch::CUDA INTERFACE ${TORCH_LIBRARIES})
-    endif()
-  else()
-    file(GLOB _libtorch_roots "${LibTorch_VENV}/lib/python3*/site-packages/torch")
-    find_path(LibTorch_INCLUDE_DIR ATen/ATen.h HINTS ${_libtorch_roots} PATH_SUFFIXES include NO_DEFAULT_PATH)
-    find_library(LibTorch_CPU_LIBRARY torch_cpu HINTS ${_libtorch_roots} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-    find_library(LibTorch_C10_LIBRARY c10 HINTS ${_libtorch_roots} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-    if(LibTorch_CPU_LIBRARY AND LibTorch_C10_LIBRARY AND LibTorch_INCLUDE_DIR)
-      set(LibTorch_ORIGIN "the wheel in ${LibTorch_VENV}")
-      find_package(Threads REQUIRED)
-      add_library(LibTorch::LibTorch INTERFACE IMPORTED)
-      target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
-        "${LibTorch_INCLUDE_DIR}" "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
-      target_link_libraries(LibTorch::LibTorch INTERFACE "${LibTorch_CPU_LIBRARY}" "${LibTorch_C10_LIBRARY}" Threads::Threads)
-      # The wheel finds its CUDA runtime by its own RPATH at load time; the linker need not.
-      target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--allow-shlib-undefined")
+endforeach()
+find_path(LibTorch_INCLUDE_DIR ATen/ATen.h
+  HINTS ${_libtorch_named}
+  PATH_SUFFIXES include torch/include ../../include
+  NO_SYSTEM_ENVIRONMENT_PATH NO_CMAKE_SYSTEM_PATH)
+file(GLOB _libtorch_wheels
+  "${LibTorch_VENV}/lib/python3*/site-packages/torch" "$ENV{VIRTUAL_ENV}/lib/python3*/site-packages/torch")
+find_path(LibTorch_INCLUDE_DIR ATen/ATen.h HINTS ${_libtorch_wheels} PATH_SUFFIXES include NO_DEFAULT_PATH)
 
-      get_filename_component(_libtorch_site "${LibTorch_INCLUDE_DIR}/../.." ABSOLUTE)
-      find_library(LibTorch_CUDA_LIBRARY torch_cuda HINTS ${_libtorch_roots} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-      find_library(LibTorch_C10_CUDA_LIBRARY c10_cuda HINTS ${_libtorch_roots} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-      find_path(LibTorch_NCCL_INCLUDE_DIR nccl.h HINTS "${_libtorch_site}/nvidia/nccl/include")
-      find_package(CUDAToolkit QUIET)
-      # Its CUDA half can be linked where the toolkit's headers are and the wheel's own CUDA packages too.
-      if(CUDAToolkit_FOUND AND LibTorch_CUDA_LIBRARY AND LibTorch_NCCL_INCLUDE_DIR AND EXISTS "${_libtorch_site}/nvidia/cudnn")
-        add_library(LibTorch::CUDA INTERFACE IMPORTED)
-        target_include_directories(LibTorch::CUDA SYSTEM INTERFACE "${LibTorch_NCCL_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
-        # Static registrations make libtorch_cuda's devices known, so it must stay although no symbol needs it.
-        target_link_libraries(LibTorch::CUDA INTERFACE LibTorch::LibTorch
-          "-Wl,--no-as-needed" "${LibTorch_CUDA_LIBRARY}" "${LibTorch_C10_CUDA_LIBRARY}" "-Wl,--as-needed")
-      endif()
-    endif()
-  endif()
-  if(LibTorch_INCLUDE_DIR)
-    list(GET LibTorch_INCLUDE_DIR 0 _libtorch_include)
-    foreach(_part MAJOR MINOR PATCH)
-      file(STRINGS "${_libtorch_include}/torch/headeronly/version.h" _line REGEX "define TORCH_VERSION_${_part} ")
-      string(REGEX MATCH "[0-9]+" _number "${_line}")
-      list(APPEND _libtorch_version "${_number}")
-    endforeach()
-    list(JOIN _libtorch_version "." LibTorch_VERSION)
+if(LibTorch_INCLUDE_DIR)
+  get_filename_component(LibTorch_ROOT_DIR "${LibTorch_INCLUDE_DIR}/.." ABSOLUTE)
+  foreach(_part MAJOR MINOR PATCH)
+    file(STRINGS "${LibTorch_INCLUDE_DIR}/torch/headeronly/version.h" _line REGEX "define TORCH_VERSION_${_part} ")
+    string(REGEX MATCH "[0-9]+" _libtorch_${_part} "${_line}")
+  endforeach()
+  set(LibTorch_VERSION "${_libtorch_MAJOR}.${_libtorch_MINOR}.${_libtorch_PATCH}")
+endif()
+foreach(_name torch_cpu c10 torch_cuda c10_cuda)
+  find_library(LibTorch_${_name}_LIBRARY ${_name} HINTS "${LibTorch_ROOT_DIR}" PATH_SUFFIXES lib NO_DEFAULT_PATH)
+endforeach()
+
+
+# The CUDA half needs headers of the toolkit and of NCCL, and at run time cuDNN and its kin, which a wheel
+# installed without its dependencies lacks.
+if(CUDA IN_LIST LibTorch_FIND_COMPONENTS AND LibTorch_torch_cuda_LIBRARY AND LibTorch_c10_cuda_LIBRARY)
+  get_filename_component(_libtorch_nvidia "${LibTorch_ROOT_DIR}/../nvidia" ABSOLUTE)
+  find_package(CUDAToolkit QUIET)
+  find_path(LibTorch_NCCL_INCLUDE_DIR nccl.h
+    HINTS "${_libtorch_nvidia}/nccl/include" "${LibTorch_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(LibTorch_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
+    HINTS "${LibTorch_ROOT_DIR}/lib" "${_libtorch_nvidia}/cudnn/lib")
+  if(CUDAToolkit_FOUND AND LibTorch_NCCL_INCLUDE_DIR AND LibTorch_CUDNN_LIBRARY)
+    set(LibTorch_CUDA_FOUND TRUE)
   endif()
 endif()
 
 find_package_handle_standard_args(LibTorch
-  REQUIRED_VARS LibTorch_ORIGIN LibTorch_INCLUDE_DIR
+  REQUIRED_VARS LibTorch_torch_cpu_LIBRARY LibTorch_c10_LIBRARY LibTorch_INCLUDE_DIR
   VERSION_VAR LibTorch_VERSION
-  REASON_FAILURE_MESSAGE "run scripts/setup, or name your own LibTorch by -DCMAKE_PREFIX_PATH=/path/to/libtorch")
+  HANDLE_COMPONENTS
+  REASON_FAILURE_MESSAGE "run scripts/setup, or name your own LibTorch by -DCMAKE_PREFIX_PATH=/path/to/libtorch. \
+Its CUDA component wants a CUDA toolkit, NCCL's headers and cuDNN (scripts/setup --full).")
+mark_as_advanced(LibTorch_INCLUDE_DIR LibTorch_torch_cpu_LIBRARY LibTorch_c10_LIBRARY LibTorch_torch_cuda_LIBRARY
+  LibTorch_c10_cuda_LIBRARY LibTorch_NCCL_INCLUDE_DIR LibTorch_CUDNN_LIBRARY)
+
+if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
+  find_package(Threads REQUIRED)
+  add_library(LibTorch::LibTorch INTERFACE IMPORTED)
+  target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
+    "${LibTorch_INCLUDE_DIR}" "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
+  target_link_libraries(LibTorch::LibTorch INTERFACE
+    "${LibTorch_torch_cpu_LIBRARY}" "${LibTorch_c10_LIBRARY}" Threads::Threads)
+  # libtorch_cpu of the wheel finds the CUDA runtime that it wants by its own RPATH; the linker need not.
+  target_link_options(LibTorch::LibTorch INTERFACE "LINKER:--allow-shlib-undefined")
+endif()
+if(LibTorch_CUDA_FOUND AND NOT TARGET LibTorch::CUDA)
+  add_library(LibTorch::CUDA INTERFACE IMPORTED)
+  target_include_directories(LibTorch::CUDA SYSTEM INTERFACE
+    "${LibTorch_NCCL_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(LibTorch::CUDA INTERFACE
+    LibTorch::LibTorch "${LibTorch_torch_cuda_LIBRARY}" "${LibTorch_c10_cuda_LIBRARY}")
+  # libtorch_cuda registers its kernels when it is loaded, so it must stay although no symbol needs it.
+  target_link_options(LibTorch::CUDA INTERFACE "LINKER:--no-as-needed")
+endif()

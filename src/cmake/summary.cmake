@@ -1,17 +1,17 @@
-# One table that says what the configuration found.
+# One table that says what the configuration found; as notices, so that --log-level=NOTICE shows it alone.
 function(row name value)
   string(LENGTH "${name}" length)
   math(EXPR gap "14 - ${length}")
   string(REPEAT " " ${gap} spaces)
-  message(STATUS "  ${name}${spaces}${value}")
+  message(NOTICE "  ${name}${spaces}${value}")
 endfunction()
 
-message(STATUS "wanpar ${PROJECT_VERSION}")
-row("LibTorch" "${LibTorch_VERSION}, ${LibTorch_ORIGIN}")
+message(NOTICE "wanpar ${PROJECT_VERSION}")
+row("LibTorch" "${LibTorch_VERSION} in ${LibTorch_ROOT_DIR}")
 if(TARGET LibTorch::CUDA)
-  row("CUDA, NCCL" "yes")
+  row("CUDA, NCCL" "toolkit ${CUDAToolkit_VERSION}, nccl.h in ${LibTorch_NCCL_INCLUDE_DIR}")
 else()
-  row("CUDA, NCCL" "no (needs a CUDA toolkit and the wheel's nvidia packages)")
+  row("CUDA, NCCL" "no (wants a CUDA toolkit and the torch wheel with all its dependencies)")
 endif()
 if(WANPAR_GLOO)
   row("Gloo" "headers in ${GLOO_INCLUDE_DIR}")

@@ -1,0 +1,30 @@
+#pragma once
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "wanpar/core/error.hpp"
+
+namespace wan {
+
+/// The JSON object in `text`, with duplicate keys, deep nesting and anything but an object refused.
+/// Throws Error, which begins with `where`.
+nlohmann::json parse_json(std::string_view text, const std::string& where);
+
+/// As parse_json, of a whole file.
+nlohmann::json read_json(const std::filesystem::path& file);
+
+/// The value of `key`. Throws Error when it is missing or of another type.
+template <class T>
+T value_at(const nlohmann::json& object, const std::string& key, const std::string& where) {
+  const auto found = object.find(key);
+  if (found == object.end()) throw wanpar::Error(where + ": '" + key + "' is missing");
+  try {
+    return found->get<T>();
+  } catch (const nlohmann::json::exception&) {
+    throw wanpar::Error(where + ": '" + key + "' has a value of the wrong type, " + found->dump());
+  }
+}
+
+}  // namespace wan

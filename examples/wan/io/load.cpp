@@ -1,0 +1,72 @@
+#include "wan/io/load.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+
+#include "wanpar/core/error.hpp"
+
+namespace wan {
+namespace {
+
+using Slots = std::map<std::string, at::Tensor>;
+
+Slots slots_of(const torch::nn::Module& module) {
+  Slots slots;
+  for (const auto& item : module.named_parameters()) slots.emplace(item.key(), item.value());
+  for (const auto& item : module.named_buffers()) slots.emplace(item.key(), item.value());
+  return slots;
+}
+
+void check_no_missing(const Slots& slots, const Weights& weights) {
+  for (const auto& [name, slot] : slots) {
+    if (weights.contains(name)) continue;
+    const auto where = weights.empty() ? "the checkpoint" : weights.begin()->second.file.string();
+    throw wanpar::Error(fmt::format("{}: tensor '{}' is missing, expected with shape [{}]", where, name,
+                                    fmt::join(slot.sizes(), ", ")));
+  }
+}
+
+void check_no_unexpected(const Slots& slots, const Weights& weights, const LoadOptions& options) {
+  const auto is_ignored = [&](const std::string& name) {
+    return std::any_of(options.ignore_prefixes.begin(), options.ignore_prefixes.end(),
+                       [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
+  for (const auto& [name, entry] : weights) {
+    if (slots.contains(name) || is_ignored(name)) continue;
+    throw wanpar::Error(fmt::format("{}: tensor '{}' of shape [{}] has no place in the model",
+                                    entry.file.string(), name, fmt::join(entry.tensor.sizes(), ", ")));
+  }
+}
+
+void check_shapes(const Slots& slots, const Weights& weights) {
+  for (const auto& [name, slot] : slots) {
+    const auto& entry = weights.at(name);
+    if (entry.tensor.sizes() == slot.sizes()) continue;
+    throw wanpar::Error(fmt::format("{}: tensor '{}' has shape [{}], expected [{}]", entry.file.string(),
+                                    name, fmt::join(entry.tensor.sizes(), ", "),
+                                    fmt::join(slot.sizes(), ", ")));
+  }
+}
+
+}  // namespace
+
+void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options) {
+  auto slots = slots_of(module);
+  check_no_missing(slots, weights);
+  check_no_unexpected(slots, weights, options);
+  check_shapes(slots, weights);
+
+  const auto dtype_of = [&](const std::string& name) {
+    const auto is_part = [&](const std::string& part) { return name.find(part) != std::string::npos; };
+    const auto& kept = options.keep_float32;
+    return std::any_of(kept.begin(), kept.end(), is_part) ? at::kFloat : options.dtype;
+  };
+  for (auto& [name, slot] : slots) {
+    slot.set_data(weights.at(name).tensor.to(options.device, dtype_of(name)).contiguous());
+  }
+}
+
+}  // namespace wan

@@ -1,0 +1,29 @@
+#pragma once
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+#include <vector>
+
+#include "wan/io/safetensors.hpp"
+
+namespace torch::nn {
+class Module;
+}
+
+namespace wan {
+
+struct LoadOptions {
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  std::vector<std::string> keep_float32 = {};     // parts of the names whose tensors are float32 in any case
+  std::vector<std::string> ignore_prefixes = {};  // starts of the names that the module need not have
+};
+
+/// Gives every parameter and buffer of `module` its tensor, converted one at a time: what has the right dtype
+/// and device already is used where it lies in the file, without a copy.
+/// Throws Error, naming file, key, expected and found, when a tensor is missing, unexpected or misshaped;
+/// the module is untouched then.
+void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options);
+
+}  // namespace wan

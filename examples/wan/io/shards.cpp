@@ -1,0 +1,72 @@
+#include "wan/io/shards.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "wan/io/json.hpp"
+#include "wanpar/core/error.hpp"
+
+namespace wan {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A name that cannot lead out of the folder.
+bool is_plain(const std::string& name) {
+  const auto is_odd = [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '/' || c == '\\'; };
+  return !name.empty() && name != "." && name != ".." && std::none_of(name.begin(), name.end(), is_odd);
+}
+
+/// Shards by file name, and the tensors that the index finds in each.
+std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index) {
+  std::map<std::string, std::vector<std::string>> shards;
+  const auto json = read_json(index);
+  const auto map = value_at<std::map<std::string, std::string>>(json, "weight_map", index.string());
+  for (const auto& [tensor, shard] : map) {
+    if (!is_plain(shard)) {
+      throw wanpar::Error(fmt::format("{}: '{}' lies in '{}', which is not a plain file name", index.string(),
+                                      tensor, shard));
+    }
+    shards[shard].push_back(tensor);
+  }
+  return shards;
+}
+
+Weights read_sharded(const fs::path& index) {
+  Weights weights;
+  for (const auto& [shard, names] : shards_of(index)) {
+    const auto file = index.parent_path() / shard;
+    if (!fs::exists(file)) {
+      throw wanpar::Error(fmt::format("{} is missing, which {} lists; download it", file.string(),
+                                      index.filename().string()));
+    }
+    const auto tensors = read_safetensors(file);
+    for (const auto& name : names) {
+      const auto found = tensors.find(name);
+      if (found == tensors.end()) {
+        throw wanpar::Error(fmt::format("{} has no tensor '{}', though {} lists it there", file.string(),
+                                        name, index.filename().string()));
+      }
+      weights.emplace(name, Entry{found->second, file});
+    }
+  }
+  return weights;
+}
+
+}  // namespace
+
+Weights read_shards(const fs::path& folder, const std::string& stem) {
+  const auto file = folder / (stem + ".safetensors");
+  const auto index = folder / (stem + ".safetensors.index.json");
+  if (!fs::exists(file) && fs::exists(index)) return read_sharded(index);
+  if (!fs::exists(file)) {
+    throw wanpar::Error(fmt::format("{} is missing, and so is {}; download one of them", file.string(),
+                                    index.filename().string()));
+  }
+  Weights weights;
+  for (auto& [name, tensor] : read_safetensors(file)) weights.emplace(name, Entry{tensor, file});
+  return weights;
+}
+
+}  // namespace wan

@@ -1,0 +1,39 @@
+#pragma once
+#include <c10/core/ScalarType.h>
+#include <wanpar/core/reduce_op.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <source_location>
+#include <string>
+#include <vector>
+
+namespace wanpar {
+
+enum class Operation { all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, exchange, barrier };
+
+/// What a rank is about to do: named in errors, compared by `checked`, counted by `recording`.
+struct Call {
+  Operation operation{};
+  ReduceOp reduce = ReduceOp::sum;
+  at::ScalarType dtype = at::kByte;
+  std::vector<int64_t> shape;  ///< what every rank must agree on: the whole shape, uneven dimensions as totals
+  std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty where even
+  int root = -1;               ///< broadcast only
+  uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 for an exchange
+  int rank = 0;
+  int size = 1;
+  std::chrono::milliseconds timeout{60'000};
+  std::source_location site;
+};
+
+const char* name(Operation operation);
+const char* name(ReduceOp op);
+
+/// `all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`.
+std::string describe(const Call& call);
+
+/// `rank 1 of 4, all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`: how errors begin.
+std::string where(const Call& call);
+
+}  // namespace wanpar

@@ -1,0 +1,63 @@
+#pragma once
+#include <wanpar/core/error.hpp>
+#include <wanpar/core/transport.hpp>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace wanpar {
+
+namespace detail {
+
+/// A failure met where nothing may be thrown, kept for the group's next call.
+class Health {
+ public:
+  void keep(std::string failure);
+  void check() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::string failure_;
+};
+
+}  // namespace detail
+
+/// A result on its way: it owns the tensors in flight, and the value can be reached only through get().
+///
+/// Dropping it waits, for at most the call's timeout; a failure met there is thrown by the group's next call.
+template <class T>
+class [[nodiscard]] Pending {
+ public:
+  Pending(std::shared_ptr<Work> work, std::function<T()> finish, std::shared_ptr<detail::Health> health)
+      : flight_(new Flight{std::move(work), std::move(finish), std::move(health)}) {}
+
+  /// Blocks until the transfer is complete and gives its value, once.
+  T get() {
+    if (!flight_) throw Error("Pending::get() was called twice: the first call took the value");
+    auto flight = std::move(flight_);
+    auto work = std::move(flight->work);
+    if (work) work->wait();
+    return flight->finish();
+  }
+
+ private:
+  struct Flight {
+    std::shared_ptr<Work> work;
+    std::function<T()> finish;
+    std::shared_ptr<detail::Health> health;
+
+    ~Flight() {
+      if (!work) return;
+      try {
+        work->wait();
+      } catch (const std::exception& failure) {
+        health->keep(failure.what());
+      }
+    }
+  };
+  std::unique_ptr<Flight> flight_;
+};
+
+}  // namespace wanpar

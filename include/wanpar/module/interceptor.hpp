@@ -1,0 +1,59 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/module/annotations.hpp>
+#include <wanpar/module/attention.hpp>
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace wanpar {
+
+/// An operator as it passes by, above autograd and autocast.
+struct Operator {
+  const std::string& name;  ///< "aten::bmm"
+  std::span<const at::Tensor> inputs;
+};
+
+/// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of them on.
+///
+/// Inside each of these functions operators are ordinary again: nothing is intercepted there.
+class Handler {
+ public:
+  virtual ~Handler() = default;
+
+  using NextAttention = std::function<at::Tensor(const Attention&)>;
+  /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
+  virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
+
+  /// Is told of every operator, before and after; may refuse it by an Error.
+  virtual void before(const Operator&) {}
+  virtual void after(const Operator&, std::span<const at::Tensor> /*outputs*/) {}
+
+  /// Is told where a module says that its tokens begin and end.
+  virtual at::Tensor split_sequence(at::Tensor x, int64_t /*dim*/, std::initializer_list<Companion>) { return x; }
+  virtual at::Tensor gather_sequence(at::Tensor x, int64_t /*dim*/) { return x; }
+};
+
+/// While it lives, the operators that this thread calls pass by the handler. Scopes nest: the innermost handler is the
+/// first to be asked. The first one of a process registers with LibTorch's dispatcher, and throws Error where another
+/// library, or a second copy of this one, holds that place.
+class Scope {
+ public:
+  explicit Scope(Handler& handler);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+  /// To be called in a catch block around the module: throws on what a handler threw, where a layer between (the
+  /// interpreter of TorchScript) has made something else of it.
+  [[noreturn]] static void rethrow();
+
+ private:
+  struct Guard;
+  std::unique_ptr<Guard> guard_;
+};
+
+}  // namespace wanpar

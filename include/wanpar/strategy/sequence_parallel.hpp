@@ -1,0 +1,127 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/module/invoke.hpp>
+
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+//  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is taken over.
+//
+//  Ulysses: tokens are traded for heads             Ring: keys and values go round, a part at a time
+//
+//     tokens 0 1 2 3 | 4 5 6 7    heads 0 1 2 3         rank 0   queries 0 1 2   keys 0 1 2 → 6 7 8 → 3 4 5
+//     rank 0 [-----]              rank 0 [-]            rank 1   queries 3 4 5   keys 3 4 5 → 0 1 2 → 6 7 8
+//     rank 1           [-----]    rank 1    [-]         rank 2   queries 6 7 8   keys 6 7 8 → 3 4 5 → 0 1 2
+//     before attention ──────▶ all-to-all ──▶ and back  partial results are merged by their log-sum-exp
+//
+//  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest.                                     exact
+namespace wanpar {
+
+struct Cut {
+  int64_t arg = 0;  ///< position of the argument, whole on every rank
+  int64_t dim = 1;  ///< its token dimension
+};
+
+struct Join {
+  int64_t dim = 1;  ///< the token dimension of the result
+};
+
+struct SequenceParallelOptions {
+  Communicator ulysses = {};
+  Communicator ring = {};
+  /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence and
+  /// gather_sequence needs none.
+  std::vector<Cut> split = {};
+  /// Where the result's tokens are; as in the first argument split, where left out.
+  std::vector<Join> gather = {};
+};
+
+class SequenceEngine;
+
+namespace detail {
+
+/// What one rank does between the beginning and the end of a split forward.
+class SequenceRegion {
+ public:
+  SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments);
+  ~SequenceRegion();
+  SequenceRegion(const SequenceRegion&) = delete;
+  SequenceRegion& operator=(const SequenceRegion&) = delete;
+
+  /// This rank's part of a tensor that the plan names; any other argument as it is.
+  template <class T>
+  decltype(auto) cut(size_t arg, T&& x) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<T>, at::Tensor>) return part(arg, x);
+    else return std::forward<T>(x);
+  }
+  /// The whole result. Throws Error when nothing was split, or no attention over the split tokens was met.
+  at::Tensor leave(at::Tensor result);
+  /// In a catch block: the error as the strategy threw it.
+  [[noreturn]] static void rethrow();
+
+ private:
+  at::Tensor part(size_t arg, const at::Tensor& x);
+
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options);
+bool is_alone(const SequenceEngine& engine);
+
+}  // namespace detail
+
+/// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs and has
+/// the whole result. Exact for any length (shorter than the ranks too), any number of heads, masks given whole, and
+/// causal attention; attention to keys that do not stem from the split tokens (text) stays local.
+///
+/// What it cannot carry exactly it refuses, naming the operator: attention written out as bmm, softmax, bmm
+/// (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout, gradients.
+/// One instance belongs to one rank; the wrapped module may be shared by several.
+template <class Module>
+class SequenceParallel {
+ public:
+  SequenceParallel(Module module, SequenceParallelOptions options)
+      : module_(std::move(module)), engine_(detail::make_sequence_engine(std::move(options))) {}
+
+  template <class... Args>
+  auto operator()(Args&&... args) {
+    if (detail::is_alone(*engine_)) return invoke(module_, std::forward<Args>(args)...);
+    detail::SequenceRegion region(engine_, sizeof...(Args));
+    try {
+      return [&]<size_t... I>(std::index_sequence<I...>) {
+        return region.leave(invoke(module_, region.cut(I, std::forward<Args>(args))...));
+      }(std::index_sequence_for<Args...>{});
+    } catch (...) {
+      detail::SequenceRegion::rethrow();
+    }
+  }
+
+  template <class... Args>
+  auto forward(Args&&... args) {
+    return (*this)(std::forward<Args>(args)...);
+  }
+
+  /// The wrapped module, whose parameters keep their names.
+  Module& inner() { return module_; }
+
+ private:
+  Module module_;
+  std::shared_ptr<SequenceEngine> engine_;
+};
+
+struct SequenceParallelClosure {
+  SequenceParallelOptions options;
+
+  template <class Module>
+  friend auto operator|(Module module, SequenceParallelClosure closure) {
+    return SequenceParallel<Module>(std::move(module), std::move(closure.options));
+  }
+};
+
+/// `model | sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]})`.
+inline SequenceParallelClosure sequence_parallel(SequenceParallelOptions options) { return {std::move(options)}; }
+
+}  // namespace wanpar

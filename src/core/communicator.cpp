@@ -1,0 +1,382 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <atomic>
+#include <numeric>
+#include <wanpar/core/communicator.hpp>
+
+namespace wanpar {
+
+struct Communicator::Group {
+  std::shared_ptr<Transport> transport;  // none in a group of one
+  std::chrono::milliseconds timeout;
+  std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
+  std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
+};
+
+namespace {
+
+bool movable(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+    case at::kFloat:
+    case at::kHalf:
+    case at::kBFloat16:
+    case at::kLong:
+    case at::kInt:
+    case at::kByte:
+    case at::kBool:
+    case at::kFloat8_e4m3fn: return true;
+    default: return false;
+  }
+}
+
+int64_t total(std::span<const int64_t> counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
+
+std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
+  std::vector<int64_t> result(counts.begin(), counts.end());
+  for (auto& count : result) count *= factor;
+  return result;
+}
+
+std::vector<int64_t> with(at::IntArrayRef shape, int64_t dim, int64_t extent) {
+  auto result = shape.vec();
+  result[dim] = extent;
+  return result;
+}
+
+int64_t volume(at::IntArrayRef shape) { return c10::multiply_integers(shape); }
+
+/// Flat memory that nobody else can write to: x itself where the caller gave it away, a copy otherwise.
+at::Tensor own(at::Tensor x) {
+  bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
+  if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
+  return x.view({-1});
+}
+
+at::Tensor bytes(const at::Tensor& flat) { return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte)); }
+
+/// Flat pieces, one behind the other, as tensors of the given shapes joined along dim.
+at::Tensor join(const at::Tensor& flat, const std::vector<std::vector<int64_t>>& shapes, int64_t dim) {
+  std::vector<at::Tensor> pieces;
+  int64_t at = 0;
+  for (auto& shape : shapes) {
+    pieces.push_back(flat.narrow(0, at, volume(shape)).view(shape));
+    at += volume(shape);
+  }
+  return at::cat(pieces, dim);
+}
+
+/// x cut along dim, the pieces one behind the other in memory that nobody else can write to.
+at::Tensor pack(at::Tensor x, int64_t dim, std::span<const int64_t> sizes) {
+  bool in_order = volume(x.sizes().slice(0, dim)) == 1;
+  if (in_order) return own(std::move(x));
+  auto flat = at::empty({x.numel()}, x.options());
+  int64_t from = 0, at = 0;
+  for (auto size : sizes) {
+    auto piece = x.narrow(dim, from, size);
+    flat.narrow(0, at, piece.numel()).view(piece.sizes()).copy_(piece);
+    from += size, at += piece.numel();
+  }
+  return flat;
+}
+
+}  // namespace
+
+std::vector<int64_t> even_sizes(int64_t n, int64_t parts) {
+  std::vector<int64_t> sizes(parts, n / parts);
+  for (int64_t i = 0; i < n % parts; ++i) ++sizes[i];
+  return sizes;
+}
+
+Communicator::Communicator() : group_(std::make_shared<Group>()) { group_->timeout = std::chrono::seconds(60); }
+
+Communicator::Communicator(std::shared_ptr<Transport> transport, std::chrono::milliseconds timeout) : Communicator() {
+  group_->transport = transport->size() > 1 ? std::move(transport) : nullptr;
+  group_->timeout = timeout;
+}
+
+int Communicator::rank() const { return group_->transport ? group_->transport->rank() : 0; }
+int Communicator::size() const { return group_->transport ? group_->transport->size() : 1; }
+std::chrono::milliseconds Communicator::timeout() const { return group_->timeout; }
+const std::shared_ptr<Transport>& Communicator::transport() const { return group_->transport; }
+
+Communicator Communicator::with_timeout(std::chrono::milliseconds timeout) const {
+  auto other = *this;
+  other.group_ = std::make_shared<Group>(*group_);
+  other.group_->timeout = timeout;
+  return other;
+}
+
+Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<int64_t> shape, Site site) const {
+  group_->health->check();
+  Call call;
+  call.operation = operation;
+  call.dtype = dtype;
+  call.shape = std::move(shape);
+  call.rank = rank();
+  call.size = size();
+  call.timeout = group_->timeout;
+  call.site = site;
+  if (operation != Operation::exchange) call.sequence = ++*group_->collectives;
+  return call;
+}
+
+template <class T>
+Pending<T> Communicator::pending(std::shared_ptr<Work> work, std::function<T()> finish) const {
+  return Pending<T>(std::move(work), std::move(finish), group_->health);
+}
+
+namespace {
+
+void check_tensor(const at::Tensor& x, const Transport* transport, const Call& call) {
+  if (!x.defined()) throw Error(where(call) + ": the tensor is undefined");
+  if (x.layout() != at::kStrided) throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
+  if (!movable(x.scalar_type()))
+    throw Error(fmt::format("{}: {} cannot be moved; use float64, float32, float16, bfloat16, int64, int32, uint8, bool or float8_e4m3fn", where(call),
+                            c10::toString(x.scalar_type())));
+  if (at::GradMode::is_enabled() && x.requires_grad())
+    throw Error(where(call) + ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or run under NoGradGuard");
+  if (transport && !transport->device().empty() && c10::DeviceTypeName(x.device().type(), true) != transport->device())
+    throw Error(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call), transport->device(), x.device().str()));
+}
+
+void check_reducible(const Call& call) {
+  if (call.dtype == at::kFloat8_e4m3fn) throw Error(where(call) + ": float8_e4m3fn moves as bytes and cannot be reduced; convert it first");
+  bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype);
+  if (fraction) throw Error(where(call) + ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
+}
+
+int64_t check_dim(int64_t dim, const at::Tensor& x, const Call& call) {
+  if (dim < -x.dim() || dim >= x.dim()) throw Error(fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
+  return dim < 0 ? dim + x.dim() : dim;
+}
+
+/// The extents of the ranks along an uneven dimension, checked against what this rank holds.
+std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& call) {
+  if (static_cast<int>(sizes.size()) != call.size) throw Error(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
+  for (auto size : sizes)
+    if (size < 0) throw Error(fmt::format("{}: sizes {} hold a negative one", where(call), sizes));
+  return {sizes.begin(), sizes.end()};
+}
+
+std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes, const Call& call) {
+  auto extent = x.size(dim);
+  if (sizes.empty()) {
+    if (extent % call.size)
+      throw Error(fmt::format("{}: dimension {} has {} elements, which {} ranks cannot share evenly; give the sizes", where(call), dim, extent, call.size));
+    return std::vector<int64_t>(call.size, extent / call.size);
+  }
+  auto checked = check_sizes(sizes, call);
+  if (total(checked) != extent)
+    throw Error(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call), checked, total(checked), dim, extent));
+  return checked;
+}
+
+std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes, const Call& call) {
+  if (sizes.empty()) return std::vector<int64_t>(call.size, x.size(dim));
+  auto checked = check_sizes(sizes, call);
+  if (checked[call.rank] != x.size(dim))
+    throw Error(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements", where(call), checked, checked[call.rank], dim, x.size(dim)));
+  return checked;
+}
+
+}  // namespace
+
+Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site site) const {
+  auto call = this->call(Operation::all_reduce, x.scalar_type(), x.sizes().vec(), site);
+  call.reduce = op;
+  check_tensor(x, transport().get(), call);
+  check_reducible(call);
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  auto shape = x.sizes().vec();
+  auto dtype = x.scalar_type();
+  auto in = own(std::move(x));
+  if (dtype == at::kBool) in = in.to(at::kByte);
+  auto out = at::empty_like(in);
+  auto work = transport()->all_reduce(out, in, call);
+  return pending<at::Tensor>(std::move(work), [=] {
+    at::NoGradGuard no_grad;
+    return (dtype == at::kBool ? out.ne(0) : out).view(shape);
+  });
+}
+
+Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::span<const int64_t> sizes, Site site) const {
+  auto call = this->call(Operation::all_gather, x.scalar_type(), x.sizes().vec(), site);
+  check_tensor(x, transport().get(), call);
+  dim = check_dim(dim, x, call);
+  auto extents = own_sizes(x, dim, sizes, call);
+  call.shape[dim] = total(extents);
+  if (!sizes.empty()) call.sizes = extents;
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  std::vector<std::vector<int64_t>> shapes;
+  std::vector<int64_t> counts;
+  for (auto extent : extents) {
+    shapes.push_back(with(x.sizes(), dim, extent));
+    counts.push_back(volume(shapes.back()) * static_cast<int64_t>(x.element_size()));
+  }
+  auto out = at::empty({volume(call.shape)}, x.options());
+  auto whole = call.shape;
+  auto work = transport()->all_gather(bytes(out), bytes(own(std::move(x))), counts, call);
+  return pending<at::Tensor>(std::move(work), [=] {
+    at::NoGradGuard no_grad;
+    bool in_order = volume(at::IntArrayRef(whole).slice(0, dim)) == 1;
+    return in_order ? out.view(whole) : join(out, shapes, dim);
+  });
+}
+
+Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std::span<const int64_t> sizes, ReduceOp op, Site site) const {
+  auto call = this->call(Operation::reduce_scatter, x.scalar_type(), x.sizes().vec(), site);
+  call.reduce = op;
+  check_tensor(x, transport().get(), call);
+  check_reducible(call);
+  dim = check_dim(dim, x, call);
+  auto extents = cut_sizes(x, dim, sizes, call);
+  if (!sizes.empty()) call.sizes = extents;
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  auto dtype = x.scalar_type();
+  auto shape = with(x.sizes(), dim, extents[rank()]);
+  auto counts = times(extents, volume(with(x.sizes(), dim, 1)));
+  auto in = pack(std::move(x), dim, extents);
+  if (dtype == at::kBool) in = in.to(at::kByte);
+  auto out = at::empty({volume(shape)}, in.options());
+  auto work = transport()->reduce_scatter(out, in, counts, call);
+  return pending<at::Tensor>(std::move(work), [=] {
+    at::NoGradGuard no_grad;
+    return (dtype == at::kBool ? out.ne(0) : out).view(shape);
+  });
+}
+
+Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t join_dim, std::span<const int64_t> cut_sizes_,
+                                             std::span<const int64_t> join_sizes, Site site) const {
+  auto call = this->call(Operation::all_to_all, x.scalar_type(), x.sizes().vec(), site);
+  check_tensor(x, transport().get(), call);
+  cut = check_dim(cut, x, call);
+  join_dim = check_dim(join_dim, x, call);
+  if (cut == join_dim) throw Error(where(call) + ": the dimension that is cut must differ from the one that is joined");
+  auto cuts = cut_sizes(x, cut, cut_sizes_, call);
+  auto joins = own_sizes(x, join_dim, join_sizes, call);
+  call.shape[join_dim] = total(joins);
+  if (!cut_sizes_.empty() || !join_sizes.empty()) {
+    call.sizes = cuts;
+    call.sizes.insert(call.sizes.end(), joins.begin(), joins.end());
+  }
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  auto width = static_cast<int64_t>(x.element_size());
+  auto in_counts = times(cuts, volume(with(x.sizes(), cut, 1)) * width);
+  std::vector<std::vector<int64_t>> shapes;
+  std::vector<int64_t> out_counts;
+  for (auto extent : joins) {
+    shapes.push_back(with(with(x.sizes(), cut, cuts[rank()]), join_dim, extent));
+    out_counts.push_back(volume(shapes.back()) * width);
+  }
+  auto out = at::empty({total(out_counts) / width}, x.options());
+  auto work = transport()->all_to_all(bytes(out), bytes(pack(std::move(x), cut, cuts)), out_counts, in_counts, call);
+  return pending<at::Tensor>(std::move(work), [=] {
+    at::NoGradGuard no_grad;
+    return join(out, shapes, join_dim);
+  });
+}
+
+Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<const int64_t> send, std::span<const int64_t> receive, Site site) const {
+  auto call = this->call(Operation::all_to_all, x.scalar_type(), {}, site);
+  check_tensor(x, transport().get(), call);
+  check_sizes(send, call);
+  check_sizes(receive, call);
+  if (x.dim() != 1 || total(send) != x.numel())
+    throw Error(fmt::format("{}: the counts to send {} do not make up the flat tensor {}", where(call), send, x.sizes()));
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  auto width = static_cast<int64_t>(x.element_size());
+  auto out = at::empty({total(receive)}, x.options());
+  auto work = transport()->all_to_all(bytes(out), bytes(own(std::move(x))), times(receive, width), times(send, width), call);
+  return pending<at::Tensor>(std::move(work), [out] { return out; });
+}
+
+Pending<at::Tensor> Communicator::broadcast(at::Tensor x, int root, Site site) const {
+  auto call = this->call(Operation::broadcast, x.scalar_type(), x.sizes().vec(), site);
+  call.root = root;
+  check_tensor(x, transport().get(), call);
+  if (root < 0 || root >= size()) throw Error(fmt::format("{}: there is no rank {}", where(call), root));
+  if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
+
+  at::NoGradGuard no_grad;
+  auto shape = x.sizes().vec();
+  auto flat = root == rank() ? own(std::move(x)) : at::empty({x.numel()}, x.options());
+  auto work = transport()->broadcast(bytes(flat), call);
+  return pending<at::Tensor>(std::move(work), [=] { return flat.view(shape); });
+}
+
+Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends, std::vector<Receive> receives, Site site) const {
+  auto dtype = !sends.empty() ? sends[0].tensor.scalar_type() : !receives.empty() ? c10::typeMetaToScalarType(receives[0].options.dtype()) : at::kByte;
+  auto call = this->call(Operation::exchange, dtype, {}, site);
+  auto check_peer = [&](int peer) {
+    if (peer < 0 || peer >= size()) throw Error(fmt::format("{}: there is no rank {}", where(call), peer));
+    if (peer == rank()) throw Error(where(call) + ": a rank cannot send to itself or receive from itself");
+  };
+
+  at::NoGradGuard no_grad;
+  std::vector<Message> out, in;
+  for (auto& [tensor, to] : sends) {
+    check_peer(to);
+    check_tensor(tensor, transport().get(), call);
+    auto dtype = tensor.scalar_type();
+    auto shape = tensor.sizes().vec();
+    out.push_back({bytes(own(std::move(tensor))), to, dtype, std::move(shape)});
+  }
+  std::vector<at::Tensor> results;
+  for (auto& [shape, options, from] : receives) {
+    check_peer(from);
+    results.push_back(at::empty(shape, options));
+    check_tensor(results.back(), transport().get(), call);
+    in.push_back({bytes(results.back().view({-1})), from, results.back().scalar_type(), shape});
+  }
+  std::shared_ptr<Work> work;
+  if (size() > 1) work = transport()->exchange(std::move(out), std::move(in), call);
+  return pending<std::vector<at::Tensor>>(std::move(work), [results] { return results; });
+}
+
+void Communicator::barrier(Site site) const {
+  auto call = this->call(Operation::barrier, at::kByte, {}, site);
+  if (size() > 1) transport()->barrier(call)->wait();
+}
+
+Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
+  if (size() == 1) return {};
+  auto device = transport()->device();
+  auto options = at::TensorOptions(at::kLong).device(device.empty() ? at::Device(at::kCPU) : at::Device(device));
+  auto mine = at::tensor({colour, key}, at::kLong).to(options.device());
+  auto all = all_gather(mine, 0, {}, site).get().view({size(), 2}).cpu();
+
+  std::vector<int> members;
+  for (int r = 0; r < size(); ++r)
+    if (all[r][0].item<int64_t>() == colour) members.push_back(r);
+  std::stable_sort(members.begin(), members.end(), [&](int a, int b) { return all[a][1].item<int64_t>() < all[b][1].item<int64_t>(); });
+  return subgroup(members);
+}
+
+Communicator Communicator::subgroup(std::span<const int> members) const {
+  group_->health->check();
+  bool member = false;
+  for (auto r : members) {
+    if (r < 0 || r >= size()) throw Error(fmt::format("subgroup {} of a group of {}: there is no rank {}", members, size(), r));
+    if (std::count(members.begin(), members.end(), r) > 1) throw Error(fmt::format("subgroup {}: rank {} stands there twice", members, r));
+    member |= r == rank();
+  }
+  if (!member) throw Error(fmt::format("subgroup {}: rank {} calls it, but is no member", members, rank()));
+  if (members.size() == 1) return Communicator().with_timeout(timeout());
+  return Communicator(transport()->split(members, timeout()), timeout());
+}
+
+}  // namespace wanpar

@@ -1,0 +1,163 @@
+// The one file that knows the dispatch key by which strategies enter modules that know nothing of them.
+#include <wanpar/module/interceptor.hpp>
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <fmt/format.h>
+
+#include <exception>
+#include <mutex>
+#include <utility>
+#include <vector>
+#include <wanpar/core/error.hpp>
+
+namespace wanpar {
+namespace {
+
+/// A key meant for libraries outside LibTorch; it lies above autograd and autocast.
+constexpr auto kKey = c10::DispatchKey::DeferredInit;
+
+/// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took over
+/// another's dispatch state: then every operator is plain.
+thread_local std::vector<Handler*> handlers;
+
+/// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an exception.
+thread_local std::exception_ptr thrown;
+
+template <class Action>
+auto remembering(const Action& action) {
+  try {
+    return action();
+  } catch (const Error&) {
+    thrown = std::current_exception();
+    throw;
+  }
+}
+
+/// Operators are ordinary while it lives.
+struct Plain {
+  c10::impl::ExcludeDispatchKeyGuard guard{kKey};
+};
+
+at::Tensor plain_attention(const Attention& c) {
+  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale, c.grouped);
+}
+
+at::Tensor ask(size_t depth, const Attention& call) {
+  if (depth == 0) return plain_attention(call);
+  return handlers[depth - 1]->attention(call, [depth](const Attention& inner) { return ask(depth - 1, inner); });
+}
+
+/// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is computed with.
+void cast_as_autocast_would(Attention& call) {
+  auto device = call.query.device().type();
+  if (!at::autocast::is_autocast_enabled(device) || call.query.scalar_type() == at::kDouble) return;
+  auto dtype = at::autocast::get_autocast_dtype(device);
+  call.query = call.query.to(dtype), call.key = call.key.to(dtype), call.value = call.value.to(dtype);
+  if (call.mask && call.mask->is_floating_point()) call.mask = call.mask->to(dtype);
+}
+
+at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const std::optional<at::Tensor>& mask,
+                            double dropout, bool causal, std::optional<double> scale, bool grouped) {
+  Plain plain;
+  Attention call{query, key, value, mask, dropout, causal, scale, grouped};
+  if (handlers.empty()) return plain_attention(call);
+
+  cast_as_autocast_would(call);
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  static const std::string name = "aten::scaled_dot_product_attention";
+  const at::Tensor inputs[] = {query, key, value};
+  return remembering([&] {
+    for (auto* handler : handlers) handler->before({name, inputs});
+    const at::Tensor out[] = {ask(handlers.size(), call)};
+    for (auto* handler : handlers) handler->after({name, inputs}, out);
+    return out[0];
+  });
+}
+
+std::vector<at::Tensor> tensors_of(c10::ArrayRef<c10::IValue> values) {
+  std::vector<at::Tensor> tensors;
+  for (auto& value : values) {
+    if (value.isTensor() && value.toTensor().defined()) tensors.push_back(value.toTensor());
+    if (value.isTensorList())
+      for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor);
+    if (value.isOptionalTensorList())
+      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
+        if (tensor && tensor->defined()) tensors.push_back(*tensor);
+  }
+  return tensors;
+}
+
+void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  Plain plain;
+  auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
+  if (handlers.empty()) return op.redispatchBoxed(below, stack);
+
+  auto inputs = tensors_of(torch::jit::last(*stack, op.schema().arguments().size()));
+  Operator seen{op.schema().name(), inputs};
+  remembering([&] {
+    for (auto* handler : handlers) handler->before(seen);
+  });
+  op.redispatchBoxed(below, stack);
+  auto outputs = tensors_of(torch::jit::last(*stack, op.schema().returns().size()));
+  for (auto* handler : handlers) handler->after(seen, outputs);
+}
+
+/// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort the process.
+void register_once() {
+  static std::mutex mutex;
+  static std::vector<c10::RegistrationHandleRAII> registrations;
+  std::lock_guard lock(mutex);
+  if (!registrations.empty()) return;
+  auto& dispatcher = c10::Dispatcher::singleton();
+  try {
+    std::vector<c10::RegistrationHandleRAII> handles;
+    handles.push_back(dispatcher.registerFallback(kKey, c10::KernelFunction::makeFromBoxedFunction<&every_operator>(), "wanpar"));
+    handles.push_back(dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, kKey,
+                                              c10::KernelFunction::makeFromUnboxedRuntimeFunction(&attention_kernel), std::nullopt, nullptr, "wanpar"));
+    registrations = std::move(handles);
+  } catch (const std::exception& failure) {
+    std::string why = failure.what();
+    throw Error(fmt::format("the dispatch key {} is held by another library, or by a second copy of wanpar in this process; load only one of them ({})",
+                            c10::toString(kKey), why.substr(0, why.find('\n'))));
+  }
+}
+
+}  // namespace
+
+struct Scope::Guard {
+  c10::impl::IncludeDispatchKeyGuard include{kKey};
+};
+
+Scope::Scope(Handler& handler) {
+  register_once();
+  thrown = nullptr;
+  handlers.push_back(&handler);
+  guard_ = std::make_unique<Guard>();
+}
+
+Scope::~Scope() {
+  guard_.reset();
+  handlers.pop_back();
+}
+
+void Scope::rethrow() {
+  if (auto error = std::exchange(thrown, nullptr)) std::rethrow_exception(error);
+  throw;
+}
+
+at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {
+  Plain plain;
+  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->split_sequence(std::move(x), dim, companions);
+  return x;
+}
+
+at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
+  Plain plain;
+  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->gather_sequence(std::move(x), dim);
+  return x;
+}
+
+}  // namespace wanpar

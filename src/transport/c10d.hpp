@@ -1,0 +1,28 @@
+#pragma once
+#include <wanpar/core/transport.hpp>
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+namespace wanpar {
+
+/// What a process must know to meet the others of its run.
+struct Rendezvous {
+  std::string host;
+  int port;
+  bool hosts_store;  ///< this process is the one that binds the port
+  std::string run;
+  int rank;
+  int world_size;
+  int device;  ///< CUDA device to take, or -1 for Gloo on the CPU
+  std::chrono::milliseconds timeout;
+};
+
+/// Meets the other ranks and makes their group, Gloo's or NCCL's.
+std::shared_ptr<Transport> meet(const Rendezvous& rendezvous);
+
+/// How many CUDA devices this process could take: none where the build has no CUDA.
+int cuda_devices();
+
+}  // namespace wanpar

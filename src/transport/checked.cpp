@@ -1,0 +1,148 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+#include <map>
+#include <string_view>
+#include <wanpar/core/error.hpp>
+#include <wanpar/transport/checked.hpp>
+
+namespace wanpar {
+namespace {
+
+/// What one rank tells another of its next call: a text that must be equal on both sides, and where the call stands.
+struct Record {
+  static constexpr size_t kBytes = 1024;
+  std::string same, site;
+
+  at::Tensor pack() const {
+    auto tensor = at::zeros({kBytes}, at::kByte);
+    auto text = fmt::format("{:016x}\n{}\n", std::hash<std::string>{}(same), site);
+    text += same.substr(0, kBytes - 1 - text.size());
+    std::memcpy(tensor.data_ptr(), text.data(), text.size());
+    return tensor;
+  }
+  static std::string text(const at::Tensor& packed) { return static_cast<const char*>(packed.data_ptr()); }
+};
+
+/// `hash, site, same` of a packed record.
+std::array<std::string, 3> fields(const at::Tensor& packed) {
+  auto text = Record::text(packed);
+  auto first = text.find('\n'), second = text.find('\n', first + 1);
+  return {text.substr(0, first), text.substr(first + 1, second - first - 1), text.substr(second + 1)};
+}
+
+/// What crosses between two ranks in one call, in both directions.
+struct Flow {
+  std::vector<std::string> out, in;
+};
+
+class Checked : public Transport {
+ public:
+  explicit Checked(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  std::string device() const override { return inner_->device(); }
+
+  std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
+    agree(call, all());
+    return inner_->all_reduce(out, in, call);
+  }
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+    agree(call, all());
+    return inner_->all_gather(out, in, counts, call);
+  }
+  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+    agree(call, all());
+    return inner_->reduce_scatter(out, in, counts, call);
+  }
+  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts, std::span<const int64_t> in_counts,
+                                   const Call& call) override {
+    auto flows = all();
+    for (auto& [peer, flow] : flows) {
+      flow.out.push_back(fmt::format("{} bytes", in_counts[peer]));
+      flow.in.push_back(fmt::format("{} bytes", out_counts[peer]));
+    }
+    // The sizes are what differs by rank where a caller packs for itself; the bytes of each pair say the same.
+    auto common = call;
+    common.sizes.clear();
+    if (call.shape.empty()) agree(common, flows);
+    else agree(call, flows);
+    return inner_->all_to_all(out, in, out_counts, in_counts, call);
+  }
+  std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
+    agree(call, all());
+    return inner_->broadcast(tensor, call);
+  }
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+    std::map<int, Flow> flows;
+    auto what = [](const Message& m) { return fmt::format("{}{}", c10::toString(m.dtype), m.shape); };
+    for (auto& message : sends) flows[message.peer].out.push_back(what(message));
+    for (auto& message : receives) flows[message.peer].in.push_back(what(message));
+    agree(call, flows);
+    return inner_->exchange(std::move(sends), std::move(receives), call);
+  }
+  std::shared_ptr<Work> barrier(const Call& call) override {
+    agree(call, all());
+    return inner_->barrier(call);
+  }
+  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) override {
+    return checked(inner_->split(members, timeout));
+  }
+
+ private:
+  std::map<int, Flow> all() const {
+    std::map<int, Flow> flows;
+    for (int peer = 0; peer < size(); ++peer)
+      if (peer != rank()) flows[peer] = {};
+    return flows;
+  }
+
+  /// The call as both ranks of a pair must see it: what flows is told from the lower rank's side.
+  Record record(const Call& call, int peer, const Flow& flow) const {
+    auto text = describe(call);
+    auto cut = text.rfind(", called at ");
+    Record record{text.substr(0, cut), text.substr(cut + 2)};
+    if (flow.out.empty() && flow.in.empty()) return record;
+    bool lower = rank() < peer;
+    auto& up = lower ? flow.out : flow.in;
+    auto& down = lower ? flow.in : flow.out;
+    if (call.operation == Operation::exchange) record.same = "exchange";
+    record.same += fmt::format(" [{0} to {1}: {2}; {1} to {0}: {3}]", std::min(rank(), peer), std::max(rank(), peer), fmt::join(up, " + "),
+                               fmt::join(down, " + "));
+    return record;
+  }
+
+  void agree(const Call& call, const std::map<int, Flow>& flows) {
+    std::vector<Message> sends, receives;
+    auto place = device().empty() ? at::Device(at::kCPU) : at::Device(device());
+    for (auto& [peer, flow] : flows) {
+      sends.push_back({record(call, peer, flow).pack().to(place), peer});
+      receives.push_back({at::empty({Record::kBytes}, at::TensorOptions(at::kByte).device(place)), peer});
+    }
+    std::vector<at::Tensor> mine, theirs;
+    for (auto& message : sends) mine.push_back(message.tensor.cpu());
+    for (auto& message : receives) theirs.push_back(message.tensor);
+    inner_->exchange(std::move(sends), receives, call)->wait();
+
+    auto peer = flows.begin();
+    for (size_t i = 0; i < mine.size(); ++i, ++peer) {
+      auto [our_hash, our_site, ours] = fields(mine[i]);
+      auto [their_hash, their_site, theirs_] = fields(theirs[i].cpu());
+      if (our_hash != their_hash)
+        throw Error(fmt::format("rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must make the same calls "
+                                "in the same order",
+                                rank(), peer->first, size(), rank(), ours, our_site, peer->first, theirs_, their_site));
+    }
+  }
+
+  std::shared_ptr<Transport> inner_;
+};
+
+}  // namespace
+
+std::shared_ptr<Transport> checked(std::shared_ptr<Transport> transport) { return std::make_shared<Checked>(std::move(transport)); }
+
+}  // namespace wanpar

@@ -1,0 +1,222 @@
+#include <ATen/Parallel.h>
+#include <ATen/ThreadLocalState.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/copy.h>
+#include <c10/core/AutogradState.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <wanpar/transport/local.hpp>
+
+#include "transport/pairwise.hpp"
+
+namespace wanpar::local {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// What all groups of one run share: which ranks have ended, and why the first one failed.
+struct Run {
+  explicit Run(int ranks) : ended(ranks) {}
+
+  void fail(int rank, const std::string& why) {
+    std::lock_guard lock(mutex);
+    if (failed_rank < 0) failed_rank = rank, failure = why;
+  }
+  std::string first_failure() {
+    std::lock_guard lock(mutex);
+    return failed_rank < 0 ? "" : fmt::format("rank {} failed first: {}", failed_rank, failure);
+  }
+
+  std::vector<std::atomic<bool>> ended;
+  std::mutex mutex;
+  int failed_rank = -1;
+  std::string failure;
+};
+
+/// What has been sent to one rank and not been taken yet: from each peer, tensors in the order of their sending.
+class Inbox {
+ public:
+  explicit Inbox(int peers) : from_(peers) {}
+
+  void put(int peer, at::Tensor tensor) {
+    {
+      std::lock_guard lock(mutex_);
+      from_[peer].waiting.emplace(from_[peer].sent++, std::move(tensor));
+    }
+    arrived_.notify_all();
+  }
+
+  /// The place in the peer's order of a receive that is posted now.
+  uint64_t reserve(int peer) {
+    std::lock_guard lock(mutex_);
+    return from_[peer].reserved++;
+  }
+
+  /// Blocks until that tensor is there; an undefined one means that `give_up` said so.
+  at::Tensor take(int peer, uint64_t ticket, const std::function<bool()>& give_up) {
+    std::unique_lock lock(mutex_);
+    auto& waiting = from_[peer].waiting;
+    while (!waiting.contains(ticket)) {
+      arrived_.wait_for(lock, std::chrono::milliseconds(20));
+      if (!waiting.contains(ticket) && give_up()) return {};
+    }
+    auto tensor = std::move(waiting.extract(ticket).mapped());
+    return tensor;
+  }
+
+ private:
+  struct Stream {
+    uint64_t sent = 0, reserved = 0;
+    std::map<uint64_t, at::Tensor> waiting;
+  };
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::vector<Stream> from_;
+};
+
+/// The inboxes of one group, and its subgroups under construction.
+struct Hub {
+  Hub(std::shared_ptr<Run> run, std::vector<int> members) : run(std::move(run)), members(std::move(members)) {
+    for (size_t i = 0; i < this->members.size(); ++i) inboxes.push_back(std::make_unique<Inbox>(static_cast<int>(this->members.size())));
+  }
+
+  /// The hub for the n-th subgroup of these members: made by the first of them to come, dropped here by the last.
+  std::shared_ptr<Hub> subgroup(const std::vector<int>& ranks, int nth) {
+    std::lock_guard lock(mutex);
+    auto& [hub, taken] = subgroups[{ranks, nth}];
+    if (!hub) {
+      std::vector<int> global;
+      for (auto rank : ranks) global.push_back(members[rank]);
+      hub = std::make_shared<Hub>(run, global);
+    }
+    auto result = hub;
+    if (++taken == static_cast<int>(ranks.size())) subgroups.erase({ranks, nth});
+    return result;
+  }
+
+  std::shared_ptr<Run> run;
+  std::vector<int> members;  // as ranks of the run
+  std::vector<std::unique_ptr<Inbox>> inboxes;
+  std::mutex mutex;
+  std::map<std::pair<std::vector<int>, int>, std::pair<std::shared_ptr<Hub>, int>> subgroups;
+};
+
+class ReceiveWork : public Work {
+ public:
+  ReceiveWork(std::shared_ptr<Hub> hub, Call call) : hub_(std::move(hub)), call_(std::move(call)) {}
+
+  void expect(Message message) {
+    auto ticket = hub_->inboxes[call_.rank]->reserve(message.peer);
+    receives_.push_back({std::move(message), ticket});
+  }
+
+  void wait() override {
+    auto deadline = Clock::now() + call_.timeout;
+    for (auto& [message, ticket] : receives_) {
+      auto tensor = hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { return check_alive(message.peer, deadline); });
+      if (tensor.numel() != message.tensor.numel())
+        throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_), message.peer, tensor.numel(), message.tensor.numel()));
+      at::NoGradGuard no_grad;
+      message.tensor.copy_(tensor);
+    }
+    receives_.clear();
+  }
+
+ private:
+  bool check_alive(int peer, Clock::time_point deadline) {
+    auto failure = hub_->run->first_failure();
+    if (!failure.empty()) throw Error(fmt::format("{}: {}", where(call_), failure));
+    if (hub_->run->ended[hub_->members[peer]])
+      throw Error(fmt::format("{}: rank {} has already returned and will never come; every rank must make the same calls", where(call_), peer));
+    if (Clock::now() > deadline)
+      throw Error(fmt::format("{}: rank {} did not come within {} s", where(call_), peer, std::chrono::duration<double>(call_.timeout).count()));
+    return false;
+  }
+
+  struct Posted {
+    Message message;
+    uint64_t ticket;
+  };
+  std::shared_ptr<Hub> hub_;
+  Call call_;
+  std::vector<Posted> receives_;
+};
+
+/// Ranks are threads: a send puts the tensor itself into the receiver's inbox, the receiver copies it out.
+class Local : public Pairwise {
+ public:
+  Local(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(hub_->members.size()); }
+  std::string device() const override { return ""; }
+
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+    auto work = std::make_shared<ReceiveWork>(hub_, call);
+    for (auto& message : receives) work->expect(std::move(message));
+    for (auto& message : sends) hub_->inboxes[message.peer]->put(rank_, std::move(message.tensor));
+    return work;
+  }
+
+  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds) override {
+    std::vector<int> ranks(members.begin(), members.end());
+    auto position = std::find(ranks.begin(), ranks.end(), rank_) - ranks.begin();
+    return std::make_shared<Local>(hub_->subgroup(ranks, splits_[ranks]++), static_cast<int>(position));
+  }
+
+ private:
+  std::shared_ptr<Hub> hub_;
+  int rank_;
+  std::map<std::vector<int>, int> splits_;
+};
+
+std::vector<int> iota(int n) {
+  std::vector<int> all(n);
+  for (int i = 0; i < n; ++i) all[i] = i;
+  return all;
+}
+
+}  // namespace
+
+void run(int ranks, const std::function<void(Communicator)>& program, Options options) {
+  if (ranks < 1) throw Error(fmt::format("local::run: {} ranks; there must be at least 1", ranks));
+  auto state = std::make_shared<Run>(ranks);
+  auto hub = std::make_shared<Hub>(state, iota(ranks));
+  int cores = at::get_num_threads();
+  at::ThreadLocalState modes;
+  std::vector<std::exception_ptr> failures(ranks);
+
+  auto rank_main = [&](int rank) {
+    at::ThreadLocalStateGuard same_modes(modes);
+    // Two ranks that share a device would share its one backward thread and wait for each other in it.
+    c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
+    at::set_num_threads(std::max(1, cores / ranks));
+    try {
+      std::shared_ptr<Transport> transport = std::make_shared<Local>(hub, rank);
+      if (options.checks != Checks::off) transport = checked(transport);
+      program(Communicator(transport, options.timeout));
+    } catch (const std::exception& failure) {
+      failures[rank] = std::current_exception();
+      state->fail(rank, failure.what());
+    } catch (...) {
+      failures[rank] = std::current_exception();
+      state->fail(rank, "an exception that is no std::exception");
+    }
+    state->ended[rank] = true;
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(rank_main, rank);
+  }
+  at::set_num_threads(cores);
+  if (state->failed_rank >= 0) std::rethrow_exception(failures[state->failed_rank]);
+}
+
+}  // namespace wanpar::local

@@ -1,0 +1,158 @@
+#include "wan/io/safetensors.hpp"
+
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "wan/fixture.hpp"
+
+using wan_test::message_of;
+using wan_test::says;
+
+namespace {
+
+/// A file made of a header, its length taken from the text, and data of so many zero bytes.
+std::string file_of(const std::string& header, size_t data, uint64_t extra_length = 0) {
+  const uint64_t length = header.size() + extra_length;
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + header +
+         std::string(data, '\0');
+}
+
+std::string refusal(const std::string& bytes) {
+  wan_test::Folder folder;
+  const auto file = folder / "bad.safetensors";
+  std::ofstream(file, std::ios::binary) << bytes;
+  const auto message = message_of([&] { wan::read_safetensors(file); });
+  CHECK(says(message, "bad.safetensors"));
+  return message;
+}
+
+}  // namespace
+
+TEST_CASE("safetensors: what is written is read back, in every dtype") {
+  wan_test::Folder folder;
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto dtype :
+       {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2, at::kLong,
+        at::kInt, at::kShort, at::kChar, at::kByte, at::kBool}) {
+    tensors[c10::toString(dtype)] = at::arange(15).reshape({3, 5}).to(dtype);
+  }
+  tensors["scalar"] = at::full({}, 4.5);
+  tensors["empty"] = at::zeros({0, 7});
+  tensors["transposed"] = at::arange(6.0).reshape({2, 3}).t();
+  wan::write_safetensors(folder / "x.safetensors", tensors, {{"format", "pt"}});
+
+  const auto found = wan::read_safetensors(folder / "x.safetensors");
+  REQUIRE(found.size() == tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    CAPTURE(name);
+    REQUIRE((found.at(name).scalar_type() == tensor.scalar_type()));
+    CHECK(found.at(name).sizes() == tensor.sizes());
+    CHECK(at::equal(found.at(name).to(at::kDouble), tensor.to(at::kDouble)));
+  }
+  CHECK(!std::filesystem::exists(folder / "x.safetensors.part"));
+}
+
+TEST_CASE("safetensors: a tensor keeps the file mapped, and writing to it leaves the file alone") {
+  wan_test::Folder folder;
+  wan::write_safetensors(folder / "x.safetensors", {{"a", at::ones(1000)}, {"b", at::zeros(1000)}});
+  auto tensor = wan::read_safetensors(folder / "x.safetensors").at("a");
+  CHECK(tensor.sum().item<double>() == 1000);
+  tensor.fill_(2);
+  CHECK(wan::read_safetensors(folder / "x.safetensors").at("a").sum().item<double>() == 1000);
+}
+
+TEST_CASE("safetensors: a misaligned tensor is read all the same") {
+  wan_test::Folder folder;
+  const std::string header =
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
+  std::ofstream(folder / "x.safetensors", std::ios::binary) << file_of(header, 9);
+  CHECK(at::equal(wan::read_safetensors(folder / "x.safetensors").at("b"), at::zeros(2)));
+}
+
+TEST_CASE("safetensors: malformed files are refused, with the file, the key and the reason") {
+  const auto one = [](const std::string& body) { return "{\"key\":{" + body + "}}"; };
+  const std::string good = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
+  const std::string second = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"key":)";
+  struct Case {
+    std::string bytes;
+    std::vector<std::string> parts;
+  };
+  const Case cases[] = {
+      {"", {"empty"}},
+      {"abc", {"3 bytes"}},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", {"Git LFS", "git lfs pull"}},
+      {file_of("{}", 0, 200'000'000), {"200000002 bytes", "at most"}},
+      {file_of("{}", 0, 50), {"truncated", "52"}},
+      {file_of(" {}", 0), {"does not start with '{'"}},
+      {file_of("{\"a\xff\": 1}", 0), {"not valid JSON"}},
+      {file_of("{\"a\"", 0), {"not valid JSON"}},
+      {file_of("{} x", 0), {"not valid JSON"}},
+      {file_of("{\"a\":" + std::string(100, '[') + std::string(100, ']') + "}", 0), {"nested"}},
+      {file_of(R"({"key":{},"key":{}})", 0), {"'key' occurs twice"}},
+      {file_of(one(good + R"(,"shape":[2])"), 8), {"'shape' occurs twice"}},
+      {file_of(R"({"key":3})", 0), {"'key'", "not described"}},
+      {file_of(R"({"__metadata__":{"a":1}})", 0), {"__metadata__", "strings"}},
+      {file_of(one(R"("shape":[2],"data_offsets":[0,8])"), 8), {"'key'", "'dtype' is missing"}},
+      {file_of(one(R"("dtype":"F4","shape":[2],"data_offsets":[0,1])"), 1), {"'key'", "'F4'"}},
+      {file_of(one(R"("dtype":"F32","shape":[-2],"data_offsets":[0,8])"), 8), {"'key'", "'shape'"}},
+      {file_of(one(R"("dtype":"F32","shape":[2.0],"data_offsets":[0,8])"), 8), {"'key'", "'shape'"}},
+      {file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[8,0])"), 8), {"'key'", "begin and an end"}},
+      {file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[0,8,9])"), 8), {"'key'", "begin and an end"}},
+      {file_of(one(R"("dtype":"F32","shape":[3],"data_offsets":[0,8])"), 8), {"'key'", "12 bytes", "hold 8"}},
+      {file_of(one(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0])"), 0),
+       {"'key'", "overflows"}},
+      {file_of(one(R"("dtype":"U8","shape":[0,4294967296,4294967296],"data_offsets":[0,0])"), 0),
+       {"'key'", "overflows"}},
+      {file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[4,12])"), 12), {"'key'", "hole"}},
+      {file_of(second + R"({"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12), {"'key'", "overlap"}},
+      {file_of(second + R"({"dtype":"F32","shape":[2],"data_offsets":[12,20]}})", 20), {"'key'", "hole"}},
+      {file_of(one(good), 7), {"'key'", "truncated"}},
+      {file_of(one(good), 9), {"'key'", "1 bytes follow"}},
+  };
+  for (const auto& [bytes, parts] : cases) {
+    const auto message = refusal(bytes);
+    CAPTURE(message);
+    for (const auto& part : parts) {
+      CAPTURE(part);
+      CHECK(says(message, part));
+    }
+  }
+}
+
+TEST_CASE("safetensors: a missing file and a folder are named") {
+  wan_test::Folder folder;
+  CHECK(says(message_of([&] { wan::read_safetensors(folder / "no.safetensors"); }), "no.safetensors",
+             "No such file"));
+  CHECK(says(message_of([&] { wan::read_safetensors(folder.path); }), folder.path.string(),
+             "not a regular file"));
+}
+
+TEST_CASE("safetensors: a full disk is an error, and the file that was there stays") {
+  wan_test::Folder folder;
+  const auto file = folder / "x.safetensors";
+  wan::write_safetensors(file, {{"a", at::ones(4)}});
+
+  // A limit on the size of files refuses the bytes just where a full disk would.
+  rlimit limit{};
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit small{4096, limit.rlim_max};
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  const auto message = message_of([&] { wan::write_safetensors(file, {{"a", at::ones(100000)}}); });
+  setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, handler);
+
+  CHECK(says(message, "x.safetensors cannot be written"));
+  CHECK(at::equal(wan::read_safetensors(file).at("a"), at::ones(4)));
+  CHECK(!std::filesystem::exists(folder / "x.safetensors.part"));
+}
+
+TEST_CASE("safetensors: a dtype without a name is refused before anything is written") {
+  wan_test::Folder folder;
+  const auto tensors = std::map<std::string, at::Tensor>{{"key", at::zeros({2}, at::kComplexFloat)}};
+  const auto message = message_of([&] { wan::write_safetensors(folder / "x.safetensors", tensors); });
+  CHECK(says(message, "'key'"));
+  CHECK(!std::filesystem::exists(folder / "x.safetensors"));
+}
