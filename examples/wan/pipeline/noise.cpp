@@ -1,0 +1,39 @@
+#include "wan/pipeline/noise.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/randn.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "wanpar/core/error.hpp"
+
+namespace wan {
+
+namespace {
+
+constexpr int64_t kPatch = 2;
+
+}  // namespace
+
+std::array<int64_t, 4> latent_shape(const VaeConfig& config, const VideoSize& size) {
+  const int64_t in_space = int64_t{1} << (config.multipliers.size() - 1);
+  const int64_t in_time =
+      int64_t{1} << std::count(config.temporal_downsample.begin(), config.temporal_downsample.end(), true);
+  const int64_t unit = in_space * kPatch;
+  if (size.width < unit || size.height < unit || size.width % unit != 0 || size.height % unit != 0)
+    throw wanpar::Error(fmt::format(
+        "video size: {}x{} is not made of {}x{} pixels; {}x{} would be", size.width, size.height, unit, unit,
+        std::max(unit, size.width / unit * unit), std::max(unit, size.height / unit * unit)));
+  if (size.frames < 1 || size.frames % in_time != 1 % in_time)
+    throw wanpar::Error(
+        fmt::format("video size: {} frames are not one more than a multiple of {}; {} would be", size.frames,
+                    in_time, std::max<int64_t>(0, size.frames - 1) / in_time * in_time + 1));
+  return {config.channels, (size.frames - 1) / in_time + 1, size.height / in_space, size.width / in_space};
+}
+
+at::Tensor initial_noise(const VaeConfig& config, const VideoSize& size, uint64_t seed) {
+  return at::randn(latent_shape(config, size), at::make_generator<at::CPUGeneratorImpl>(seed), at::kFloat);
+}
+
+}  // namespace wan

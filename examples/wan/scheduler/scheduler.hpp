@@ -1,0 +1,28 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace wan {
+
+/// Leads one sample from noise to data. It remembers earlier steps, so each video needs its own.
+class Scheduler {
+ public:
+  virtual ~Scheduler() = default;
+
+  /// What the model is told at each step, 0..1000, falling.
+  virtual const std::vector<double>& timesteps() const = 0;
+
+  /// The next sample, given the model's velocity for this one. Call it once for each timestep, in order;
+  /// throws Error when called once more.
+  virtual at::Tensor step(const at::Tensor& velocity, const at::Tensor& sample) = 0;
+};
+
+/// A scheduler by name: unipc (the official default), dpm++ (the official DPM-Solver++ 2M), euler and
+/// diffusers_unipc (the lists of noise levels that diffusers uses). Throws Error for another name, for fewer
+/// than one step and for a shift that is not positive.
+std::unique_ptr<Scheduler> make_scheduler(const std::string& solver, int64_t steps, double shift);
+
+}  // namespace wan

@@ -1,0 +1,14 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <unordered_map>
+
+namespace wan {
+
+class CausalConvImpl;
+
+/// What one video's decoding remembers between latent frames: the last input frames of each causal
+/// convolution, [batch, channels, 0..2, height, width]. Start each video with an empty one.
+using FeatureCache = std::unordered_map<const CausalConvImpl*, at::Tensor>;
+
+}  // namespace wan
