@@ -101,6 +101,9 @@ Communicator::Communicator(std::shared_ptr<Transport> transport, std::chrono::mi
 int Communicator::rank() const { return group_->transport ? group_->transport->rank() : 0; }
 int Communicator::size() const { return group_->transport ? group_->transport->size() : 1; }
 std::chrono::milliseconds Communicator::timeout() const { return group_->timeout; }
+at::Device Communicator::device() const {
+  return transport() && !transport()->device().empty() ? at::Device(transport()->device()) : at::Device(at::kCPU);
+}
 const std::shared_ptr<Transport>& Communicator::transport() const { return group_->transport; }
 
 Communicator Communicator::with_timeout(std::chrono::milliseconds timeout) const {
@@ -354,9 +357,7 @@ void Communicator::barrier(Site site) const {
 
 Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
   if (size() == 1) return {};
-  auto device = transport()->device();
-  auto options = at::TensorOptions(at::kLong).device(device.empty() ? at::Device(at::kCPU) : at::Device(device));
-  auto mine = at::tensor({colour, key}, at::kLong).to(options.device());
+  auto mine = at::tensor({colour, key}, at::kLong).to(device());
   auto all = all_gather(mine, 0, {}, site).get().view({size(), 2}).cpu();
 
   std::vector<int> members;

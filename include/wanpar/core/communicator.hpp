@@ -45,6 +45,8 @@ class Communicator {
   int rank() const;
   int size() const;
   std::chrono::milliseconds timeout() const;
+  /// Where a tensor must lie that this group is to move; the CPU where any device will do.
+  at::Device device() const;
   /// The same group with another timeout for calls to come.
   Communicator with_timeout(std::chrono::milliseconds timeout) const;
   const std::shared_ptr<Transport>& transport() const;

@@ -1,0 +1,32 @@
+#pragma once
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+
+#include "wan/cli/options.hpp"
+#include "wan/io/checkpoint.hpp"
+#include "wan/pipeline/noise.hpp"
+
+namespace wan {
+
+/// Everything that is decided before the first weight is read, the same on every rank.
+struct Job {
+  Options options;
+  Checkpoint checkpoint;
+  Degrees degrees;
+  VideoSize size;
+  double shift;
+  at::DeviceType device;
+  at::ScalarType dtype;
+};
+
+/// Decides what the options leave open, from the checkpoint and the machine. Throws Error, in one sentence, for what
+/// could not work: degrees that do not fit, sizes, a checkpoint of another task, no CUDA device.
+Job plan(Options options, int world_size);
+
+/// The file to save to: the one asked for, or one named after the job.
+std::filesystem::path save_file(const Job& job);
+
+}  // namespace wan

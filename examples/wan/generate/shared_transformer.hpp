@@ -1,0 +1,31 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "wan/model/transformer.hpp"
+
+namespace wan {
+
+/// The transformer of this process: loaded by the first rank that asks for it, shared by the thread ranks beside it,
+/// freed when the last of them has done with it.
+class SharedTransformer {
+ public:
+  explicit SharedTransformer(std::function<Transformer()> load) : load_(std::move(load)) {}
+
+  Transformer get() {
+    std::lock_guard lock(mutex_);
+    if (auto made = made_.lock()) return Transformer(std::move(made));
+    auto transformer = load_();
+    made_ = transformer.ptr();
+    return transformer;
+  }
+
+ private:
+  std::function<Transformer()> load_;
+  std::mutex mutex_;
+  std::weak_ptr<TransformerImpl> made_;
+};
+
+}  // namespace wan
