@@ -1,5 +1,7 @@
 #include "wan/io/load.hpp"
 
+#include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/nn/module.h>
@@ -51,6 +53,14 @@ void check_shapes(const Slots& slots, const Weights& weights) {
   }
 }
 
+/// Puts `slot` on the memory of `data`. LibTorch wants both made in inference mode or both outside it:
+/// whichever the slot was, the memory gets a tensor of the same kind.
+void give(at::Tensor& slot, const at::Tensor& data) {
+  const c10::InferenceMode mode(slot.is_inference());
+  auto tensor = at::empty({0}, data.options());
+  slot.set_data(tensor.set_(data.storage(), data.storage_offset(), data.sizes(), data.strides()));
+}
+
 }  // namespace
 
 void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options) {
@@ -65,7 +75,7 @@ void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& 
     return std::any_of(kept.begin(), kept.end(), is_part) ? at::kFloat : options.dtype;
   };
   for (auto& [name, slot] : slots) {
-    slot.set_data(weights.at(name).tensor.to(options.device, dtype_of(name)).contiguous());
+    give(slot, weights.at(name).tensor.to(options.device, dtype_of(name)).contiguous());
   }
 }
 

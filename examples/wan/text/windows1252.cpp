@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <string_view>
+#include <utility>
 
 namespace wan {
 namespace {
@@ -46,21 +47,7 @@ Sequence sequence_at(const std::u32string& text, size_t start) {
   return {length, character};
 }
 
-}  // namespace
-
-char32_t from_windows1252(unsigned char byte) {
-  const bool is_high = byte >= 0x80 && byte < 0xa0 && kHigh[byte - 0x80] != 0;
-  return is_high ? kHigh[byte - 0x80] : byte;
-}
-
-std::optional<unsigned char> to_windows1252(char32_t character) {
-  if (character < 0x100) return static_cast<unsigned char>(character);
-  const auto found = std::find(std::begin(kHigh), std::end(kHigh), character);
-  if (found == std::end(kHigh)) return std::nullopt;
-  return static_cast<unsigned char>(0x80 + (found - std::begin(kHigh)));
-}
-
-std::u32string repair_mojibake(const std::u32string& text) {
+std::u32string repaired_once(const std::u32string& text) {
   std::u32string repaired;
   for (size_t i = 0; i < text.size();) {
     // A run of sequences is repaired as a whole, and only when it cannot well be meant as it stands.
@@ -81,6 +68,26 @@ std::u32string repair_mojibake(const std::u32string& text) {
     }
   }
   return repaired;
+}
+
+}  // namespace
+
+char32_t from_windows1252(unsigned char byte) {
+  const bool is_high = byte >= 0x80 && byte < 0xa0 && kHigh[byte - 0x80] != 0;
+  return is_high ? kHigh[byte - 0x80] : byte;
+}
+
+std::optional<unsigned char> to_windows1252(char32_t character) {
+  if (character < 0x100) return static_cast<unsigned char>(character);
+  const auto found = std::find(std::begin(kHigh), std::end(kHigh), character);
+  if (found == std::end(kHigh)) return std::nullopt;
+  return static_cast<unsigned char>(0x80 + (found - std::begin(kHigh)));
+}
+
+std::u32string repair_mojibake(std::u32string text) {
+  // Each round shortens the text, so there is a last one.
+  for (auto next = repaired_once(text); next != text; next = repaired_once(text)) text = std::move(next);
+  return text;
 }
 
 }  // namespace wan
