@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""wan_t2v as its users start it: the reference's latents on any number of ranks, and one sentence for each mistake.
+
+Usage: wan_t2v.py PROGRAM TEST_DATA PYTHON_WITH_TORCH
+"""
+
+import array
+import json
+import os
+import pathlib
+import struct
+import sys
+import tempfile
+
+from processes import check, finish, mpirun, run, torchrun
+
+program, data, python = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+checkpoint = data / "diffusers"
+manifest = json.loads((data / "manifest.json").read_text(encoding="utf8"))
+settings = manifest["pipeline"]
+folder = pathlib.Path(tempfile.mkdtemp(prefix="wan_t2v_test."))
+
+
+def read(file):
+    raw = pathlib.Path(file).read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    header.pop("__metadata__", None)
+    body = raw[8 + length :]
+    return {
+        k: (v["shape"], array.array("f", body[slice(*v["data_offsets"])])) for k, v in header.items() if v["dtype"] == "F32"
+    }
+
+
+def write(file, **tensors):
+    header, body = {}, b""
+    for key, (shape, values) in tensors.items():
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [len(body), len(body) + 4 * len(values)]}
+        body += values.tobytes()
+    text = json.dumps(header).encode()
+    pathlib.Path(file).write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def difference(a, b):
+    return max(abs(x - y) for x, y in zip(a[1], b[1])) if len(a[1]) == len(b[1]) else float("inf")
+
+
+def words(name, **changes):
+    """A command line that makes the reference's video; changes replace flags, None removes one."""
+    flags = dict(
+        ckpt_dir=checkpoint,
+        prompt=manifest["prompts"][settings["prompt"]],
+        negative_prompt=manifest["prompts"][settings["negative_prompt"]],
+        size="{}*{}".format(settings["width"], settings["height"]),
+        frame_num=settings["frames"],
+        sample_steps=settings["steps"],
+        sample_shift=settings["shift"],
+        sample_guide_scale=settings["guidance"],
+        noise=folder / "noise.safetensors",
+        device="cpu",
+        save_file=folder / (name + ".mp4"),
+        save_tensors=folder / (name + ".safetensors"),
+    )
+    flags.update(changes)
+    return [program] + [w for k, v in flags.items() if v is not None for w in ("--" + k, str(v))]
+
+
+reference = read(data / "reference.safetensors")
+write(folder / "noise.safetensors", latents=reference["pipe.noise"])
+
+for solver in ("unipc", "dpm++", "euler", "diffusers_unipc"):
+    done = run(words(solver, sample_solver=solver))
+    made = read(folder / (solver + ".safetensors")) if done.status == 0 else None
+    for what, tolerance in (("latents", 1e-4), ("frames", 1e-4)):
+        off = difference(made[what], reference["pipe.{}.{}".format(solver, what)]) if made else None
+        scale = max(map(abs, reference["pipe.{}.{}".format(solver, what)][1]))
+        check("{}: the {} are the reference's ({})".format(solver, what, off), made and off <= tolerance * scale, done)
+check("the mp4 is there, no part of it beside it", (folder / "unipc.mp4").exists() and not list(folder.glob("*.part")))
+
+one = read(folder / "unipc.safetensors")
+starts = {
+    "2 threads": words("t2", local_ranks=2),
+    "3 threads": words("t3", local_ranks=3),
+    "4 threads, ring": words("t4", local_ranks=4, cfg_size=1, ulysses_size=2, ring_size=2),
+    "8 threads, more than heads": words("t8", local_ranks=8, cfg_size=1, ulysses_size=8),
+    "torchrun 3": torchrun(python, 3, words("p3")),
+    "mpirun 2": mpirun(2, words("p2")),
+}
+files = dict(zip(starts, ("t2", "t3", "t4", "t8", "p3", "p2")))
+for how, command in starts.items():
+    done = run(command)
+    made = read(folder / (files[how] + ".safetensors")) if done.status == 0 else None
+    off = difference(made["latents"], one["latents"]) if made else None
+    check("{}: the same latents as one rank ({})".format(how, off), made and off <= 1e-4, done)
+
+small = dict(size="32*32", frame_num=1, sample_steps=2, noise=None, save_tensors=None)
+run(words("seed_a", base_seed=5, **small | dict(save_tensors=folder / "a.safetensors")))
+run(words("seed_b", base_seed=5, **small | dict(save_tensors=folder / "b.safetensors")))
+run(words("seed_c", base_seed=6, **small | dict(save_tensors=folder / "c.safetensors")))
+a, b, c = (read(folder / "{}.safetensors".format(n)) for n in "abc")
+check("a seed is a video", difference(a["latents"], b["latents"]) == 0 and difference(a["latents"], c["latents"]) > 0.1)
+half = run(words("half", dtype="bfloat16", local_ranks=2, **small))
+check("bfloat16 runs on two ranks", half.status == 0, half)
+
+(folder / "empty").mkdir()
+(folder / "text.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+mistakes = {
+    "a size that 16 does not divide": (dict(size="50*32"), "50"),
+    "a frame number that is not 4n+1": (dict(frame_num=8), "8"),
+    "degrees that do not fit": (dict(local_ranks=3, ulysses_size=2, ring_size=2), "is 4, but 3 ranks were started"),
+    "a folder that is not there": (dict(ckpt_dir=folder / "nowhere"), "nowhere"),
+    "a folder without a model": (dict(ckpt_dir=folder / "empty"), "empty"),
+    "an unknown solver": (dict(sample_solver="heun"), "heun"),
+    "an unknown flag": (dict(sample_step=3), "sample_step"),
+    "no prompt": (dict(prompt=None), "--prompt"),
+    "noise without its tensor": (dict(noise=data / "reference.safetensors"), "there is no tensor 'latents'"),
+    "noise of another shape": (dict(size="32*32"), "needs [16, 3, 4, 4]"),
+    "noise that git-lfs holds": (dict(noise=folder / "text.safetensors"), "LFS"),
+    "a folder to save to that is not there": (dict(save_file=folder / "none" / "a.mp4"), "none"),
+    "another task's checkpoint": (dict(task="t2v-14B"), "t2v-14B"),
+    "no CUDA device": (dict(device="cuda"), "no CUDA device"),
+    "a full disk": (dict(save_file="/dev/full/a.mp4"), "/dev/full"),
+}
+for name, (changes, part) in mistakes.items():
+    if name == "no CUDA device" and os.path.exists("/dev/nvidiactl"):
+        continue
+    before = set(folder.rglob("*.mp4*"))
+    done = run(words("mistake", **changes), limit=60)
+    lines = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
+    fine = done.status not in (0, -1) and done.status < 128 and len(lines) == 1 and part in lines[0]
+    check("{}: {}".format(name, lines[0] if lines else done), fine and set(folder.rglob("*.mp4*")) == before, done)
+
+done = run(torchrun(python, 2, words("world", ulysses_size=3)), limit=60)
+said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
+check("processes that were asked for other degrees all end", done.status != 0 and said and "ranks were started" in said[0], done)
+
+finish()
