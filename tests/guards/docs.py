@@ -8,7 +8,7 @@ QUOTED = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"(?:[\w.{},*-]+/)+[\w.{},*-]*|[\w-]+\.(?:hpp|cpp|py|txt|cmake|md|json)")
 MACHINE = re.compile(r"(?<![\w.~$}/])/(?:work|home|root|tmp|opt|mnt)/")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
-MADE_BY_A_BUILD = ("build", ".venv")
+ELSEWHERE = ("build", ".venv", "torch", "ATen", "c10")  # made by a build, or of LibTorch
 
 
 def names(text):
@@ -30,7 +30,7 @@ def expand(name):
 
 def exists(root, document, name):
     name = name.rstrip("/")
-    if name.split("/")[0].split("-")[0] in MADE_BY_A_BUILD:
+    if name.split("/")[0].split("-")[0] in ELSEWHERE:
         return True
     bases = (root, document.parent, root / "include", root / "examples")
     return any(any(base.glob(name)) for base in bases)
