@@ -19,13 +19,13 @@ from pathlib import Path
 import ftfy
 import sentencepiece
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from official import write_official
-from solvers import make_solver, schedule
+from solvers import diffusers_unipc, make_solver
 
 NEGATIVE = ("色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
             "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
@@ -161,32 +161,19 @@ def vae_reference(vae):
         keep(f"vae.dec_{name}.frames", vae.decode(latents).sample)
 
 
-def diffusers_unipc(shift):
-    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
-
-
 def scheduler_reference():
     """Keeps sched.SOLVER.STEPS.SHIFT.{sigmas, timesteps, path} for the velocity 0.8 tanh(x) + timestep/1000 c."""
     start, c = keep("sched.start", randn(2, 8)), keep("sched.c", randn(2, 8))
-
-    def run(name, sigmas, timesteps, step):
-        sample, path = start, [start]
-        for t in timesteps:
-            sample = step(0.8 * torch.tanh(sample) + float(t) / 1000 * c, t, sample)
-            path.append(sample)
-        keep(f"sched.{name}.sigmas", sigmas)
-        keep(f"sched.{name}.timesteps", timesteps.float())
-        keep(f"sched.{name}.path", torch.stack(path))
-
-    for steps, shift in ((1, 5.0), (2, 3.0), (5, 5.0), (20, 3.0), (50, 8.0)):
-        for name in ("unipc", "dpm++", "euler"):
-            sigmas, timesteps = schedule(name, steps, shift)
-            solver = make_solver(name, sigmas)
-            run(f"{name}.{steps}.{shift:g}", sigmas, timesteps, lambda v, t, x: solver.step(v, x))
-        theirs = diffusers_unipc(shift)
-        theirs.set_timesteps(steps)
-        run(f"diffusers_unipc.{steps}.{shift:g}", theirs.sigmas, theirs.timesteps,
-            lambda v, t, x: theirs.step(v, t, x, return_dict=False)[0])
+    for name in ("unipc", "dpm++", "euler", "diffusers_unipc"):
+        for steps, shift in ((1, 5.0), (2, 3.0), (5, 5.0), (20, 3.0), (50, 8.0)):
+            solver, path = make_solver(name, steps, shift), [start]
+            for t in solver.timesteps:
+                sample = path[-1]
+                path.append(solver.step(0.8 * torch.tanh(sample) + float(t) / 1000 * c, sample))
+            run = f"sched.{name}.{steps}.{shift:g}"
+            keep(f"{run}.sigmas", solver.sigmas)
+            keep(f"{run}.timesteps", solver.timesteps.float())
+            keep(f"{run}.path", torch.stack(path))
 
 
 def pipeline_reference(pipeline, embeds):
@@ -203,9 +190,8 @@ def pipeline_reference(pipeline, embeds):
         keep(f"pipe.{solver}.frames", vae.decode(latents * std + mean).sample)
 
     for name in ("unipc", "dpm++", "euler"):
-        sigmas, timesteps = schedule(name, p["steps"], p["shift"])
-        solver, latents = make_solver(name, sigmas), noise
-        for t in timesteps:
+        solver, latents = make_solver(name, p["steps"], p["shift"]), noise
+        for t in solver.timesteps:
             cond, uncond = (pipeline.transformer(latents, t.reshape(1), e, return_dict=False)[0] for e in text)
             latents = solver.step(uncond + p["guidance"] * (cond - uncond), latents)
         keep_video(name, latents)

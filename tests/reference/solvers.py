@@ -1,48 +1,33 @@
-"""Wan's flow-matching solvers over plain tensors: sigma lists, timesteps, and one step() per model call."""
+"""Flow-matching solvers, each with sigmas [steps + 1], timesteps [steps] and one step(velocity, sample) a model call.
+
+UniPC and DPM++ are Wan's own, which no package holds, over plain tensors; the other two are those of diffusers.
+"""
 
 import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 
 def shifted(base, shift):
     return shift * base / (1 + (shift - 1) * base)
 
 
-def schedule(solver, steps, shift):
-    """Returns sigmas [steps + 1] in float32 and the timesteps [steps] that the model sees."""
-    if solver == "unipc":
-        base = np.linspace(float(np.float32(0.999)), 0.0, steps + 1)[:-1]
-    elif solver == "dpm++":
-        base = np.linspace(1.0, 0.0, steps + 1)[:-1]
-    elif solver == "euler":  # diffusers shifts the low end of this list twice
-        base = np.linspace(1.0, np.float32(shifted(0.001, shift)), steps)
-    else:
-        raise ValueError(f"unknown solver {solver}")
-    sigmas = shifted(base, shift)
-    timesteps = torch.from_numpy(sigmas * 1000)
-    timesteps = timesteps.float() if solver == "euler" else timesteps.long()
-    return torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32)), timesteps
+def official_schedule(base, shift):
+    """Sigmas in float32, from float64, and the whole timesteps that the model sees."""
+    sigmas = shifted(base[:-1], shift)
+    return torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32)), torch.from_numpy(sigmas * 1000).long()
 
 
 def log_snr(sigma):
     return torch.log(1 - sigma) - torch.log(sigma)  # -inf at sigma 1, +inf at sigma 0: both are used
 
 
-class Euler:
-    def __init__(self, sigmas):
-        self.sigmas, self.index = sigmas, 0
-
-    def step(self, velocity, sample):
-        here, there = self.sigmas[self.index : self.index + 2]
-        self.index += 1
-        return sample + (there - here) * velocity
-
-
 class DpmPlusPlus:
     """DPM-Solver++ of order 2, midpoint, first order at both ends."""
 
-    def __init__(self, sigmas):
-        self.sigmas, self.index, self.before = sigmas, 0, None
+    def __init__(self, steps, shift):
+        self.sigmas, self.timesteps = official_schedule(np.linspace(1.0, 0.0, steps + 1), shift)
+        self.index, self.before = 0, None
 
     def step(self, velocity, sample):
         s, i, last = self.sigmas, self.index, len(self.sigmas) - 2
@@ -59,8 +44,10 @@ class DpmPlusPlus:
 class UniPC:
     """UniPC of order 2 (bh2, data prediction): predicts the next sample and corrects the one before."""
 
-    def __init__(self, sigmas):
-        self.sigmas, self.index, self.order = sigmas, 0, 0
+    def __init__(self, steps, shift):
+        start = float(np.float32(0.999))
+        self.sigmas, self.timesteps = official_schedule(np.linspace(start, 0.0, steps + 1), shift)
+        self.index, self.order = 0, 0
         self.history, self.corrected = [], None
 
     def step(self, velocity, sample):
@@ -92,5 +79,27 @@ class UniPC:
         return s[j + 1] / s[j] * sample - (1 - s[j + 1]) * e * (data + residual)
 
 
-def make_solver(solver, sigmas):
-    return {"unipc": UniPC, "dpm++": DpmPlusPlus, "euler": Euler}[solver](sigmas)
+class Diffusers:
+    def __init__(self, scheduler, steps):
+        scheduler.set_timesteps(steps)
+        self.scheduler, self.sigmas, self.timesteps, self.index = scheduler, scheduler.sigmas, scheduler.timesteps, 0
+
+    def step(self, velocity, sample):
+        timestep, self.index = self.timesteps[self.index], self.index + 1
+        return self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+
+
+def diffusers_unipc(shift):
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+def make_solver(name, steps, shift):
+    if name == "unipc":
+        return UniPC(steps, shift)
+    if name == "dpm++":
+        return DpmPlusPlus(steps, shift)
+    if name == "euler":
+        return Diffusers(FlowMatchEulerDiscreteScheduler(shift=shift), steps)
+    if name == "diffusers_unipc":
+        return Diffusers(diffusers_unipc(shift), steps)
+    raise ValueError(f"unknown solver {name}")

@@ -30,9 +30,9 @@ std::vector<double> evenly_before(double first, double last, int64_t steps) {
 FlowSchedule schedule(std::vector<double> sigmas, Timesteps kind) {
   FlowSchedule result;
   for (const double sigma : sigmas) {
-    const double timestep = 1000 * sigma;
-    result.sigmas.push_back(rounded(sigma));
-    result.timesteps.push_back(kind == Timesteps::whole ? std::trunc(timestep) : rounded(timestep));
+    const double kept = rounded(sigma);
+    result.sigmas.push_back(kept);
+    result.timesteps.push_back(kind == Timesteps::whole ? std::trunc(1000 * sigma) : rounded(1000 * kept));
   }
   result.sigmas.push_back(0);
   return result;
