@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <c10/util/Flags.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -23,6 +24,8 @@
 #include <wanpar/transport/c10d.hpp>
 
 #include "transport/pairwise.hpp"
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace wanpar {
 namespace {
@@ -261,15 +264,37 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r) {
   }
 }
 
+/// What goes wrong in a rendezvous is thrown; c10d would log it as well, with stack traces, on every rank.
+class QuietLog {
+ public:
+  QuietLog() : before_(FLAGS_caffe2_log_level) {
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3  /* fatal alone */;
+  }
+  ~QuietLog() { FLAGS_caffe2_log_level = before_; }
+
+ private:
+  int before_;
+};
+
 std::vector<uint8_t> bytes(const std::string& text) { return {text.begin(), text.end()}; }
 std::string text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
+/// Ends this rank with the first failure of all; the one that hosts the store stays until the others have read it too.
+[[noreturn]] void end_with(c10d::Store& store, const Rendezvous& r, const std::string& why) {
+  auto first = text(store.compareSet("failure", bytes(""), bytes(why)));
+  auto read = store.add("read", 1);
+  auto deadline = Clock::now() + std::chrono::seconds(2);
+  while (r.hosts_store && read < store.add("come", 0) && Clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    read = store.add("read", 0);
+  }
+  throw Error(first);
+}
+
 /// Every rank reports once; what does not fit is written where all see it, so that all end with the same sentence.
 void report_and_wait(c10d::Store& store, const Rendezvous& r) {
-  auto fail = [&](const std::string& why) {
-    auto first = store.compareSet("failure", bytes(""), bytes(why));
-    throw Error(text(first).empty() ? why : text(first));
-  };
+  auto fail = [&](const std::string& why) { end_with(store, r, why); };
+  store.add("come", 1);
   auto first = text(store.compareSet("world_size", bytes(""), bytes(fmt::format("{} {}", r.world_size, r.rank))));
   auto size = std::stoi(first);
   if (size != r.world_size)
@@ -281,7 +306,7 @@ void report_and_wait(c10d::Store& store, const Rendezvous& r) {
   for (std::vector<int> missing;; missing.clear()) {
     for (int rank = 0; rank < r.world_size; ++rank)
       if (!store.check({fmt::format("rank {}", rank)})) missing.push_back(rank);
-    if (store.check({"failure"})) throw Error(text(store.get("failure")));
+    if (store.check({"failure"})) fail(text(store.get("failure")));
     if (missing.empty()) return;
     if (Clock::now() > deadline)
       fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout), missing.size() > 1 ? "ranks" : "rank",
@@ -299,6 +324,7 @@ std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> back
 int cuda_devices() { return at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0; }
 
 std::shared_ptr<Transport> meet(const Rendezvous& r) {
+  QuietLog quiet;
   auto store = c10::make_intrusive<c10d::PrefixStore>("wanpar" + r.run, open_store(r));
   store->setTimeout(r.timeout);
   try {

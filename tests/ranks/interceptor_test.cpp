@@ -130,7 +130,7 @@ TEST_CASE("attention with its log-sum-exp equals its definition, in each dtype, 
         call.grouped = kind == 3;
         if (kind == 1) call.mask = at::arange(queries).unsqueeze(1).add(at::arange(keys)).remainder(3).ne(0).logical_and(at::arange(queries).ne(2).unsqueeze(1));
         if (kind == 2) call.mask = at::randn({queries, keys}).to(dtype);
-        INFO(c10::toString(dtype), " queries ", queries, " keys ", keys, " kind ", kind);
+        INFO(fmt::format("{}, {} queries, {} keys, kind {}", c10::toString(dtype), queries, keys, kind));
 
         auto q = call.query.to(at::kDouble), k = call.key.to(at::kDouble), v = call.value.to(at::kDouble);
         if (call.grouped) k = k.repeat_interleave(2, 1), v = v.repeat_interleave(2, 1);
@@ -142,7 +142,7 @@ TEST_CASE("attention with its log-sum-exp equals its definition, in each dtype, 
 
         auto got = wanpar::attention_with_lse(call);
         auto tolerance = dtype == at::kBFloat16 ? 3e-2 : dtype == at::kHalf ? 5e-3 : 1e-5;
-        CHECK(got.out.scalar_type() == dtype);
+        CHECK((got.out.scalar_type() == dtype));
         CHECK(torch::allclose(got.out.to(at::kDouble), out, tolerance, tolerance));
         CHECK(torch::allclose(got.lse.to(at::kDouble), lse, tolerance, tolerance));
       }
