@@ -1,4 +1,5 @@
-// Text to video with Wan2.1, on one rank or many: started alone, by torchrun, by mpirun, or with thread ranks inside.
+// Text to video with Wan2.1, on one rank or many: started alone, by torchrun, by mpirun, or with thread ranks
+// inside.
 #include <ATen/Context.h>
 #include <fmt/format.h>
 #include <fmt/ostream.h>
@@ -14,26 +15,35 @@
 
 namespace {
 
-std::chrono::milliseconds timeout(const wan::Options& options) { return std::chrono::milliseconds(static_cast<int64_t>(options.timeout * 1000)); }
+std::chrono::milliseconds timeout(const wan::Options& options) {
+  return std::chrono::milliseconds(static_cast<int64_t>(options.timeout * 1000));
+}
 
 void run(const wan::Options& options, const wanpar::Place& place) {
   if (options.local_ranks > 1 && place.world_size > 1)
-    throw wan::UsageError(fmt::format("--local_ranks {} makes ranks of threads, but {} has started {} processes; use one of the two", options.local_ranks,
-                                      place.source, place.world_size));
+    throw wan::UsageError(fmt::format(
+        "--local_ranks {} makes ranks of threads, but {} has started {} processes; use one of the two",
+        options.local_ranks, place.source, place.world_size));
   const bool threads = options.local_ranks > 1;
   const auto job = wan::plan(options, threads ? static_cast<int>(options.local_ranks) : place.world_size);
-  const auto device = job.device == at::kCUDA ? at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(place.local_rank)) : at::Device(at::kCPU);
+  const auto device = job.device == at::kCUDA
+                          ? at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(place.local_rank))
+                          : at::Device(at::kCPU);
   wan::SharedTransformer transformer([&] { return wan::load_transformer(job, device); });
-  const auto work = [&](wanpar::Communicator world) { wan::generate(world, job, transformer, device, std::cerr); };
+  const auto work = [&](wanpar::Communicator world) {
+    wan::generate(world, job, transformer, device, std::cerr);
+  };
 
-  if (threads) return wanpar::local::run(static_cast<int>(options.local_ranks), work, {.timeout = timeout(options)});
+  if (threads)
+    return wanpar::local::run(static_cast<int>(options.local_ranks), work, {.timeout = timeout(options)});
   const auto backend = device.is_cuda() ? wanpar::Backend::nccl : wanpar::Backend::gloo;
   work(wanpar::connect({.backend = backend, .timeout = timeout(options), .place = place}));
 }
 
 /// What all ranks say alike, rank 0 says; anything else each says for itself.
 void report(const std::exception& error, const wanpar::Place& place) {
-  const bool alike = dynamic_cast<const wan::AgreedError*>(&error) || dynamic_cast<const wan::UsageError*>(&error);
+  const bool alike =
+      dynamic_cast<const wan::AgreedError*>(&error) || dynamic_cast<const wan::UsageError*>(&error);
   if (alike && place.rank != 0) return;
   const auto who = !alike && place.world_size > 1 ? fmt::format(" (rank {})", place.rank) : std::string();
   const std::string text = error.what();
@@ -48,9 +58,12 @@ int main(int argc, char** argv) {
   try {
     place = wanpar::find_place();
     const auto options = wan::parse_options({argv + 1, argv + argc});
-    if (options.action == wan::Options::Action::help) fmt::print("{}", wan::help_text());
-    else if (options.action == wan::Options::Action::version) fmt::print("wan_t2v {}\n", WANPAR_VERSION);
-    else run(options, place);
+    if (options.action == wan::Options::Action::help)
+      fmt::print("{}", wan::help_text());
+    else if (options.action == wan::Options::Action::version)
+      fmt::print("wan_t2v {}\n", WANPAR_VERSION);
+    else
+      run(options, place);
     return 0;
   } catch (const wan::UsageError& error) {
     report(error, place);

@@ -8,41 +8,58 @@ namespace wanpar {
 
 const char* name(Operation operation) {
   switch (operation) {
-    case Operation::all_reduce: return "all_reduce";
-    case Operation::all_gather: return "all_gather";
-    case Operation::reduce_scatter: return "reduce_scatter";
-    case Operation::all_to_all: return "all_to_all";
-    case Operation::broadcast: return "broadcast";
-    case Operation::exchange: return "exchange";
-    case Operation::barrier: return "barrier";
+    case Operation::all_reduce:
+      return "all_reduce";
+    case Operation::all_gather:
+      return "all_gather";
+    case Operation::reduce_scatter:
+      return "reduce_scatter";
+    case Operation::all_to_all:
+      return "all_to_all";
+    case Operation::broadcast:
+      return "broadcast";
+    case Operation::exchange:
+      return "exchange";
+    case Operation::barrier:
+      return "barrier";
   }
   return "?";
 }
 
 const char* name(ReduceOp op) {
   switch (op) {
-    case ReduceOp::sum: return "sum";
-    case ReduceOp::mean: return "mean";
-    case ReduceOp::product: return "product";
-    case ReduceOp::min: return "min";
-    case ReduceOp::max: return "max";
+    case ReduceOp::sum:
+      return "sum";
+    case ReduceOp::mean:
+      return "mean";
+    case ReduceOp::product:
+      return "product";
+    case ReduceOp::min:
+      return "min";
+    case ReduceOp::max:
+      return "max";
   }
   return "?";
 }
 
 std::string describe(const Call& call) {
   std::string arguments;
-  if (call.operation == Operation::all_reduce || call.operation == Operation::reduce_scatter) arguments = fmt::format("{}, ", name(call.reduce));
+  if (call.operation == Operation::all_reduce || call.operation == Operation::reduce_scatter)
+    arguments = fmt::format("{}, ", name(call.reduce));
   if (call.operation == Operation::broadcast) arguments = fmt::format("root {}, ", call.root);
-  if (call.operation != Operation::barrier) arguments += fmt::format("{}{}", c10::toString(call.dtype), call.shape);
+  if (call.operation != Operation::barrier)
+    arguments += fmt::format("{}{}", c10::toString(call.dtype), call.shape);
   if (!call.sizes.empty()) arguments += fmt::format(", sizes {}", call.sizes);
 
   auto number = call.sequence ? fmt::format(" #{}", call.sequence) : std::string();
   std::string_view file = call.site.file_name();
   file.remove_prefix(std::min(file.size(), file.rfind('/') + 1));
-  return fmt::format("{}({}){}, called at {}:{}", name(call.operation), arguments, number, file, call.site.line());
+  return fmt::format("{}({}){}, called at {}:{}", name(call.operation), arguments, number, file,
+                     call.site.line());
 }
 
-std::string where(const Call& call) { return fmt::format("rank {} of {}, {}", call.rank, call.size, describe(call)); }
+std::string where(const Call& call) {
+  return fmt::format("rank {} of {}, {}", call.rank, call.size, describe(call));
+}
 
 }  // namespace wanpar

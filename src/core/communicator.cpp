@@ -28,12 +28,16 @@ bool movable(at::ScalarType dtype) {
     case at::kInt:
     case at::kByte:
     case at::kBool:
-    case at::kFloat8_e4m3fn: return true;
-    default: return false;
+    case at::kFloat8_e4m3fn:
+      return true;
+    default:
+      return false;
   }
 }
 
-int64_t total(std::span<const int64_t> counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
+int64_t total(std::span<const int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
 
 std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
   std::vector<int64_t> result(counts.begin(), counts.end());
@@ -56,7 +60,9 @@ at::Tensor own(at::Tensor x) {
   return x.view({-1});
 }
 
-at::Tensor bytes(const at::Tensor& flat) { return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte)); }
+at::Tensor bytes(const at::Tensor& flat) {
+  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
+}
 
 /// Flat pieces, one behind the other, as tensors of the given shapes joined along dim.
 at::Tensor join(const at::Tensor& flat, const std::vector<std::vector<int64_t>>& shapes, int64_t dim) {
@@ -91,9 +97,12 @@ std::vector<int64_t> even_sizes(int64_t n, int64_t parts) {
   return sizes;
 }
 
-Communicator::Communicator() : group_(std::make_shared<Group>()) { group_->timeout = std::chrono::seconds(60); }
+Communicator::Communicator() : group_(std::make_shared<Group>()) {
+  group_->timeout = std::chrono::seconds(60);
+}
 
-Communicator::Communicator(std::shared_ptr<Transport> transport, std::chrono::milliseconds timeout) : Communicator() {
+Communicator::Communicator(std::shared_ptr<Transport> transport, std::chrono::milliseconds timeout)
+    : Communicator() {
   group_->transport = transport->size() > 1 ? std::move(transport) : nullptr;
   group_->timeout = timeout;
 }
@@ -102,7 +111,8 @@ int Communicator::rank() const { return group_->transport ? group_->transport->r
 int Communicator::size() const { return group_->transport ? group_->transport->size() : 1; }
 std::chrono::milliseconds Communicator::timeout() const { return group_->timeout; }
 at::Device Communicator::device() const {
-  return transport() && !transport()->device().empty() ? at::Device(transport()->device()) : at::Device(at::kCPU);
+  return transport() && !transport()->device().empty() ? at::Device(transport()->device())
+                                                       : at::Device(at::kCPU);
 }
 const std::shared_ptr<Transport>& Communicator::transport() const { return group_->transport; }
 
@@ -113,7 +123,8 @@ Communicator Communicator::with_timeout(std::chrono::milliseconds timeout) const
   return other;
 }
 
-Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<int64_t> shape, Site site) const {
+Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<int64_t> shape,
+                        Site site) const {
   group_->health->check();
   Call call;
   call.operation = operation;
@@ -136,53 +147,71 @@ namespace {
 
 void check_tensor(const at::Tensor& x, const Transport* transport, const Call& call) {
   if (!x.defined()) throw Error(where(call) + ": the tensor is undefined");
-  if (x.layout() != at::kStrided) throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
+  if (x.layout() != at::kStrided)
+    throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
   if (!movable(x.scalar_type()))
-    throw Error(fmt::format("{}: {} cannot be moved; use float64, float32, float16, bfloat16, int64, int32, uint8, bool or float8_e4m3fn", where(call),
-                            c10::toString(x.scalar_type())));
+    throw Error(
+        fmt::format("{}: {} cannot be moved; use float64, float32, float16, bfloat16, int64, int32, uint8, "
+                    "bool or float8_e4m3fn",
+                    where(call), c10::toString(x.scalar_type())));
   if (at::GradMode::is_enabled() && x.requires_grad())
-    throw Error(where(call) + ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or run under NoGradGuard");
-  if (transport && !transport->device().empty() && c10::DeviceTypeName(x.device().type(), true) != transport->device())
-    throw Error(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call), transport->device(), x.device().str()));
+    throw Error(where(call) +
+                ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or "
+                "run under NoGradGuard");
+  if (transport && !transport->device().empty() &&
+      c10::DeviceTypeName(x.device().type(), true) != transport->device())
+    throw Error(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call),
+                            transport->device(), x.device().str()));
 }
 
 void check_reducible(const Call& call) {
-  if (call.dtype == at::kFloat8_e4m3fn) throw Error(where(call) + ": float8_e4m3fn moves as bytes and cannot be reduced; convert it first");
+  if (call.dtype == at::kFloat8_e4m3fn)
+    throw Error(where(call) + ": float8_e4m3fn moves as bytes and cannot be reduced; convert it first");
   bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype);
-  if (fraction) throw Error(where(call) + ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
+  if (fraction)
+    throw Error(where(call) +
+                ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
 }
 
 int64_t check_dim(int64_t dim, const at::Tensor& x, const Call& call) {
-  if (dim < -x.dim() || dim >= x.dim()) throw Error(fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
+  if (dim < -x.dim() || dim >= x.dim())
+    throw Error(fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
   return dim < 0 ? dim + x.dim() : dim;
 }
 
 /// The extents of the ranks along an uneven dimension, checked against what this rank holds.
 std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& call) {
-  if (static_cast<int>(sizes.size()) != call.size) throw Error(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
+  if (static_cast<int>(sizes.size()) != call.size)
+    throw Error(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
   for (auto size : sizes)
     if (size < 0) throw Error(fmt::format("{}: sizes {} hold a negative one", where(call), sizes));
   return {sizes.begin(), sizes.end()};
 }
 
-std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes, const Call& call) {
+std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                               const Call& call) {
   auto extent = x.size(dim);
   if (sizes.empty()) {
     if (extent % call.size)
-      throw Error(fmt::format("{}: dimension {} has {} elements, which {} ranks cannot share evenly; give the sizes", where(call), dim, extent, call.size));
+      throw Error(
+          fmt::format("{}: dimension {} has {} elements, which {} ranks cannot share evenly; give the sizes",
+                      where(call), dim, extent, call.size));
     return std::vector<int64_t>(call.size, extent / call.size);
   }
   auto checked = check_sizes(sizes, call);
   if (total(checked) != extent)
-    throw Error(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call), checked, total(checked), dim, extent));
+    throw Error(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call),
+                            checked, total(checked), dim, extent));
   return checked;
 }
 
-std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes, const Call& call) {
+std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                               const Call& call) {
   if (sizes.empty()) return std::vector<int64_t>(call.size, x.size(dim));
   auto checked = check_sizes(sizes, call);
   if (checked[call.rank] != x.size(dim))
-    throw Error(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements", where(call), checked, checked[call.rank], dim, x.size(dim)));
+    throw Error(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements",
+                            where(call), checked, checked[call.rank], dim, x.size(dim)));
   return checked;
 }
 
@@ -208,7 +237,8 @@ Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site sit
   });
 }
 
-Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::span<const int64_t> sizes, Site site) const {
+Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::span<const int64_t> sizes,
+                                             Site site) const {
   auto call = this->call(Operation::all_gather, x.scalar_type(), x.sizes().vec(), site);
   check_tensor(x, transport().get(), call);
   dim = check_dim(dim, x, call);
@@ -234,7 +264,8 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   });
 }
 
-Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std::span<const int64_t> sizes, ReduceOp op, Site site) const {
+Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std::span<const int64_t> sizes,
+                                                 ReduceOp op, Site site) const {
   auto call = this->call(Operation::reduce_scatter, x.scalar_type(), x.sizes().vec(), site);
   call.reduce = op;
   check_tensor(x, transport().get(), call);
@@ -258,13 +289,15 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   });
 }
 
-Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t join_dim, std::span<const int64_t> cut_sizes_,
+Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t join_dim,
+                                             std::span<const int64_t> cut_sizes_,
                                              std::span<const int64_t> join_sizes, Site site) const {
   auto call = this->call(Operation::all_to_all, x.scalar_type(), x.sizes().vec(), site);
   check_tensor(x, transport().get(), call);
   cut = check_dim(cut, x, call);
   join_dim = check_dim(join_dim, x, call);
-  if (cut == join_dim) throw Error(where(call) + ": the dimension that is cut must differ from the one that is joined");
+  if (cut == join_dim)
+    throw Error(where(call) + ": the dimension that is cut must differ from the one that is joined");
   auto cuts = cut_sizes(x, cut, cut_sizes_, call);
   auto joins = own_sizes(x, join_dim, join_sizes, call);
   call.shape[join_dim] = total(joins);
@@ -284,26 +317,30 @@ Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t 
     out_counts.push_back(volume(shapes.back()) * width);
   }
   auto out = at::empty({total(out_counts) / width}, x.options());
-  auto work = transport()->all_to_all(bytes(out), bytes(pack(std::move(x), cut, cuts)), out_counts, in_counts, call);
+  auto work =
+      transport()->all_to_all(bytes(out), bytes(pack(std::move(x), cut, cuts)), out_counts, in_counts, call);
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
     return join(out, shapes, join_dim);
   });
 }
 
-Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<const int64_t> send, std::span<const int64_t> receive, Site site) const {
+Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<const int64_t> send,
+                                                    std::span<const int64_t> receive, Site site) const {
   auto call = this->call(Operation::all_to_all, x.scalar_type(), {}, site);
   check_tensor(x, transport().get(), call);
   check_sizes(send, call);
   check_sizes(receive, call);
   if (x.dim() != 1 || total(send) != x.numel())
-    throw Error(fmt::format("{}: the counts to send {} do not make up the flat tensor {}", where(call), send, x.sizes()));
+    throw Error(fmt::format("{}: the counts to send {} do not make up the flat tensor {}", where(call), send,
+                            x.sizes()));
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
   auto width = static_cast<int64_t>(x.element_size());
   auto out = at::empty({total(receive)}, x.options());
-  auto work = transport()->all_to_all(bytes(out), bytes(own(std::move(x))), times(receive, width), times(send, width), call);
+  auto work = transport()->all_to_all(bytes(out), bytes(own(std::move(x))), times(receive, width),
+                                      times(send, width), call);
   return pending<at::Tensor>(std::move(work), [out] { return out; });
 }
 
@@ -321,8 +358,11 @@ Pending<at::Tensor> Communicator::broadcast(at::Tensor x, int root, Site site) c
   return pending<at::Tensor>(std::move(work), [=] { return flat.view(shape); });
 }
 
-Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends, std::vector<Receive> receives, Site site) const {
-  auto dtype = !sends.empty() ? sends[0].tensor.scalar_type() : !receives.empty() ? c10::typeMetaToScalarType(receives[0].options.dtype()) : at::kByte;
+Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends,
+                                                        std::vector<Receive> receives, Site site) const {
+  auto dtype = !sends.empty()      ? sends[0].tensor.scalar_type()
+               : !receives.empty() ? c10::typeMetaToScalarType(receives[0].options.dtype())
+                                   : at::kByte;
   auto call = this->call(Operation::exchange, dtype, {}, site);
   auto check_peer = [&](int peer) {
     if (peer < 0 || peer >= size()) throw Error(fmt::format("{}: there is no rank {}", where(call), peer));
@@ -363,7 +403,8 @@ Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
   std::vector<int> members;
   for (int r = 0; r < size(); ++r)
     if (all[r][0].item<int64_t>() == colour) members.push_back(r);
-  std::stable_sort(members.begin(), members.end(), [&](int a, int b) { return all[a][1].item<int64_t>() < all[b][1].item<int64_t>(); });
+  std::stable_sort(members.begin(), members.end(),
+                   [&](int a, int b) { return all[a][1].item<int64_t>() < all[b][1].item<int64_t>(); });
   return subgroup(members);
 }
 
@@ -371,8 +412,10 @@ Communicator Communicator::subgroup(std::span<const int> members) const {
   group_->health->check();
   bool member = false;
   for (auto r : members) {
-    if (r < 0 || r >= size()) throw Error(fmt::format("subgroup {} of a group of {}: there is no rank {}", members, size(), r));
-    if (std::count(members.begin(), members.end(), r) > 1) throw Error(fmt::format("subgroup {}: rank {} stands there twice", members, r));
+    if (r < 0 || r >= size())
+      throw Error(fmt::format("subgroup {} of a group of {}: there is no rank {}", members, size(), r));
+    if (std::count(members.begin(), members.end(), r) > 1)
+      throw Error(fmt::format("subgroup {}: rank {} stands there twice", members, r));
     member |= r == rank();
   }
   if (!member) throw Error(fmt::format("subgroup {}: rank {} calls it, but is no member", members, rank()));

@@ -17,12 +17,16 @@ std::string text(const std::vector<Axis>& axes) {
 Mesh::Mesh(Communicator world, std::vector<Axis> axes) : world_(std::move(world)), axes_(std::move(axes)) {
   int64_t product = 1;
   for (size_t i = 0; i < axes_.size(); ++i) {
-    if (axes_[i].size < 1) throw Error(fmt::format("Mesh: axis '{}' has size {}; the least is 1", axes_[i].name, axes_[i].size));
+    if (axes_[i].size < 1)
+      throw Error(fmt::format("Mesh: axis '{}' has size {}; the least is 1", axes_[i].name, axes_[i].size));
     for (size_t j = 0; j < i; ++j)
-      if (axes_[i].name == axes_[j].name) throw Error(fmt::format("Mesh: two axes are named '{}'", axes_[i].name));
+      if (axes_[i].name == axes_[j].name)
+        throw Error(fmt::format("Mesh: two axes are named '{}'", axes_[i].name));
     product *= axes_[i].size;
   }
-  if (product != world_.size()) throw Error(fmt::format("Mesh: {} is {} ranks, but the group has {}", text(axes_), product, world_.size()));
+  if (product != world_.size())
+    throw Error(
+        fmt::format("Mesh: {} is {} ranks, but the group has {}", text(axes_), product, world_.size()));
   for (size_t i = 0; i < axes_.size(); ++i) groups_.emplace(axes_[i].name, world_.subgroup(members({i})));
 }
 
@@ -36,7 +40,9 @@ int64_t Mesh::index(const std::string& axis) const {
   return world_.rank() / stride % size(axis);
 }
 
-Communicator Mesh::operator[](const std::string& axis) const { return groups_.at(axes_[position(axis)].name); }
+Communicator Mesh::operator[](const std::string& axis) const {
+  return groups_.at(axes_[position(axis)].name);
+}
 
 Communicator Mesh::flatten(const std::vector<std::string>& names) const {
   std::vector<size_t> axes;
@@ -61,7 +67,8 @@ std::vector<int> Mesh::members(const std::vector<size_t>& axes) const {
   for (auto axis : axes) {
     std::vector<int> longer;
     for (auto rank : ranks)
-      for (int64_t i = 0; i < axes_[axis].size; ++i) longer.push_back(static_cast<int>(rank + i * strides[axis]));
+      for (int64_t i = 0; i < axes_[axis].size; ++i)
+        longer.push_back(static_cast<int>(rank + i * strides[axis]));
     ranks = std::move(longer);
   }
   return ranks;

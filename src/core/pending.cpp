@@ -9,7 +9,8 @@ void Health::keep(std::string failure) {
 
 void Health::check() const {
   std::lock_guard lock(mutex_);
-  if (!failure_.empty()) throw Error("this group failed earlier, in a transfer whose result was dropped: " + failure_);
+  if (!failure_.empty())
+    throw Error("this group failed earlier, in a transfer whose result was dropped: " + failure_);
 }
 
 }  // namespace wanpar::detail

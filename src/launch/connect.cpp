@@ -22,7 +22,8 @@ int number(const char* name, std::optional<int> otherwise = {}) {
   if (!text) throw Error(fmt::format("{} is not set, but other variables of the same launcher are", name));
   int value = 0;
   auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-  if (error != std::errc{} || end != text->data() + text->size()) throw Error(fmt::format("{} is '{}', which is no number", name, *text));
+  if (error != std::errc{} || end != text->data() + text->size())
+    throw Error(fmt::format("{} is '{}', which is no number", name, *text));
   return value;
 }
 
@@ -31,7 +32,8 @@ Place torchrun() {
   place.local_rank = number("LOCAL_RANK", place.rank);
   place.local_size = number("LOCAL_WORLD_SIZE", place.world_size);
   place.store_is_there = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";
-  place.run = environment("TORCHELASTIC_RUN_ID").value_or("") + "." + environment("TORCHELASTIC_RESTART_COUNT").value_or("0");
+  place.run = environment("TORCHELASTIC_RUN_ID").value_or("") + "." +
+              environment("TORCHELASTIC_RESTART_COUNT").value_or("0");
   return place;
 }
 
@@ -44,10 +46,13 @@ Place open_mpi() {
 }
 
 void check(const Place& place) {
-  if (place.world_size < 1) throw Error(fmt::format("the world size is {}; it must be at least 1", place.world_size));
+  if (place.world_size < 1)
+    throw Error(fmt::format("the world size is {}; it must be at least 1", place.world_size));
   if (place.rank < 0 || place.rank >= place.world_size)
-    throw Error(fmt::format("the rank is {}, but with a world size of {} ranks are 0 to {}", place.rank, place.world_size, place.world_size - 1));
-  if (place.master_port < 1 || place.master_port > 65535) throw Error(fmt::format("the master port is {}; ports are 1 to 65535", place.master_port));
+    throw Error(fmt::format("the rank is {}, but with a world size of {} ranks are 0 to {}", place.rank,
+                            place.world_size, place.world_size - 1));
+  if (place.master_port < 1 || place.master_port > 65535)
+    throw Error(fmt::format("the master port is {}; ports are 1 to 65535", place.master_port));
 }
 
 /// The CUDA device of this rank, or -1 for the CPU.
@@ -56,7 +61,8 @@ int choose_device(const Place& place, Backend backend) {
   auto devices = cuda_devices();
   if (devices >= place.local_size) return place.local_rank;
   if (backend == Backend::automatic && devices == 0) return -1;
-  throw Error(fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
+  throw Error(
+      fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
 }
 
 }  // namespace
@@ -66,7 +72,10 @@ Place find_place() {
   bool mpi = environment("OMPI_COMM_WORLD_RANK").has_value();
   auto place = by_hand ? torchrun() : mpi ? open_mpi() : Place{};
   bool several_hosts = place.local_size < place.world_size;
-  if (mpi && several_hosts && !environment("MASTER_ADDR")) throw Error("mpirun started ranks on several hosts: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=…)");
+  if (mpi && several_hosts && !environment("MASTER_ADDR"))
+    throw Error(
+        "mpirun started ranks on several hosts: set MASTER_ADDR to the host of rank 0 (mpirun -x "
+        "MASTER_ADDR=…)");
   place.master_addr = environment("MASTER_ADDR").value_or(place.master_addr);
   place.master_port = number("MASTER_PORT", place.master_port);
   return place;

@@ -11,13 +11,16 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-at::ScalarType accumulator(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType accumulator(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 /// A mask that is added to the scores, four-dimensional, of the query's dtype.
 std::optional<at::Tensor> additive(const Attention& call) {
   if (!call.mask) return {};
   auto mask = *call.mask;
-  if (mask.scalar_type() == at::kBool) mask = at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
+  if (mask.scalar_type() == at::kBool)
+    mask = at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
   mask = mask.to(call.query.scalar_type());
   auto q = call.query.sizes();
   return mask.expand({q[0], q[1], q[2], call.key.size(2)});
@@ -39,7 +42,8 @@ AttentionWithLse by_operators(const Attention& call) {
     auto scores = at::matmul(q.narrow(2, begin, n) * scale, k);
     if (mask) scores = scores + mask->narrow(2, begin, n).to(type);
     if (call.causal) {
-      auto later = at::arange(keys, q.device()).unsqueeze(0).gt(at::arange(begin, begin + n, q.device()).unsqueeze(1));
+      auto later =
+          at::arange(keys, q.device()).unsqueeze(0).gt(at::arange(begin, begin + n, q.device()).unsqueeze(1));
       scores.masked_fill_(later, -kInfinity);
     }
     auto lse = at::logsumexp(scores, {-1}, true);
@@ -58,8 +62,9 @@ AttentionWithLse on_cpu(const Attention& call) {
   if (!same_channels(call)) return by_operators(call);
   auto last_is_dense = [](const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
   auto mask = additive(call);
-  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(last_is_dense(call.query), last_is_dense(call.key), last_is_dense(call.value),
-                                                                    0.0, call.causal, mask, call.scale);
+  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+      last_is_dense(call.query), last_is_dense(call.key), last_is_dense(call.value), 0.0, call.causal, mask,
+      call.scale);
   // A row that may attend to nothing has lse 0 from the kernel, as if it had seen one key.
   if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1), -kInfinity);
   return {out, lse};
@@ -70,11 +75,15 @@ AttentionWithLse on_cuda(const Attention& call) {
   bool half = type == at::kHalf || type == at::kBFloat16;
   if (!same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0) return by_operators(call);
   if (half && !call.mask && call.query.size(-1) <= 256) {
-    auto result = at::_scaled_dot_product_flash_attention(call.query, call.key, call.value, 0.0, call.causal, false, call.scale);
+    auto result = at::_scaled_dot_product_flash_attention(call.query, call.key, call.value, 0.0, call.causal,
+                                                          false, call.scale);
     return {std::get<0>(result), std::get<1>(result)};
   }
-  if (call.mask) return by_operators(call);  // the kernel's mask must be aligned, and it leaves rows without keys undefined
-  auto result = at::_scaled_dot_product_efficient_attention(call.query, call.key, call.value, {}, true, 0.0, call.causal, call.scale);
+  if (call.mask)
+    return by_operators(
+        call);  // the kernel's mask must be aligned, and it leaves rows without keys undefined
+  auto result = at::_scaled_dot_product_efficient_attention(call.query, call.key, call.value, {}, true, 0.0,
+                                                            call.causal, call.scale);
   return {std::get<0>(result), std::get<1>(result).narrow(2, 0, call.query.size(2))};
 }
 
@@ -83,27 +92,32 @@ AttentionWithLse of_nothing(const Attention& call) {
   auto shape = call.query.sizes().vec();
   shape.back() = call.value.size(-1);
   auto lse_shape = at::IntArrayRef(shape).slice(0, shape.size() - 1);
-  return {at::zeros(shape, call.query.options()), at::full(lse_shape, -kInfinity, call.query.options().dtype(accumulator(call.query)))};
+  return {at::zeros(shape, call.query.options()),
+          at::full(lse_shape, -kInfinity, call.query.options().dtype(accumulator(call.query)))};
 }
 
 }  // namespace
 
 void repeat_heads(Attention& call) {
   auto groups = call.query.size(-3), heads = call.key.size(-3);
-  if (heads == 0 || groups % heads) throw Error(fmt::format("attention: {} query heads cannot share {} key heads", groups, heads));
+  if (heads == 0 || groups % heads)
+    throw Error(fmt::format("attention: {} query heads cannot share {} key heads", groups, heads));
   call.key = call.key.repeat_interleave(groups / heads, -3);
   call.value = call.value.repeat_interleave(groups / heads, -3);
   call.grouped = false;
 }
 
 AttentionWithLse attention_with_lse(Attention call) {
-  if (call.dropout > 0) throw Error("attention in parts: dropout cannot be repeated part by part; set it to 0 (call eval())");
+  if (call.dropout > 0)
+    throw Error("attention in parts: dropout cannot be repeated part by part; set it to 0 (call eval())");
   if (call.query.numel() == 0 || call.key.numel() == 0 || call.value.numel() == 0) return of_nothing(call);
   if (call.grouped) repeat_heads(call);
 
   auto batch = call.query.sizes().vec();
   batch.resize(batch.size() - 2);
-  auto four = [](const at::Tensor& x) { return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4); };
+  auto four = [](const at::Tensor& x) {
+    return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
+  };
   if (call.mask && call.mask->dim() > 4) {
     auto whole = batch;
     whole.insert(whole.end(), {call.query.size(-2), call.key.size(-2)});
@@ -111,7 +125,9 @@ AttentionWithLse attention_with_lse(Attention call) {
   }
   call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
 
-  auto [out, lse] = call.query.is_cuda() ? on_cuda(call) : call.query.is_cpu() ? on_cpu(call) : by_operators(call);
+  auto [out, lse] = call.query.is_cuda()  ? on_cuda(call)
+                    : call.query.is_cpu() ? on_cpu(call)
+                                          : by_operators(call);
   auto whole = [&](const at::Tensor& x, std::vector<int64_t> rest) {
     auto shape = batch;
     shape.insert(shape.end(), rest.begin(), rest.end());

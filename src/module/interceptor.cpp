@@ -19,11 +19,12 @@ namespace {
 /// A key meant for libraries outside LibTorch; it lies above autograd and autocast.
 constexpr auto kKey = c10::DispatchKey::DeferredInit;
 
-/// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took over
-/// another's dispatch state: then every operator is plain.
+/// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took
+/// over another's dispatch state: then every operator is plain.
 thread_local std::vector<Handler*> handlers;
 
-/// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an exception.
+/// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an
+/// exception.
 thread_local std::exception_ptr thrown;
 
 template <class Action>
@@ -42,15 +43,18 @@ struct Plain {
 };
 
 at::Tensor plain_attention(const Attention& c) {
-  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale, c.grouped);
+  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
+                                          c.grouped);
 }
 
 at::Tensor ask(size_t depth, const Attention& call) {
   if (depth == 0) return plain_attention(call);
-  return handlers[depth - 1]->attention(call, [depth](const Attention& inner) { return ask(depth - 1, inner); });
+  return handlers[depth - 1]->attention(call,
+                                        [depth](const Attention& inner) { return ask(depth - 1, inner); });
 }
 
-/// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is computed with.
+/// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is
+/// computed with.
 void cast_as_autocast_would(Attention& call) {
   auto device = call.query.device().type();
   if (!at::autocast::is_autocast_enabled(device) || call.query.scalar_type() == at::kDouble) return;
@@ -59,8 +63,9 @@ void cast_as_autocast_would(Attention& call) {
   if (call.mask && call.mask->is_floating_point()) call.mask = call.mask->to(dtype);
 }
 
-at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const std::optional<at::Tensor>& mask,
-                            double dropout, bool causal, std::optional<double> scale, bool grouped) {
+at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                            const std::optional<at::Tensor>& mask, double dropout, bool causal,
+                            std::optional<double> scale, bool grouped) {
   Plain plain;
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
   if (handlers.empty()) return plain_attention(call);
@@ -105,7 +110,8 @@ void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
   for (auto* handler : handlers) handler->after(seen, outputs);
 }
 
-/// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort the process.
+/// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort
+/// the process.
 void register_once() {
   static std::mutex mutex;
   static std::vector<c10::RegistrationHandleRAII> registrations;
@@ -114,14 +120,19 @@ void register_once() {
   auto& dispatcher = c10::Dispatcher::singleton();
   try {
     std::vector<c10::RegistrationHandleRAII> handles;
-    handles.push_back(dispatcher.registerFallback(kKey, c10::KernelFunction::makeFromBoxedFunction<&every_operator>(), "wanpar"));
-    handles.push_back(dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, kKey,
-                                              c10::KernelFunction::makeFromUnboxedRuntimeFunction(&attention_kernel), std::nullopt, nullptr, "wanpar"));
+    handles.push_back(dispatcher.registerFallback(
+        kKey, c10::KernelFunction::makeFromBoxedFunction<&every_operator>(), "wanpar"));
+    handles.push_back(
+        dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, kKey,
+                                c10::KernelFunction::makeFromUnboxedRuntimeFunction(&attention_kernel),
+                                std::nullopt, nullptr, "wanpar"));
     registrations = std::move(handles);
   } catch (const std::exception& failure) {
     std::string why = failure.what();
-    throw Error(fmt::format("the dispatch key {} is held by another library, or by a second copy of wanpar in this process; load only one of them ({})",
-                            c10::toString(kKey), why.substr(0, why.find('\n'))));
+    throw Error(
+        fmt::format("the dispatch key {} is held by another library, or by a second copy of wanpar in this "
+                    "process; load only one of them ({})",
+                    c10::toString(kKey), why.substr(0, why.find('\n'))));
   }
 }
 

@@ -9,7 +9,9 @@ namespace wanpar {
 namespace {
 
 /// Keys and values as one tensor to send, and back.
-at::Tensor pack(const at::Tensor& key, const at::Tensor& value) { return at::cat({key.reshape({-1}), value.reshape({-1})}); }
+at::Tensor pack(const at::Tensor& key, const at::Tensor& value) {
+  return at::cat({key.reshape({-1}), value.reshape({-1})});
+}
 
 std::vector<int64_t> with_length(const at::Tensor& x, int64_t length) {
   auto shape = x.sizes().vec();
@@ -21,10 +23,12 @@ struct Parts {
   at::Tensor key, value;
 };
 
-Parts unpack(const at::Tensor& flat, const at::Tensor& key_like, const at::Tensor& value_like, int64_t length) {
+Parts unpack(const at::Tensor& flat, const at::Tensor& key_like, const at::Tensor& value_like,
+             int64_t length) {
   auto key_shape = with_length(key_like, length), value_shape = with_length(value_like, length);
   auto keys = c10::multiply_integers(key_shape);
-  return {flat.narrow(0, 0, keys).view(key_shape), flat.narrow(0, keys, flat.numel() - keys).view(value_shape)};
+  return {flat.narrow(0, 0, keys).view(key_shape),
+          flat.narrow(0, keys, flat.numel() - keys).view(value_shape)};
 }
 
 /// The result so far, over the keys seen so far.
@@ -74,7 +78,8 @@ at::Tensor ring_attention(const Communicator& ring, Attention call, std::span<co
     std::optional<Pending<std::vector<at::Tensor>>> coming;
     if (step + 1 < n) {
       auto length = lengths[(owner + n - 1) % n];
-      auto width = c10::multiply_integers(with_length(key_like, length)) + c10::multiply_integers(with_length(value_like, length));
+      auto width = c10::multiply_integers(with_length(key_like, length)) +
+                   c10::multiply_integers(with_length(value_like, length));
       std::vector<Send> sends;
       sends.push_back({here.defined() ? here : pack(call.key, call.value), next});
       coming.emplace(ring.exchange(std::move(sends), {{{width}, key_like.options(), previous}}));

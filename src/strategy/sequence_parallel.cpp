@@ -17,11 +17,14 @@ namespace wanpar {
 namespace {
 
 const char* kRemedy =
-    "call at::scaled_dot_product_attention instead, or keep this part outside split_sequence and gather_sequence";
+    "call at::scaled_dot_product_attention instead, or keep this part outside split_sequence and "
+    "gather_sequence";
 
-/// Operators that multiply two tensors: with both from the split sequence they mix tokens, as attention written out does.
-const std::unordered_set<std::string> kProducts{"aten::bmm", "aten::baddbmm", "aten::matmul", "aten::mm", "aten::einsum", "aten::tensordot",
-                                                "aten::linear", "aten::addmm", "aten::addbmm", "aten::dot", "aten::inner"};
+/// Operators that multiply two tensors: with both from the split sequence they mix tokens, as attention
+/// written out does.
+const std::unordered_set<std::string> kProducts{
+    "aten::bmm",    "aten::baddbmm", "aten::matmul", "aten::mm",  "aten::einsum", "aten::tensordot",
+    "aten::linear", "aten::addmm",   "aten::addbmm", "aten::dot", "aten::inner"};
 
 /// Attention that is not scaled_dot_product_attention.
 const std::unordered_set<std::string> kFusedAttention{"aten::_native_multi_head_attention",
@@ -52,13 +55,20 @@ class SequenceEngine : public Handler {
   /// To be asked before the result is gathered: was this a split forward that may be believed?
   void check_region() const {
     if (splits_.empty())
-      throw Error("SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence in the module");
+      throw Error(
+          "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence "
+          "in the module");
     if (attentions_ == 0)
-      throw Error(fmt::format("SequenceParallel: no attention over the split tokens was met, so the result would be that of {} separate sequences; {}", size(), kRemedy));
+      throw Error(
+          fmt::format("SequenceParallel: no attention over the split tokens was met, so the result would be "
+                      "that of {} separate sequences; {}",
+                      size(), kRemedy));
   }
 
   at::Tensor cut(const at::Tensor& x, int64_t dim) {
-    if (dim < -x.dim() || dim >= x.dim()) throw Error(fmt::format("SequenceParallel: dimension {} of a tensor with {} dimensions cannot be split", dim, x.dim()));
+    if (dim < -x.dim() || dim >= x.dim())
+      throw Error(fmt::format("SequenceParallel: dimension {} of a tensor with {} dimensions cannot be split",
+                              dim, x.dim()));
     auto total = x.size(dim);
     auto known = std::find(splits_.begin(), splits_.end(), total);
     if (known == splits_.end()) known = splits_.insert(known, total);
@@ -72,11 +82,14 @@ class SequenceEngine : public Handler {
   at::Tensor gather(const at::Tensor& x, int64_t dim) {
     check_region();
     auto split = follow_.of(x);
-    if (split < 0) throw Error("SequenceParallel: what is to be gathered does not stem from one split sequence");
+    if (split < 0)
+      throw Error("SequenceParallel: what is to be gathered does not stem from one split sequence");
     auto lengths = even_sizes(splits_[split], size());
     if (x.size(dim) != lengths[place()])
-      throw Error(fmt::format("SequenceParallel: the result has {} elements along dimension {} where this rank holds {} tokens; name the token dimension in .gather",
-                              x.size(dim), dim, lengths[place()]));
+      throw Error(
+          fmt::format("SequenceParallel: the result has {} elements along dimension {} where this rank holds "
+                      "{} tokens; name the token dimension in .gather",
+                      x.size(dim), dim, lengths[place()]));
     auto all = options_.ulysses.all_gather(x, dim, own_group(lengths)).get();
     return options_.ring.all_gather(std::move(all), dim, by_group(lengths)).get();
   }
@@ -84,8 +97,9 @@ class SequenceEngine : public Handler {
   at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) override {
     for (auto& companion : companions) {
       if (companion.tensor.size(companion.dim) != x.size(dim))
-        throw Error(fmt::format("split_sequence: a companion has {} elements along its dimension {}, but there are {} tokens", companion.tensor.size(companion.dim),
-                                companion.dim, x.size(dim)));
+        throw Error(fmt::format(
+            "split_sequence: a companion has {} elements along its dimension {}, but there are {} tokens",
+            companion.tensor.size(companion.dim), companion.dim, x.size(dim)));
       companion.tensor = cut(companion.tensor, companion.dim);
     }
     return cut(x, dim);
@@ -95,15 +109,20 @@ class SequenceEngine : public Handler {
 
   void before(const Operator& op) override {
     if (kFusedAttention.contains(op.name) && follow_.of(op.inputs) != Follow::kNone)
-      throw Error(fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in Python: torch.backends.mha.set_fastpath_enabled(False) "
-                              "before tracing)",
-                              op.name, kRemedy));
+      throw Error(
+          fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
+                      "Python: torch.backends.mha.set_fastpath_enabled(False) "
+                      "before tracing)",
+                      op.name, kRemedy));
     if (!kProducts.contains(op.name)) return;
-    auto from_split = std::count_if(op.inputs.begin(), op.inputs.end(), [&](auto& x) { return follow_.of(x) != Follow::kNone; });
+    auto from_split = std::count_if(op.inputs.begin(), op.inputs.end(),
+                                    [&](auto& x) { return follow_.of(x) != Follow::kNone; });
     if (from_split >= 2)
-      throw Error(fmt::format("SequenceParallel: {} multiplies two tensors of the split sequence, as attention written out as bmm, softmax, bmm does "
-                              "(torch::nn::MultiheadAttention); {}",
-                              op.name, kRemedy));
+      throw Error(
+          fmt::format("SequenceParallel: {} multiplies two tensors of the split sequence, as attention "
+                      "written out as bmm, softmax, bmm does "
+                      "(torch::nn::MultiheadAttention); {}",
+                      op.name, kRemedy));
   }
 
   void after(const Operator& op, std::span<const at::Tensor> outputs) override {
@@ -116,7 +135,10 @@ class SequenceEngine : public Handler {
     auto queries = follow_.of(call.query), keys = follow_.of(call.key), values = follow_.of(call.value);
     if (keys == Follow::kNone && values == Follow::kNone) return local(call, next);
     if (queries != keys || keys != values || queries == Follow::kMixed)
-      throw Error("SequenceParallel: an attention whose queries, keys and values do not all stem from one split sequence cannot be split; " + std::string(kRemedy));
+      throw Error(
+          "SequenceParallel: an attention whose queries, keys and values do not all stem from one split "
+          "sequence cannot be split; " +
+          std::string(kRemedy));
     ++attentions_;
     return split_attention(call, next, splits_[queries]);
   }
@@ -149,7 +171,9 @@ class SequenceEngine : public Handler {
     auto lengths = even_sizes(total, size());
     check(call, lengths[place()], total);
     auto shape = call.query.sizes().vec();
-    auto four = [](const at::Tensor& x) { return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4); };
+    auto four = [](const at::Tensor& x) {
+      return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
+    };
     call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
 
     auto groups = by_group(lengths);
@@ -161,25 +185,43 @@ class SequenceEngine : public Handler {
       if (options_.ring.size() == 1) return local(all, next);
       return ring_attention(options_.ring, std::move(all), groups);
     };
-    auto out = options_.ulysses.size() == 1 ? around_the_ring(call) : ulysses_attention(options_.ulysses, call, own_group(lengths), around_the_ring);
+    auto out = options_.ulysses.size() == 1
+                   ? around_the_ring(call)
+                   : ulysses_attention(options_.ulysses, call, own_group(lengths), around_the_ring);
     shape.back() = out.size(-1);
     return out.dim() == static_cast<int64_t>(shape.size()) ? out : out.reshape(shape);
   }
 
   void check(const Attention& call, int64_t length, int64_t total) const {
-    if (call.dropout > 0) throw Error("SequenceParallel: attention with dropout cannot be split exactly; call eval(), or set its dropout to 0");
-    if (at::GradMode::is_enabled() && (call.query.requires_grad() || call.key.requires_grad() || call.value.requires_grad()))
-      throw Error("SequenceParallel: gradients do not flow through a split attention; run under NoGradGuard or InferenceMode");
-    if (call.query.dim() < 3) throw Error(fmt::format("SequenceParallel: attention without a head dimension, {}, cannot be split", call.query.sizes()));
+    if (call.dropout > 0)
+      throw Error(
+          "SequenceParallel: attention with dropout cannot be split exactly; call eval(), or set its dropout "
+          "to 0");
+    if (at::GradMode::is_enabled() &&
+        (call.query.requires_grad() || call.key.requires_grad() || call.value.requires_grad()))
+      throw Error(
+          "SequenceParallel: gradients do not flow through a split attention; run under NoGradGuard or "
+          "InferenceMode");
+    if (call.query.dim() < 3)
+      throw Error(fmt::format("SequenceParallel: attention without a head dimension, {}, cannot be split",
+                              call.query.sizes()));
     if (call.query.size(-2) != length || call.key.size(-2) != length)
-      throw Error(fmt::format("SequenceParallel: an attention of {} queries and {} keys, where this rank holds {} tokens: tokens were moved, dropped or joined with others; {}",
-                              call.query.size(-2), call.key.size(-2), length, kRemedy));
+      throw Error(
+          fmt::format("SequenceParallel: an attention of {} queries and {} keys, where this rank holds {} "
+                      "tokens: tokens were moved, dropped or joined with others; {}",
+                      call.query.size(-2), call.key.size(-2), length, kRemedy));
     if (!call.mask) return;
-    if (call.query.dim() > 4) throw Error(fmt::format("SequenceParallel: a masked attention of {} cannot be split; give it as [batch, heads, tokens, channels]", call.query.sizes()));
+    if (call.query.dim() > 4)
+      throw Error(
+          fmt::format("SequenceParallel: a masked attention of {} cannot be split; give it as [batch, heads, "
+                      "tokens, channels]",
+                      call.query.sizes()));
     bool columns_whole = call.mask->size(-1) == total;
     bool rows_whole = call.mask->dim() < 2 || call.mask->size(-2) == 1 || call.mask->size(-2) == total;
     if (!columns_whole || !rows_whole || follow_.of(*call.mask) != Follow::kNone)
-      throw Error(fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside", call.mask->sizes(), total));
+      throw Error(
+          fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside",
+                      call.mask->sizes(), total));
   }
 
   SequenceParallelOptions options_;
@@ -203,7 +245,8 @@ struct SequenceRegion::State {
 SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments) {
   for (auto& cut : engine->options().split)
     if (cut.arg < 0 || cut.arg >= static_cast<int64_t>(arguments))
-      throw Error(fmt::format("SequenceParallel: .split names argument {}, but the module was called with {}", cut.arg, arguments));
+      throw Error(fmt::format("SequenceParallel: .split names argument {}, but the module was called with {}",
+                              cut.arg, arguments));
   state_ = std::make_unique<State>(std::move(engine));
 }
 
@@ -221,13 +264,17 @@ at::Tensor SequenceRegion::leave(at::Tensor result) {
   state_->scope.reset();
   auto& engine = *state_->engine;
   auto& options = engine.options();
-  if (!options.gather.empty()) result = engine.gather(result, options.gather[0].dim);
-  else if (!options.split.empty()) result = engine.gather(result, options.split[0].dim);
+  if (!options.gather.empty())
+    result = engine.gather(result, options.gather[0].dim);
+  else if (!options.split.empty())
+    result = engine.gather(result, options.split[0].dim);
   engine.check_region();
   return result;
 }
 
-std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options) { return std::make_shared<SequenceEngine>(std::move(options)); }
+std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options) {
+  return std::make_shared<SequenceEngine>(std::move(options));
+}
 
 bool is_alone(const SequenceEngine& engine) { return engine.size() == 1; }
 

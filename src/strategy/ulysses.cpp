@@ -22,9 +22,12 @@ class Reader {
   int64_t at_ = 0;
 };
 
-int64_t sum(std::span<const int64_t> values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
+int64_t sum(std::span<const int64_t> values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
 
-/// [batch, tokens, heads, channels] in memory, seen as [batch, heads, tokens, channels]: what modules flatten next.
+/// [batch, tokens, heads, channels] in memory, seen as [batch, heads, tokens, channels]: what modules flatten
+/// next.
 at::Tensor tokens_first(at::IntArrayRef shape, const at::TensorOptions& options) {
   return at::empty({shape[0], shape[2], shape[1], shape[3]}, options).transpose(1, 2);
 }
@@ -55,14 +58,16 @@ at::Tensor ulysses_attention(const Communicator& group, Attention call, std::spa
     std::vector<int64_t> first(3, 0);
     for (int r = 0; r < n; ++r)
       for (int i = 0; i < 3; ++i) {
-        room.next({batch, heads[i][r], own_length, inputs[i]->size(3)}).copy_(inputs[i]->narrow(1, first[i], heads[i][r]));
+        room.next({batch, heads[i][r], own_length, inputs[i]->size(3)})
+            .copy_(inputs[i]->narrow(1, first[i], heads[i][r]));
         first[i] += heads[i][r];
       }
   }
   Reader came(group.all_to_all_packed(std::move(flat), send, receive).get());
   std::vector<at::Tensor> parts[3];
   for (int r = 0; r < n; ++r)
-    for (int i = 0; i < 3; ++i) parts[i].push_back(came.next({batch, heads[i][rank], lengths[r], inputs[i]->size(3)}));
+    for (int i = 0; i < 3; ++i)
+      parts[i].push_back(came.next({batch, heads[i][rank], lengths[r], inputs[i]->size(3)}));
   for (int i = 0; i < 3; ++i) *inputs[i] = at::cat(parts[i], 2);
 
   auto query_heads = heads[0];

@@ -8,8 +8,8 @@
 namespace wanpar {
 
 /// Trades tokens for heads, calls `attend` on all tokens of the group and this rank's heads, and trades back.
-/// `lengths` are the tokens of each rank; heads are shared as evenly as whole numbers allow, none on some ranks included.
-/// A mask is cut to this rank's heads; its rows and columns are whole.
+/// `lengths` are the tokens of each rank; heads are shared as evenly as whole numbers allow, none on some
+/// ranks included. A mask is cut to this rank's heads; its rows and columns are whole.
 at::Tensor ulysses_attention(const Communicator& group, Attention call, std::span<const int64_t> lengths,
                              const std::function<at::Tensor(Attention)>& attend);
 

@@ -1,4 +1,5 @@
-// The one file that knows c10d: LibTorch's process groups behind our Transport, and the rendezvous that makes them.
+// The one file that knows c10d: LibTorch's process groups behind our Transport, and the rendezvous that makes
+// them.
 #include "transport/c10d.hpp"
 
 #include <ATen/ATen.h>
@@ -40,10 +41,14 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 c10d::ReduceOp reduce_op(ReduceOp op) {
   switch (op) {
     case ReduceOp::sum:
-    case ReduceOp::mean: return c10d::ReduceOp::SUM;
-    case ReduceOp::product: return c10d::ReduceOp::PRODUCT;
-    case ReduceOp::min: return c10d::ReduceOp::MIN;
-    case ReduceOp::max: return c10d::ReduceOp::MAX;
+    case ReduceOp::mean:
+      return c10d::ReduceOp::SUM;
+    case ReduceOp::product:
+      return c10d::ReduceOp::PRODUCT;
+    case ReduceOp::min:
+      return c10d::ReduceOp::MIN;
+    case ReduceOp::max:
+      return c10d::ReduceOp::MAX;
   }
   throw Error("unknown reduce operation");
 }
@@ -52,7 +57,9 @@ c10d::ReduceOp reduce_op(ReduceOp op) {
 class Transfers : public Work {
  public:
   explicit Transfers(Call call) : call_(std::move(call)) {}
-  void add(Handle work, int peer, at::Tensor keep) { parts_.push_back({std::move(work), peer, std::move(keep)}); }
+  void add(Handle work, int peer, at::Tensor keep) {
+    parts_.push_back({std::move(work), peer, std::move(keep)});
+  }
 
   void wait() override {
     auto deadline = Clock::now() + call_.timeout;
@@ -64,8 +71,11 @@ class Transfers : public Work {
         auto who = part.peer < 0 ? std::string("a rank") : fmt::format("rank {}", part.peer);
         bool late = Clock::now() >= deadline;
         parts_.clear();
-        if (late) throw Error(fmt::format("{}: {} did not come within {} s", where(call_), who, seconds(call_.timeout)));
-        throw Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_), who, first_line(failure.what())));
+        if (late)
+          throw Error(
+              fmt::format("{}: {} did not come within {} s", where(call_), who, seconds(call_.timeout)));
+        throw Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_),
+                                who, first_line(failure.what())));
       }
     }
     parts_.clear();
@@ -83,8 +93,12 @@ class Transfers : public Work {
 
 class C10d : public Pairwise {
  public:
-  C10d(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name, std::string device)
-      : backend_(std::move(backend)), factory_(std::move(factory)), name_(std::move(name)), device_(std::move(device)) {
+  C10d(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name,
+       std::string device)
+      : backend_(std::move(backend)),
+        factory_(std::move(factory)),
+        name_(std::move(name)),
+        device_(std::move(device)) {
     sent_.resize(size());
     received_.resize(size());
   }
@@ -112,7 +126,8 @@ class C10d : public Pairwise {
     return one(backend_->broadcast(tensors, options), tensor, call);
   }
 
-  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override {
     auto work = std::make_shared<Transfers>(call);
     for (auto& message : receives) {  // receives first: what comes finds its place
       auto tag = next(received_[message.peer]);
@@ -130,7 +145,10 @@ class C10d : public Pairwise {
   }
 
   std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds) override {
-    if (!factory_) throw Error("a group over a c10d backend of the user's own can be split only when it was given a factory for backends");
+    if (!factory_)
+      throw Error(
+          "a group over a c10d backend of the user's own can be split only when it was given a factory for "
+          "backends");
     auto list = fmt::format("{}", fmt::join(members, "-"));
     auto name = fmt::format("{}/{}#{}", name_, list, splits_[list]++);
     auto position = std::find(members.begin(), members.end(), rank()) - members.begin();
@@ -139,7 +157,8 @@ class C10d : public Pairwise {
   }
 
  protected:
-  virtual std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend, const std::string& name) const {
+  virtual std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                                            const std::string& name) const {
     return std::make_shared<C10d>(std::move(backend), factory_, name, device_);
   }
 
@@ -168,30 +187,34 @@ class Nccl : public C10d {
   Nccl(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name)
       : C10d(std::move(backend), std::move(factory), std::move(name), "cuda") {}
 
-  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                   const Call& call) override {
     if (!even(counts)) return C10d::all_gather(out, in, counts, call);
     c10d::AllgatherOptions options;
     options.timeout = call.timeout;
     return one(backend_->_allgather_base(out, in, options), in, call);
   }
 
-  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                       const Call& call) override {
     if (!even(counts)) return C10d::reduce_scatter(out, in, counts, call);
     c10d::ReduceScatterOptions options;
-    options.reduceOp = call.reduce == ReduceOp::mean ? c10d::ReduceOp(c10d::ReduceOp::AVG) : reduce_op(call.reduce);
+    options.reduceOp =
+        call.reduce == ReduceOp::mean ? c10d::ReduceOp(c10d::ReduceOp::AVG) : reduce_op(call.reduce);
     options.timeout = call.timeout;
     return one(backend_->_reduce_scatter_base(out, in, options), in, call);
   }
 
-  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts, std::span<const int64_t> in_counts,
-                                   const Call& call) override {
+  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
+                                   std::span<const int64_t> in_counts, const Call& call) override {
     c10d::AllToAllOptions options;
     options.timeout = call.timeout;
     std::vector<int64_t> to(in_counts.begin(), in_counts.end()), from(out_counts.begin(), out_counts.end());
     return one(backend_->alltoall_base(out, in, from, to, options), in, call);
   }
 
-  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override {
     backend_->startCoalescing();
     auto parts = C10d::exchange(sends, receives, call);
     auto whole = backend_->endCoalescing();
@@ -203,48 +226,60 @@ class Nccl : public C10d {
   }
 
  protected:
-  std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend, const std::string& name) const override {
+  std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                                    const std::string& name) const override {
     return std::make_shared<Nccl>(std::move(backend), factory_, name);
   }
 
  private:
-  static bool even(std::span<const int64_t> counts) { return std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; }); }
+  static bool even(std::span<const int64_t> counts) {
+    return std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
+  }
 };
 
 std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>& store, const Rendezvous& r) {
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(r.device));
-  BackendFactory factory = [store, timeout = r.timeout](const std::string& name, int rank, int size) -> c10::intrusive_ptr<c10d::Backend> {
+  BackendFactory factory = [store, timeout = r.timeout](const std::string& name, int rank,
+                                                        int size) -> c10::intrusive_ptr<c10d::Backend> {
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = timeout;
-    return c10::make_intrusive<c10d::ProcessGroupNCCL>(c10::make_intrusive<c10d::PrefixStore>(name, store), rank, size, options);
+    return c10::make_intrusive<c10d::ProcessGroupNCCL>(c10::make_intrusive<c10d::PrefixStore>(name, store),
+                                                       rank, size, options);
   };
   return std::make_shared<Nccl>(factory("world", r.rank, r.world_size), factory, "world");
 }
 #else
 std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>&, const Rendezvous&) {
-  throw Error("this build has no NCCL: it was configured where no CUDA toolkit was found; use Gloo, or build where one is");
+  throw Error(
+      "this build has no NCCL: it was configured where no CUDA toolkit was found; use Gloo, or build where "
+      "one is");
 }
 #endif
 
 #ifdef USE_C10D_GLOO
 std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host) {
-  if (auto* interface = std::getenv("GLOO_SOCKET_IFNAME")) return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
+  if (auto* interface = std::getenv("GLOO_SOCKET_IFNAME"))
+    return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
   bool loopback = host == "localhost" || host.starts_with("127.") || host == "::1";
-  return loopback ? c10d::ProcessGroupGloo::createDeviceForHostname(host) : c10d::ProcessGroupGloo::createDefaultDevice();
+  return loopback ? c10d::ProcessGroupGloo::createDeviceForHostname(host)
+                  : c10d::ProcessGroupGloo::createDefaultDevice();
 }
 
 std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>& store, const Rendezvous& r) {
-  BackendFactory factory = [store, device = gloo_device(r.host), timeout = r.timeout](const std::string& name, int rank,
-                                                                                     int size) -> c10::intrusive_ptr<c10d::Backend> {
+  BackendFactory factory = [store, device = gloo_device(r.host), timeout = r.timeout](
+                               const std::string& name, int rank,
+                               int size) -> c10::intrusive_ptr<c10d::Backend> {
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     options->devices.push_back(device);
-    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store), rank, size, options);
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
+                                                       rank, size, options);
   };
   return std::make_shared<C10d>(factory("world", r.rank, r.world_size), factory, "world", "cpu");
 }
 #else
 std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>&, const Rendezvous&) {
-  throw Error("this build has no Gloo: configure with -DWANPAR_GLOO=ON where Gloo's headers are (libgloo-dev)");
+  throw Error(
+      "this build has no Gloo: configure with -DWANPAR_GLOO=ON where Gloo's headers are (libgloo-dev)");
 }
 #endif
 
@@ -258,9 +293,14 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r) {
     return c10::make_intrusive<c10d::TCPStore>(r.host, options);
   } catch (const std::exception& failure) {
     if (r.hosts_store)
-      throw Error(fmt::format("rank {}: port {} of this host is already held, by another program or by a second rank 0; set MASTER_PORT to a free port", r.rank, r.port));
-    throw Error(fmt::format("rank {}: no rank 0 answers at {}:{} within {} s; is it running, and are MASTER_ADDR and MASTER_PORT the same on every rank? ({})", r.rank,
-                            r.host, r.port, seconds(r.timeout), first_line(failure.what())));
+      throw Error(
+          fmt::format("rank {}: port {} of this host is already held, by another program or by a second rank "
+                      "0; set MASTER_PORT to a free port",
+                      r.rank, r.port));
+    throw Error(
+        fmt::format("rank {}: no rank 0 answers at {}:{} within {} s; is it running, and are MASTER_ADDR and "
+                    "MASTER_PORT the same on every rank? ({})",
+                    r.rank, r.host, r.port, seconds(r.timeout), first_line(failure.what())));
   }
 }
 
@@ -268,7 +308,7 @@ c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r) {
 class QuietLog {
  public:
   QuietLog() : before_(FLAGS_caffe2_log_level) {
-    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3  /* fatal alone */;
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3 /* fatal alone */;
   }
   ~QuietLog() { FLAGS_caffe2_log_level = before_; }
 
@@ -279,7 +319,8 @@ class QuietLog {
 std::vector<uint8_t> bytes(const std::string& text) { return {text.begin(), text.end()}; }
 std::string text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
-/// Ends this rank with the first failure of all; the one that hosts the store stays until the others have read it too.
+/// Ends this rank with the first failure of all; the one that hosts the store stays until the others have
+/// read it too.
 [[noreturn]] void end_with(c10d::Store& store, const Rendezvous& r, const std::string& why) {
   auto first = text(store.compareSet("failure", bytes(""), bytes(why)));
   auto read = store.add("read", 1);
@@ -291,16 +332,19 @@ std::string text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), byt
   throw Error(first);
 }
 
-/// Every rank reports once; what does not fit is written where all see it, so that all end with the same sentence.
+/// Every rank reports once; what does not fit is written where all see it, so that all end with the same
+/// sentence.
 void report_and_wait(c10d::Store& store, const Rendezvous& r) {
   auto fail = [&](const std::string& why) { end_with(store, r, why); };
   store.add("come", 1);
-  auto first = text(store.compareSet("world_size", bytes(""), bytes(fmt::format("{} {}", r.world_size, r.rank))));
+  auto first =
+      text(store.compareSet("world_size", bytes(""), bytes(fmt::format("{} {}", r.world_size, r.rank))));
   auto size = std::stoi(first);
   if (size != r.world_size)
-    fail(fmt::format("rank {} was told of {} ranks, rank {} of {}; start every rank with the same world size", r.rank, r.world_size,
-                     first.substr(first.find(' ') + 1), size));
-  if (store.add(fmt::format("rank {}", r.rank), 1) > 1) fail(fmt::format("rank {} was started twice; give each process a rank of its own", r.rank));
+    fail(fmt::format("rank {} was told of {} ranks, rank {} of {}; start every rank with the same world size",
+                     r.rank, r.world_size, first.substr(first.find(' ') + 1), size));
+  if (store.add(fmt::format("rank {}", r.rank), 1) > 1)
+    fail(fmt::format("rank {} was started twice; give each process a rank of its own", r.rank));
 
   auto deadline = Clock::now() + r.timeout;
   for (std::vector<int> missing;; missing.clear()) {
@@ -309,8 +353,8 @@ void report_and_wait(c10d::Store& store, const Rendezvous& r) {
     if (store.check({"failure"})) fail(text(store.get("failure")));
     if (missing.empty()) return;
     if (Clock::now() > deadline)
-      fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout), missing.size() > 1 ? "ranks" : "rank",
-                       fmt::join(missing, ", "), r.world_size));
+      fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout),
+                       missing.size() > 1 ? "ranks" : "rank", fmt::join(missing, ", "), r.world_size));
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
 }
@@ -333,7 +377,8 @@ std::shared_ptr<Transport> meet(const Rendezvous& r) {
   } catch (const Error&) {
     throw;
   } catch (const std::exception& failure) {
-    throw Error(fmt::format("rank {}: the ranks could not be connected: {}", r.rank, first_line(failure.what())));
+    throw Error(
+        fmt::format("rank {}: the ranks could not be connected: {}", r.rank, first_line(failure.what())));
   }
 }
 

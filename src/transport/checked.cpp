@@ -11,7 +11,8 @@
 namespace wanpar {
 namespace {
 
-/// What one rank tells another of its next call: a text that must be equal on both sides, and where the call stands.
+/// What one rank tells another of its next call: a text that must be equal on both sides, and where the call
+/// stands.
 struct Record {
   static constexpr size_t kBytes = 1024;
   std::string same, site;
@@ -50,33 +51,39 @@ class Checked : public Transport {
     agree(call, all());
     return inner_->all_reduce(out, in, call);
   }
-  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                   const Call& call) override {
     agree(call, all());
     return inner_->all_gather(out, in, counts, call);
   }
-  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                       const Call& call) override {
     agree(call, all());
     return inner_->reduce_scatter(out, in, counts, call);
   }
-  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts, std::span<const int64_t> in_counts,
-                                   const Call& call) override {
+  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
+                                   std::span<const int64_t> in_counts, const Call& call) override {
     auto flows = all();
     for (auto& [peer, flow] : flows) {
       flow.out.push_back(fmt::format("{} bytes", in_counts[peer]));
       flow.in.push_back(fmt::format("{} bytes", out_counts[peer]));
     }
-    // The sizes are what differs by rank where a caller packs for itself; the bytes of each pair say the same.
+    // The sizes are what differs by rank where a caller packs for itself; the bytes of each pair say the
+    // same.
     auto common = call;
     common.sizes.clear();
-    if (call.shape.empty()) agree(common, flows);
-    else agree(call, flows);
+    if (call.shape.empty())
+      agree(common, flows);
+    else
+      agree(call, flows);
     return inner_->all_to_all(out, in, out_counts, in_counts, call);
   }
   std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
     agree(call, all());
     return inner_->broadcast(tensor, call);
   }
-  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override {
     std::map<int, Flow> flows;
     auto what = [](const Message& m) { return fmt::format("{}{}", c10::toString(m.dtype), m.shape); };
     for (auto& message : sends) flows[message.peer].out.push_back(what(message));
@@ -110,8 +117,8 @@ class Checked : public Transport {
     auto& up = lower ? flow.out : flow.in;
     auto& down = lower ? flow.in : flow.out;
     if (call.operation == Operation::exchange) record.same = "exchange";
-    record.same += fmt::format(" [{0} to {1}: {2}; {1} to {0}: {3}]", std::min(rank(), peer), std::max(rank(), peer), fmt::join(up, " + "),
-                               fmt::join(down, " + "));
+    record.same += fmt::format(" [{0} to {1}: {2}; {1} to {0}: {3}]", std::min(rank(), peer),
+                               std::max(rank(), peer), fmt::join(up, " + "), fmt::join(down, " + "));
     return record;
   }
 
@@ -132,9 +139,11 @@ class Checked : public Transport {
       auto [our_hash, our_site, ours] = fields(mine[i]);
       auto [their_hash, their_site, theirs_] = fields(theirs[i].cpu());
       if (our_hash != their_hash)
-        throw Error(fmt::format("rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must make the same calls "
-                                "in the same order",
-                                rank(), peer->first, size(), rank(), ours, our_site, peer->first, theirs_, their_site));
+        throw Error(fmt::format(
+            "rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must "
+            "make the same calls "
+            "in the same order",
+            rank(), peer->first, size(), rank(), ours, our_site, peer->first, theirs_, their_site));
     }
   }
 
@@ -143,6 +152,8 @@ class Checked : public Transport {
 
 }  // namespace
 
-std::shared_ptr<Transport> checked(std::shared_ptr<Transport> transport) { return std::make_shared<Checked>(std::move(transport)); }
+std::shared_ptr<Transport> checked(std::shared_ptr<Transport> transport) {
+  return std::make_shared<Checked>(std::move(transport));
+}
 
 }  // namespace wanpar

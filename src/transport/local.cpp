@@ -40,7 +40,8 @@ struct Run {
   std::string failure;
 };
 
-/// What has been sent to one rank and not been taken yet: from each peer, tensors in the order of their sending.
+/// What has been sent to one rank and not been taken yet: from each peer, tensors in the order of their
+/// sending.
 class Inbox {
  public:
   explicit Inbox(int peers) : from_(peers) {}
@@ -84,10 +85,12 @@ class Inbox {
 /// The inboxes of one group, and its subgroups under construction.
 struct Hub {
   Hub(std::shared_ptr<Run> run, std::vector<int> members) : run(std::move(run)), members(std::move(members)) {
-    for (size_t i = 0; i < this->members.size(); ++i) inboxes.push_back(std::make_unique<Inbox>(static_cast<int>(this->members.size())));
+    for (size_t i = 0; i < this->members.size(); ++i)
+      inboxes.push_back(std::make_unique<Inbox>(static_cast<int>(this->members.size())));
   }
 
-  /// The hub for the n-th subgroup of these members: made by the first of them to come, dropped here by the last.
+  /// The hub for the n-th subgroup of these members: made by the first of them to come, dropped here by the
+  /// last.
   std::shared_ptr<Hub> subgroup(const std::vector<int>& ranks, int nth) {
     std::lock_guard lock(mutex);
     auto& [hub, taken] = subgroups[{ranks, nth}];
@@ -120,9 +123,11 @@ class ReceiveWork : public Work {
   void wait() override {
     auto deadline = Clock::now() + call_.timeout;
     for (auto& [message, ticket] : receives_) {
-      auto tensor = hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { return check_alive(message.peer, deadline); });
+      auto tensor = hub_->inboxes[call_.rank]->take(message.peer, ticket,
+                                                    [&] { return check_alive(message.peer, deadline); });
       if (tensor.numel() != message.tensor.numel())
-        throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_), message.peer, tensor.numel(), message.tensor.numel()));
+        throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_),
+                                message.peer, tensor.numel(), message.tensor.numel()));
       at::NoGradGuard no_grad;
       message.tensor.copy_(tensor);
     }
@@ -134,9 +139,12 @@ class ReceiveWork : public Work {
     auto failure = hub_->run->first_failure();
     if (!failure.empty()) throw Error(fmt::format("{}: {}", where(call_), failure));
     if (hub_->run->ended[hub_->members[peer]])
-      throw Error(fmt::format("{}: rank {} has already returned and will never come; every rank must make the same calls", where(call_), peer));
+      throw Error(fmt::format(
+          "{}: rank {} has already returned and will never come; every rank must make the same calls",
+          where(call_), peer));
     if (Clock::now() > deadline)
-      throw Error(fmt::format("{}: rank {} did not come within {} s", where(call_), peer, std::chrono::duration<double>(call_.timeout).count()));
+      throw Error(fmt::format("{}: rank {} did not come within {} s", where(call_), peer,
+                              std::chrono::duration<double>(call_.timeout).count()));
     return false;
   }
 
@@ -158,7 +166,8 @@ class Local : public Pairwise {
   int size() const override { return static_cast<int>(hub_->members.size()); }
   std::string device() const override { return ""; }
 
-  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override {
     auto work = std::make_shared<ReceiveWork>(hub_, call);
     for (auto& message : receives) work->expect(std::move(message));
     for (auto& message : sends) hub_->inboxes[message.peer]->put(rank_, std::move(message.tensor));

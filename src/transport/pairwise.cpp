@@ -8,7 +8,9 @@
 namespace wanpar {
 namespace {
 
-at::Tensor bytes(const at::Tensor& flat) { return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte)); }
+at::Tensor bytes(const at::Tensor& flat) {
+  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
+}
 
 std::vector<at::Tensor> cut(const at::Tensor& flat, std::span<const int64_t> counts) {
   return flat.split_with_sizes(at::IntArrayRef(counts.data(), counts.size()));
@@ -23,10 +25,18 @@ void reduce_into(at::Tensor out, const std::vector<at::Tensor>& contributions, R
     auto& next = contributions[i];
     switch (op) {
       case ReduceOp::sum:
-      case ReduceOp::mean: total.add_(next); break;
-      case ReduceOp::product: total.mul_(next); break;
-      case ReduceOp::min: at::minimum_out(total, total, next.to(total.scalar_type())); break;
-      case ReduceOp::max: at::maximum_out(total, total, next.to(total.scalar_type())); break;
+      case ReduceOp::mean:
+        total.add_(next);
+        break;
+      case ReduceOp::product:
+        total.mul_(next);
+        break;
+      case ReduceOp::min:
+        at::minimum_out(total, total, next.to(total.scalar_type()));
+        break;
+      case ReduceOp::max:
+        at::maximum_out(total, total, next.to(total.scalar_type()));
+        break;
     }
   }
   if (op == ReduceOp::mean) total.div_(static_cast<double>(contributions.size()));
@@ -48,7 +58,8 @@ std::shared_ptr<Work> Pairwise::all_to_all(at::Tensor out, at::Tensor in, std::s
   return exchange(std::move(sends), std::move(receives), call);
 }
 
-std::shared_ptr<Work> Pairwise::all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) {
+std::shared_ptr<Work> Pairwise::all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                           const Call& call) {
   auto from = cut(out, counts);
   std::vector<Message> sends, receives;
   for (int step = 1; step < size(); ++step) {
@@ -60,7 +71,8 @@ std::shared_ptr<Work> Pairwise::all_gather(at::Tensor out, at::Tensor in, std::s
   return exchange(std::move(sends), std::move(receives), call);
 }
 
-std::shared_ptr<Work> Pairwise::reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) {
+std::shared_ptr<Work> Pairwise::reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                               const Call& call) {
   auto pieces = cut(in, counts);
   std::vector<at::Tensor> contributions(size());
   std::vector<Message> sends, receives;
@@ -74,7 +86,8 @@ std::shared_ptr<Work> Pairwise::reduce_scatter(at::Tensor out, at::Tensor in, st
     receives.push_back({bytes(contributions[peer]), peer});
   }
   auto work = exchange(std::move(sends), std::move(receives), call);
-  return std::make_shared<ThenWork>(std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
+  return std::make_shared<ThenWork>(
+      std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
 }
 
 std::shared_ptr<Work> Pairwise::all_reduce(at::Tensor out, at::Tensor in, const Call& call) {
@@ -87,7 +100,8 @@ std::shared_ptr<Work> Pairwise::all_reduce(at::Tensor out, at::Tensor in, const 
     receives.push_back({bytes(contributions[peer]), peer});
   }
   auto work = exchange(std::move(sends), std::move(receives), call);
-  return std::make_shared<ThenWork>(std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
+  return std::make_shared<ThenWork>(
+      std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
 }
 
 std::shared_ptr<Work> Pairwise::broadcast(at::Tensor tensor, const Call& call) {
@@ -100,7 +114,8 @@ std::shared_ptr<Work> Pairwise::broadcast(at::Tensor tensor, const Call& call) {
 
 std::shared_ptr<Work> Pairwise::barrier(const Call& call) {
   std::vector<Message> sends, receives;
-  auto options = at::TensorOptions(at::kByte).device(device().empty() ? at::Device(at::kCPU) : at::Device(device()));
+  auto options =
+      at::TensorOptions(at::kByte).device(device().empty() ? at::Device(at::kCPU) : at::Device(device()));
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     sends.push_back({at::zeros({1}, options), peer});

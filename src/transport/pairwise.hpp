@@ -5,13 +5,15 @@ namespace wanpar {
 
 /// The collectives made of one exchange each: every pair of ranks trades its pieces directly.
 ///
-/// Each payload byte crosses once, results are reduced in rank order (the same bits on every run), and an error names
-/// the rank that is missing. What a transport does better by itself, it overrides.
+/// Each payload byte crosses once, results are reduced in rank order (the same bits on every run), and an
+/// error names the rank that is missing. What a transport does better by itself, it overrides.
 class Pairwise : public Transport {
  public:
   std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override;
-  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override;
-  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override;
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                   const Call& call) override;
+  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                       const Call& call) override;
   std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
                                    std::span<const int64_t> in_counts, const Call& call) override;
   std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override;
@@ -21,7 +23,8 @@ class Pairwise : public Transport {
 /// Work whose result needs a last step once the bytes are there.
 class ThenWork : public Work {
  public:
-  ThenWork(std::shared_ptr<Work> first, std::function<void()> then) : first_(std::move(first)), then_(std::move(then)) {}
+  ThenWork(std::shared_ptr<Work> first, std::function<void()> then)
+      : first_(std::move(first)), then_(std::move(then)) {}
   void wait() override {
     first_->wait();
     then_();

@@ -18,7 +18,8 @@ struct Recording::Book {
 
 class Recording::Recorder : public Transport {
  public:
-  Recorder(std::shared_ptr<Transport> inner, std::shared_ptr<Book> book) : inner_(std::move(inner)), book_(std::move(book)) {}
+  Recorder(std::shared_ptr<Transport> inner, std::shared_ptr<Book> book)
+      : inner_(std::move(inner)), book_(std::move(book)) {}
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
@@ -28,25 +29,31 @@ class Recording::Recorder : public Transport {
     book_->add(call.operation, 2 * (size() - 1) * static_cast<int64_t>(in.nbytes()) / size());
     return inner_->all_reduce(out, in, call);
   }
-  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                   const Call& call) override {
     book_->add(call.operation, (size() - 1) * static_cast<int64_t>(in.nbytes()));
     return inner_->all_gather(out, in, counts, call);
   }
-  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) override {
+  std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                       const Call& call) override {
     book_->add(call.operation, static_cast<int64_t>(in.nbytes() - out.nbytes()));
     return inner_->reduce_scatter(out, in, counts, call);
   }
-  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts, std::span<const int64_t> in_counts,
-                                   const Call& call) override {
+  std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
+                                   std::span<const int64_t> in_counts, const Call& call) override {
     book_->add(call.operation, static_cast<int64_t>(in.nbytes()) - in_counts[rank()]);
     return inner_->all_to_all(out, in, out_counts, in_counts, call);
   }
   std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
-    book_->add(call.operation, call.root == rank() ? (size() - 1) * static_cast<int64_t>(tensor.nbytes()) : 0);
+    book_->add(call.operation,
+               call.root == rank() ? (size() - 1) * static_cast<int64_t>(tensor.nbytes()) : 0);
     return inner_->broadcast(tensor, call);
   }
-  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) override {
-    auto bytes = std::accumulate(sends.begin(), sends.end(), int64_t{0}, [](int64_t sum, auto& m) { return sum + static_cast<int64_t>(m.tensor.nbytes()); });
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override {
+    auto bytes = std::accumulate(sends.begin(), sends.end(), int64_t{0}, [](int64_t sum, auto& m) {
+      return sum + static_cast<int64_t>(m.tensor.nbytes());
+    });
     book_->add(call.operation, bytes);
     return inner_->exchange(std::move(sends), std::move(receives), call);
   }

@@ -1,4 +1,5 @@
-// Meets the other ranks, checks that they are all there, and says so: what tests/launch/launch.py starts many of.
+// Meets the other ranks, checks that they are all there, and says so: what tests/launch/launch.py starts many
+// of.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 

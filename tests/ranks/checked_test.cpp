@@ -15,8 +15,10 @@ namespace {
 
 using Step = std::function<void(Communicator)>;
 
-/// Two ranks of three do what they should, the last one something else: every rank must say so, with both sides.
-void mismatch(const Step& usual, const Step& other, const std::string& usual_text, const std::string& other_text) {
+/// Two ranks of three do what they should, the last one something else: every rank must say so, with both
+/// sides.
+void mismatch(const Step& usual, const Step& other, const std::string& usual_text,
+              const std::string& other_text) {
   INFO(usual_text, " against ", other_text);
   CHECK_NOTHROW(wanpar::local::run(3, [&](Communicator world) {
     bool odd = world.rank() == 2;
@@ -24,7 +26,8 @@ void mismatch(const Step& usual, const Step& other, const std::string& usual_tex
       (odd ? other : usual)(world);
     } catch (const wanpar::Error& error) {
       std::string text = error.what();
-      for (auto& part : {std::string("make different calls"), usual_text, other_text, std::string("checked_test.cpp:")})
+      for (auto& part :
+           {std::string("make different calls"), usual_text, other_text, std::string("checked_test.cpp:")})
         require(text.find(part) != std::string::npos, fmt::format("'{}' says '{}'", text, part));
       return;
     }
@@ -39,15 +42,29 @@ const auto x = [] { return at::ones({3, 4}); };
 TEST_CASE("ranks that make different calls are told both sides and both places, before any data moves") {
   Step sum = [](Communicator c) { (void)c.all_reduce(x()).get(); };
   auto sum_text = "all_reduce(sum, Float[3, 4]) #1";
-  mismatch(sum, [](Communicator c) { (void)c.all_reduce(x(), ReduceOp::max).get(); }, sum_text, "all_reduce(max, Float[3, 4]) #1");
-  mismatch(sum, [](Communicator c) { (void)c.all_reduce(x().to(at::kInt)).get(); }, sum_text, "all_reduce(sum, Int[3, 4]) #1");
-  mismatch(sum, [](Communicator c) { (void)c.all_reduce(x().t()).get(); }, sum_text, "all_reduce(sum, Float[4, 3]) #1");
-  mismatch(sum, [](Communicator c) { (void)c.all_reduce(at::ones({20})).get(); }, sum_text, "all_reduce(sum, Float[20]) #1");
-  mismatch(sum, [](Communicator c) { (void)c.broadcast(x(), 0).get(); }, sum_text, "broadcast(root 0, Float[3, 4]) #1");
-  mismatch(sum, [](Communicator c) { c.barrier(); }, sum_text, "barrier() #1");
-  mismatch(sum, [](Communicator c) { (void)c.all_gather(x()).get(); }, sum_text, "all_gather(Float[9, 4]) #1");
-  mismatch([](Communicator c) { (void)c.broadcast(x(), 0).get(); }, [](Communicator c) { (void)c.broadcast(x(), 1).get(); }, "root 0", "root 1");
-  mismatch([](Communicator c) { (void)c.reduce_scatter(x()).get(); }, [](Communicator c) { (void)c.reduce_scatter(x(), 0, {}, ReduceOp::mean).get(); },
+  mismatch(
+      sum, [](Communicator c) { (void)c.all_reduce(x(), ReduceOp::max).get(); }, sum_text,
+      "all_reduce(max, Float[3, 4]) #1");
+  mismatch(
+      sum, [](Communicator c) { (void)c.all_reduce(x().to(at::kInt)).get(); }, sum_text,
+      "all_reduce(sum, Int[3, 4]) #1");
+  mismatch(
+      sum, [](Communicator c) { (void)c.all_reduce(x().t()).get(); }, sum_text,
+      "all_reduce(sum, Float[4, 3]) #1");
+  mismatch(
+      sum, [](Communicator c) { (void)c.all_reduce(at::ones({20})).get(); }, sum_text,
+      "all_reduce(sum, Float[20]) #1");
+  mismatch(
+      sum, [](Communicator c) { (void)c.broadcast(x(), 0).get(); }, sum_text,
+      "broadcast(root 0, Float[3, 4]) #1");
+  mismatch(
+      sum, [](Communicator c) { c.barrier(); }, sum_text, "barrier() #1");
+  mismatch(
+      sum, [](Communicator c) { (void)c.all_gather(x()).get(); }, sum_text, "all_gather(Float[9, 4]) #1");
+  mismatch([](Communicator c) { (void)c.broadcast(x(), 0).get(); },
+           [](Communicator c) { (void)c.broadcast(x(), 1).get(); }, "root 0", "root 1");
+  mismatch([](Communicator c) { (void)c.reduce_scatter(x()).get(); },
+           [](Communicator c) { (void)c.reduce_scatter(x(), 0, {}, ReduceOp::mean).get(); },
            "reduce_scatter(sum, Float[3, 4]) #1", "reduce_scatter(mean, Float[3, 4]) #1");
 }
 
@@ -67,22 +84,32 @@ TEST_CASE("calls in another order are found") {
 TEST_CASE("uneven sizes that disagree are found") {
   std::vector<int64_t> usual{3, 1, 2}, other{2, 2, 2};
   mismatch([&](Communicator c) { (void)c.all_gather(at::ones({usual[c.rank()]}), 0, usual).get(); },
-           [&](Communicator c) { (void)c.all_gather(at::ones({other[c.rank()]}), 0, other).get(); }, "sizes [3, 1, 2]", "sizes [2, 2, 2]");
+           [&](Communicator c) { (void)c.all_gather(at::ones({other[c.rank()]}), 0, other).get(); },
+           "sizes [3, 1, 2]", "sizes [2, 2, 2]");
 }
 
 TEST_CASE("an exchange is compared between each pair: dtype, shape and number of messages") {
-  auto send = [](at::Tensor tensor) { return [tensor](Communicator c) { if (c.rank() == 2) (void)c.exchange({{tensor, 0}}, {}).get(); }; };
+  auto send = [](at::Tensor tensor) {
+    return [tensor](Communicator c) {
+      if (c.rank() == 2) (void)c.exchange({{tensor, 0}}, {}).get();
+    };
+  };
   auto expect = [](const Step& other, const std::string& came) {
     wanpar::local::run(3, [&](Communicator c) {
       if (c.rank() == 1) return;  // not concerned
       auto receive = [&] { (void)c.exchange({}, {{{3, 4}, at::kFloat, 2}}).get(); };
       auto part = fmt::format("2 to 0: {}", came);
-      require_error([&] { c.rank() == 0 ? receive() : other(c); }, c.rank() == 0 ? part : "2 to 0: Float[3, 4]");
+      require_error([&] { c.rank() == 0 ? receive() : other(c); },
+                    c.rank() == 0 ? part : "2 to 0: Float[3, 4]");
     });
   };
   CHECK_NOTHROW(expect(send(at::ones({3, 4}, at::kInt)), "Int[3, 4]"));
   CHECK_NOTHROW(expect(send(at::ones({4, 3})), "Float[4, 3]"));
-  CHECK_NOTHROW(expect([](Communicator c) { (void)c.exchange({{x(), 0}, {x(), 0}}, {}).get(); }, "Float[3, 4] + Float[3, 4]"));
+  CHECK_NOTHROW(expect(
+      [](Communicator c) {
+        (void)c.exchange({{x(), 0}, {x(), 0}}, {}).get();
+      },
+      "Float[3, 4] + Float[3, 4]"));
 }
 
 TEST_CASE("a rank that fails, that has ended or that does not come is named to those who wait for it") {
@@ -101,15 +128,15 @@ TEST_CASE("a rank that fails, that has ended or that does not come is named to t
   }));
 
   std::atomic<bool> done = false;
-  CHECK_NOTHROW(wanpar::local::run(
-      2,
-      [&](Communicator c) {
-        while (c.rank() == 1 && !done) std::this_thread::sleep_for(milliseconds(1));
-        if (c.rank() == 1) return;
-        require_error([&] { c.barrier(); }, "rank 1 did not come within 0.1 s");
-        done = true;
-      },
-      {.timeout = milliseconds(100)}));
+  CHECK_NOTHROW(wanpar::local::run(2,
+                                   [&](Communicator c) {
+                                     while (c.rank() == 1 && !done)
+                                       std::this_thread::sleep_for(milliseconds(1));
+                                     if (c.rank() == 1) return;
+                                     require_error([&] { c.barrier(); }, "rank 1 did not come within 0.1 s");
+                                     done = true;
+                                   },
+                                   {.timeout = milliseconds(100)}));
 }
 
 TEST_CASE("a failure in a result that was dropped is thrown by the group's next call") {

@@ -10,14 +10,20 @@ using wanpar::ReduceOp;
 
 namespace {
 
-const std::vector<at::ScalarType> kMovable{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong,
+const std::vector<at::ScalarType> kMovable{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,     at::kLong,
                                            at::kInt,    at::kByte,  at::kBool, at::kFloat8_e4m3fn};
-const std::vector<at::ScalarType> kReducible{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kByte, at::kBool};
+const std::vector<at::ScalarType> kReducible{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,
+                                             at::kLong,   at::kInt,   at::kByte, at::kBool};
 
 /// What rank r holds: small whole numbers, exact in every dtype, different on every rank.
 at::Tensor values(int rank, std::vector<int64_t> shape, at::ScalarType dtype) {
   auto n = c10::multiply_integers(shape);
-  return at::arange(n).add(rank * 3).remainder(dtype == at::kBool ? 2 : 7).view(shape).to(at::kFloat).to(dtype);
+  return at::arange(n)
+      .add(rank * 3)
+      .remainder(dtype == at::kBool ? 2 : 7)
+      .view(shape)
+      .to(at::kFloat)
+      .to(dtype);
 }
 
 at::Tensor float64(const at::Tensor& t) { return t.to(at::kFloat).to(at::kDouble); }
@@ -31,7 +37,8 @@ std::vector<int64_t> uneven(int ranks) {
 
 at::Tensor joined(int ranks, int64_t dim, const std::function<at::Tensor(int)>& piece) {
   std::vector<at::Tensor> pieces;
-  for (int r = 0; r < ranks; ++r) pieces.push_back(piece(r).view({-1}).view(at::kByte).view(piece(r).scalar_type()).view(piece(r).sizes()));
+  for (int r = 0; r < ranks; ++r)
+    pieces.push_back(piece(r).view({-1}).view(at::kByte).view(piece(r).scalar_type()).view(piece(r).sizes()));
   bool bytes = pieces[0].scalar_type() == at::kFloat8_e4m3fn;  // which cat does not know
   if (bytes)
     for (auto& p : pieces) p = p.view(at::kByte);
@@ -64,7 +71,8 @@ TEST_CASE("all_reduce knows product, minimum, maximum and mean") {
     require_equal(world.all_reduce(mine, ReduceOp::min).get(), std::get<0>(all.min(0)), "minimum");
     require_equal(world.all_reduce(mine, ReduceOp::max).get(), std::get<0>(all.max(0)), "maximum");
     require_close(world.all_reduce(mine, ReduceOp::mean).get(), all.mean(0), 1e-12, "mean");
-    require_equal(world.all_reduce(mine.to(at::kBFloat16), ReduceOp::max).get(), std::get<0>(all.max(0)).to(at::kBFloat16), "maximum of bfloat16");
+    require_equal(world.all_reduce(mine.to(at::kBFloat16), ReduceOp::max).get(),
+                  std::get<0>(all.max(0)).to(at::kBFloat16), "maximum of bfloat16");
   });
 }
 
@@ -74,8 +82,11 @@ TEST_CASE("all_gather joins even and uneven pieces along any dimension, in each 
     for (auto dtype : kMovable) {
       auto even = [&](int r) { return values(r, {2, 3, 4}, dtype); };
       auto rough = [&](int r) { return values(r, {2, sizes[r], 4}, dtype); };
-      for (int64_t dim : {0, 1, -1}) require_equal(world.all_gather(even(world.rank()), dim).get(), joined(world.size(), dim, even), "even");
-      require_equal(world.all_gather(rough(world.rank()), 1, sizes).get(), joined(world.size(), 1, rough), "uneven");
+      for (int64_t dim : {0, 1, -1})
+        require_equal(world.all_gather(even(world.rank()), dim).get(), joined(world.size(), dim, even),
+                      "even");
+      require_equal(world.all_gather(rough(world.rank()), 1, sizes).get(), joined(world.size(), 1, rough),
+                    "uneven");
     }
   });
 }
@@ -83,7 +94,9 @@ TEST_CASE("all_gather joins even and uneven pieces along any dimension, in each 
 TEST_CASE("reduce_scatter gives each rank its piece of the reduction, even and uneven") {
   on_worlds([](Communicator world) {
     auto sizes = uneven(world.size());
-    auto whole = [&](int r, at::ScalarType dtype) { return values(r, {2, at::tensor(sizes).sum().item<int64_t>()}, dtype); };
+    auto whole = [&](int r, at::ScalarType dtype) {
+      return values(r, {2, at::tensor(sizes).sum().item<int64_t>()}, dtype);
+    };
     for (auto dtype : kReducible) {
       auto expected = float64(whole(0, dtype));
       for (int r = 1; r < world.size(); ++r) expected = expected + float64(whole(r, dtype));
@@ -110,7 +123,13 @@ TEST_CASE("all_to_all trades tokens for heads and back, even and uneven") {
       require_equal(world.all_to_all(traded, 0, 1, tokens, heads).get(), shard(world.rank()), "and back");
     }
     auto x = values(world.rank(), {3, 2 * world.size()}, at::kInt);
-    require_equal(world.all_to_all(x, 1, 0).get(), joined(world.size(), 0, [&](int r) { return values(r, {3, 2 * world.size()}, at::kInt); }).narrow(1, 2 * world.rank(), 2), "even");
+    require_equal(world.all_to_all(x, 1, 0).get(),
+                  joined(world.size(), 0,
+                         [&](int r) {
+                           return values(r, {3, 2 * world.size()}, at::kInt);
+                         })
+                      .narrow(1, 2 * world.rank(), 2),
+                  "even");
   });
 }
 
@@ -121,7 +140,8 @@ TEST_CASE("all_to_all_packed moves what each pair agreed on, nothing at all incl
     std::vector<at::Tensor> out, expected;
     for (int r = 0; r < world.size(); ++r) {
       send.push_back(count(world.rank(), r)), receive.push_back(count(r, world.rank()));
-      out.push_back(at::full({send.back()}, 10.0 * world.rank() + r)), expected.push_back(at::full({receive.back()}, 10.0 * r + world.rank()));
+      out.push_back(at::full({send.back()}, 10.0 * world.rank() + r)),
+          expected.push_back(at::full({receive.back()}, 10.0 * r + world.rank()));
     }
     require_equal(world.all_to_all_packed(at::cat(out), send, receive).get(), at::cat(expected), "packed");
   });
@@ -131,7 +151,8 @@ TEST_CASE("broadcast gives every rank the root's tensor") {
   on_worlds([](Communicator world) {
     for (auto dtype : kMovable)
       for (int root : {0, world.size() - 1})
-        require_equal(world.broadcast(values(world.rank(), {4, 3}, dtype), root).get(), values(root, {4, 3}, dtype), "broadcast");
+        require_equal(world.broadcast(values(world.rank(), {4, 3}, dtype), root).get(),
+                      values(root, {4, 3}, dtype), "broadcast");
   });
 }
 
@@ -140,7 +161,8 @@ TEST_CASE("exchange sends round a ring, several at once, in order") {
     int next = (world.rank() + 1) % world.size(), previous = (world.rank() + world.size() - 1) % world.size();
     if (world.size() == 1) return;
     for (auto dtype : kMovable) {
-      std::vector<wanpar::Send> sends{{values(world.rank(), {3}, dtype), next}, {values(world.rank() + 1, {2, 2}, dtype), next}};
+      std::vector<wanpar::Send> sends{{values(world.rank(), {3}, dtype), next},
+                                      {values(world.rank() + 1, {2, 2}, dtype), next}};
       std::vector<wanpar::Receive> receives{{{3}, dtype, previous}, {{2, 2}, dtype, previous}};
       auto came = world.exchange(sends, receives).get();
       require_equal(came[0], values(previous, {3}, dtype), "first");
@@ -193,16 +215,24 @@ TEST_CASE("a mesh puts each rank into one group an axis, row-major, in any order
     for (int64_t inner = 1; inner <= world.size(); ++inner) {
       if (world.size() % inner) continue;
       wanpar::Mesh mesh(world, {{"outer", world.size() / inner}, {"inner", inner}});
-      auto members = [&](const Communicator& group) { return group.all_gather(at::tensor({int64_t{world.rank()}})).get(); };
+      auto members = [&](const Communicator& group) {
+        return group.all_gather(at::tensor({int64_t{world.rank()}})).get();
+      };
       auto first = world.rank() / inner * inner;
       require_equal(members(mesh["inner"]), at::arange(first, first + inner), "inner");
       require_equal(members(mesh["outer"]), at::arange(world.rank() % inner, world.size(), inner), "outer");
-      require(mesh.index("inner") == world.rank() % inner && mesh.index("outer") == world.rank() / inner, "index");
+      require(mesh.index("inner") == world.rank() % inner && mesh.index("outer") == world.rank() / inner,
+              "index");
       require_equal(members(mesh.flatten({"outer", "inner"})), at::arange(world.size()), "flattened");
-      require_equal(members(mesh.flatten({"inner", "outer"})), at::arange(world.size()).view({-1, inner}).t().reshape({-1}), "flattened the other way");
+      require_equal(members(mesh.flatten({"inner", "outer"})),
+                    at::arange(world.size()).view({-1, inner}).t().reshape({-1}), "flattened the other way");
     }
     auto n = world.size();
-    require_error([&] { wanpar::Mesh(world, {{"a", n}, {"b", 2}}); }, fmt::format("a {} x b 2 is {} ranks, but the group has {}", n, 2 * n, n));
+    require_error(
+        [&] {
+          wanpar::Mesh(world, {{"a", n}, {"b", 2}});
+        },
+        fmt::format("a {} x b 2 is {} ranks, but the group has {}", n, 2 * n, n));
     require_error([&] { wanpar::Mesh(world, {{"a", n}, {"a", 1}}); }, "two axes are named 'a'");
     wanpar::Mesh mesh(world, {{"a", n}});
     require_error([&] { (void)mesh["ring"]; }, "there is no axis 'ring'; there is a");
@@ -213,9 +243,12 @@ TEST_CASE("arguments that do not fit are refused before anything moves, with the
   on_worlds([](Communicator world) {
     auto n = world.size();
     auto x = at::zeros({2 * n + 1, 3});
-    if (n > 1) require_error([&] { (void)world.reduce_scatter(x); }, fmt::format("dimension 0 has {} elements, which {} ranks cannot share", 2 * n + 1, n));
+    if (n > 1)
+      require_error([&] { (void)world.reduce_scatter(x); },
+                    fmt::format("dimension 0 has {} elements, which {} ranks cannot share", 2 * n + 1, n));
     std::vector<int64_t> wrong(n, 5);
-    require_error([&] { (void)world.all_gather(x, 1, wrong); }, "say 5 for this rank, but its dimension 1 has 3");
+    require_error([&] { (void)world.all_gather(x, 1, wrong); },
+                  "say 5 for this rank, but its dimension 1 has 3");
     require_error([&] { (void)world.all_gather(x, 2); }, "dimension 2 of a tensor with 2 dimensions");
     require_error([&] { (void)world.broadcast(x, n); }, fmt::format("there is no rank {}", n));
     require_error([&] { (void)world.all_reduce(x.to(at::kComplexFloat)); }, "ComplexFloat cannot be moved");

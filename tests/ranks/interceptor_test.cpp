@@ -121,14 +121,23 @@ TEST_CASE("gradients flow through an intercepted module as through a bare one") 
   CHECK(torch::equal(gradient(nullptr), gradient(&passes_on)));
 }
 
-TEST_CASE("attention with its log-sum-exp equals its definition, in each dtype, grouped, masked, causal and of nothing") {
+TEST_CASE(
+    "attention with its log-sum-exp equals its definition, in each dtype, grouped, masked, causal and of "
+    "nothing") {
   for (auto dtype : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
     for (auto [queries, keys] : {std::pair<int64_t, int64_t>{5, 7}, {0, 3}, {3, 0}, {1, 1}, {0, 0}})
       for (int kind = 0; kind < 5; ++kind) {
-        Attention call{at::randn({2, 4, queries, 8}).to(dtype), at::randn({2, kind == 3 ? 2 : 4, keys, 8}).to(dtype),
+        Attention call{at::randn({2, 4, queries, 8}).to(dtype),
+                       at::randn({2, kind == 3 ? 2 : 4, keys, 8}).to(dtype),
                        at::randn({2, kind == 3 ? 2 : 4, keys, kind == 4 ? 6 : 8}).to(dtype)};
         call.grouped = kind == 3;
-        if (kind == 1) call.mask = at::arange(queries).unsqueeze(1).add(at::arange(keys)).remainder(3).ne(0).logical_and(at::arange(queries).ne(2).unsqueeze(1));
+        if (kind == 1)
+          call.mask = at::arange(queries)
+                          .unsqueeze(1)
+                          .add(at::arange(keys))
+                          .remainder(3)
+                          .ne(0)
+                          .logical_and(at::arange(queries).ne(2).unsqueeze(1));
         if (kind == 2) call.mask = at::randn({queries, keys}).to(dtype);
         INFO(fmt::format("{}, {} queries, {} keys, kind {}", c10::toString(dtype), queries, keys, kind));
 
@@ -147,7 +156,8 @@ TEST_CASE("attention with its log-sum-exp equals its definition, in each dtype, 
         CHECK(torch::allclose(got.lse.to(at::kDouble), lse, tolerance, tolerance));
       }
   Attention call{at::randn({2, 3, 8}), at::randn({2, 3, 8}), at::randn({2, 3, 8})};
-  CHECK(torch::allclose(wanpar::attention_with_lse(call).out, at::scaled_dot_product_attention(call.query, call.key, call.value), 1e-5, 1e-5));
+  CHECK(torch::allclose(wanpar::attention_with_lse(call).out,
+                        at::scaled_dot_product_attention(call.query, call.key, call.value), 1e-5, 1e-5));
   call.dropout = 0.5;
   CHECK_THROWS_AS(wanpar::attention_with_lse(call), wanpar::Error);
 }

@@ -1,7 +1,7 @@
+#include <ATen/autocast_mode.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/nn.h>
-#include <ATen/autocast_mode.h>
 #include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/annotations.hpp>
@@ -86,7 +86,8 @@ TEST_CASE("masks are given whole: over keys, over queries and keys, by head, boo
 }
 
 TEST_CASE("causal and grouped attention are split exactly") {
-  for (auto options : {AttentionModelOptions{.causal = true}, AttentionModelOptions{.key_heads = 2}, AttentionModelOptions{.key_heads = 3, .causal = true}}) {
+  for (auto options : {AttentionModelOptions{.causal = true}, AttentionModelOptions{.key_heads = 2},
+                       AttentionModelOptions{.key_heads = 3, .causal = true}}) {
     auto plain = model(options);
     on_meshes([&](Mesh& mesh) {
       auto split = plain | wanpar::sequence_parallel(over(mesh, {{.arg = 0, .dim = 1}}));
@@ -102,7 +103,8 @@ TEST_CASE("a TorchScript file traced in Python is split without a change") {
     auto split = plain | wanpar::sequence_parallel(over(mesh, {{.arg = 0, .dim = 1}}));
     for (int64_t tokens : {37, 4}) {
       auto x = random({1, tokens, 48});
-      for (int run = 0; run < 3; ++run) require_close(split(x), plain.forward({x}).toTensor(), 1e-5, text(mesh, tokens));
+      for (int run = 0; run < 3; ++run)
+        require_close(split(x), plain.forward({x}).toTensor(), 1e-5, text(mesh, tokens));
     }
   });
 }
@@ -124,7 +126,9 @@ TEST_CASE("half precision is split, under autocast it is what is sent") {
   auto plain = model();
   on_meshes([&](Mesh& mesh) {
     wanpar::Recording recording;
-    wanpar::SequenceParallelOptions options{.ulysses = recording(mesh["ulysses"]), .ring = recording(mesh["ring"]), .split = {{.arg = 0, .dim = 1}}};
+    wanpar::SequenceParallelOptions options{.ulysses = recording(mesh["ulysses"]),
+                                            .ring = recording(mesh["ring"]),
+                                            .split = {{.arg = 0, .dim = 1}}};
     auto split = plain | wanpar::sequence_parallel(options);
     auto x = random({1, 24, 48});
     auto expected = plain(x);
@@ -132,7 +136,8 @@ TEST_CASE("half precision is split, under autocast it is what is sent") {
       recording.clear();
       auto result = split(x);
       auto totals = recording.totals();
-      return std::pair(result, totals[wanpar::Operation::all_to_all].bytes + totals[wanpar::Operation::exchange].bytes);
+      return std::pair(
+          result, totals[wanpar::Operation::all_to_all].bytes + totals[wanpar::Operation::exchange].bytes);
     };
     auto full = send();
     at::autocast::set_autocast_enabled(at::kCPU, true);
@@ -146,20 +151,28 @@ TEST_CASE("half precision is split, under autocast it is what is sent") {
 TEST_CASE("the payload of a layer is what the formulas say") {
   on_meshes([&](Mesh& mesh) {
     for (auto [tokens, heads] : {std::pair<int64_t, int64_t>{24, 8}, {37, 6}, {5, 3}, {3, 1}}) {
-      int64_t channels = 4, ranks = mesh.world().size(), degree = mesh.size("ulysses"), rounds = mesh.size("ring");
+      int64_t channels = 4, ranks = mesh.world().size(), degree = mesh.size("ulysses"),
+              rounds = mesh.size("ring");
       wanpar::Recording recording;
-      wanpar::SequenceParallelOptions options{.ulysses = recording(mesh["ulysses"]), .ring = recording(mesh["ring"]), .split = {{.arg = 0, .dim = 2}}};
+      wanpar::SequenceParallelOptions options{.ulysses = recording(mesh["ulysses"]),
+                                              .ring = recording(mesh["ring"]),
+                                              .split = {{.arg = 0, .dim = 2}}};
       auto attend = [](at::Tensor x) { return at::scaled_dot_product_attention(x, x, x); };
       auto split = attend | wanpar::sequence_parallel(options);
       split(random({1, heads, tokens, channels}));
 
       auto totals = recording.totals();
-      auto sum = [&](wanpar::Operation operation) { return mesh.world().all_reduce(at::tensor({totals[operation].bytes})).get().item<int64_t>(); };
+      auto sum = [&](wanpar::Operation operation) {
+        return mesh.world().all_reduce(at::tensor({totals[operation].bytes})).get().item<int64_t>();
+      };
       auto lengths = wanpar::even_sizes(tokens, ranks), share = wanpar::even_sizes(heads, degree);
-      int64_t kept = 0;  // what a rank trades with itself, and the tokens that never leave their ulysses group
+      int64_t kept =
+          0;  // what a rank trades with itself, and the tokens that never leave their ulysses group
       for (int64_t r = 0; r < ranks; ++r) kept += lengths[r] * share[r % degree];
-      require(sum(wanpar::Operation::all_to_all) == (degree > 1) * 4 * 4 * channels * (tokens * heads - kept), "ulysses: " + text(mesh, tokens));
-      require(sum(wanpar::Operation::exchange) == 2 * 4 * channels * heads * tokens * (rounds - 1), "ring: " + text(mesh, tokens));
+      require(sum(wanpar::Operation::all_to_all) == (degree > 1) * 4 * 4 * channels * (tokens * heads - kept),
+              "ulysses: " + text(mesh, tokens));
+      require(sum(wanpar::Operation::exchange) == 2 * 4 * channels * heads * tokens * (rounds - 1),
+              "ring: " + text(mesh, tokens));
     }
   });
 }
@@ -175,7 +188,11 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
     torch::nn::MultiheadAttention attention(torch::nn::MultiheadAttentionOptions(16, 2));
     auto self_attention = [&](at::Tensor t) { return std::get<0>(attention(t, t, t)); };
     auto sequence_first = split(self_attention, {{.arg = 0, .dim = 0}});
-    require_error([&] { sequence_first(random({12, 1, 16})); }, "aten::bmm multiplies two tensors of the split sequence");
+    require_error(
+        [&] {
+          sequence_first(random({12, 1, 16}));
+        },
+        "aten::bmm multiplies two tensors of the split sequence");
     require_error([&] { sequence_first(random({12, 1, 16})); }, "torch::nn::MultiheadAttention");
     auto fused = split(torch::jit::load(TEST_DATA "/fused_encoder.pt"));
     require_error([&] { fused(x); }, "aten::_transformer_encoder_layer_fwd attends over the split tokens");
@@ -190,7 +207,8 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
     require_error([&] { joined(x); }, "tokens were moved, dropped or joined with others");
     auto dropout = split([](at::Tensor t) { return at::scaled_dot_product_attention(t, t, t, {}, 0.5); });
     require_error([&] { dropout(x); }, "dropout");
-    require_error([&] { split(self_attention, {{.arg = 3, .dim = 1}})(x); }, "names argument 3, but the module was called with 1");
+    require_error([&] { split(self_attention, {{.arg = 3, .dim = 1}})(x); },
+                  "names argument 3, but the module was called with 1");
     require_error([&] { split(self_attention, {{.arg = 0, .dim = 5}})(x); }, "dimension 5");
     auto trained = split([](at::Tensor t) { return at::scaled_dot_product_attention(t, t, t); });
     require_error(

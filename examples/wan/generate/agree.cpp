@@ -20,7 +20,8 @@ void agree(const wanpar::Communicator& world, const std::function<void()>& actio
   }
   if (world.size() == 1) return;
 
-  const auto lengths = world.all_gather(at::tensor({static_cast<int64_t>(failure.size())}).to(world.device())).get();
+  const auto lengths =
+      world.all_gather(at::tensor({static_cast<int64_t>(failure.size())}).to(world.device())).get();
   for (int rank = 0; rank < world.size(); ++rank) {
     const auto length = lengths[rank].item<int64_t>();
     if (length == 0) continue;

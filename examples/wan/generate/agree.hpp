@@ -12,8 +12,8 @@ class AgreedError : public wanpar::Error {
   using wanpar::Error::Error;
 };
 
-/// Collective. Runs what each rank does for itself, and lets none go on when it failed on one: then every rank
-/// throws AgreedError with the sentence of the first rank that failed.
+/// Collective. Runs what each rank does for itself, and lets none go on when it failed on one: then every
+/// rank throws AgreedError with the sentence of the first rank that failed.
 void agree(const wanpar::Communicator& world, const std::function<void()>& action);
 
 }  // namespace wan

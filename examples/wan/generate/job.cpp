@@ -16,12 +16,14 @@ void check_task(const std::string& task, const TransformerConfig& config) {
   const int64_t dim = large ? 5120 : 1536, layers = large ? 40 : 30;
   if (config.dim != dim || config.layers != layers)
     throw wanpar::Error(
-        fmt::format("--task {} is a transformer of {} layers and width {}, but the checkpoint holds one of {} and {}; leave --task out", task,
-                    layers, dim, config.layers, config.dim));
+        fmt::format("--task {} is a transformer of {} layers and width {}, but the checkpoint holds one of "
+                    "{} and {}; leave --task out",
+                    task, layers, dim, config.layers, config.dim));
 }
 
 at::DeviceType choose_device(const std::optional<std::string>& wanted) {
-  if (wanted == "cuda" && !at::hasCUDA()) throw wanpar::Error("--device cuda: no CUDA device is available here; use --device cpu");
+  if (wanted == "cuda" && !at::hasCUDA())
+    throw wanpar::Error("--device cuda: no CUDA device is available here; use --device cpu");
   if (wanted) return *wanted == "cuda" ? at::kCUDA : at::kCPU;
   return at::hasCUDA() ? at::kCUDA : at::kCPU;
 }
@@ -55,8 +57,8 @@ std::filesystem::path save_file(const Job& job) {
     if (c == ' ' || c == '/' || c == '\n') c = '_';
   const auto seconds = std::time(nullptr);
   const auto now = *std::localtime(&seconds);
-  return fmt::format("{}_{}x{}_{}_{}_{}_{:%Y%m%d_%H%M%S}.mp4", job.options.task.value_or("t2v"), job.size.width, job.size.height,
-                     job.degrees.ulysses, job.degrees.ring, prompt, now);
+  return fmt::format("{}_{}x{}_{}_{}_{}_{:%Y%m%d_%H%M%S}.mp4", job.options.task.value_or("t2v"),
+                     job.size.width, job.size.height, job.degrees.ulysses, job.degrees.ring, prompt, now);
 }
 
 }  // namespace wan

@@ -22,8 +22,8 @@ struct Job {
   at::ScalarType dtype;
 };
 
-/// Decides what the options leave open, from the checkpoint and the machine. Throws Error, in one sentence, for what
-/// could not work: degrees that do not fit, sizes, a checkpoint of another task, no CUDA device.
+/// Decides what the options leave open, from the checkpoint and the machine. Throws Error, in one sentence,
+/// for what could not work: degrees that do not fit, sizes, a checkpoint of another task, no CUDA device.
 Job plan(Options options, int world_size);
 
 /// The file to save to: the one asked for, or one named after the job.

@@ -71,7 +71,8 @@ void check_pipeline(const fs::path& file) {
 
 Layout layout_of(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
-    throw wanpar::Error(fmt::format("{} is not a folder; give the folder of a Wan checkpoint", folder.string()));
+    throw wanpar::Error(
+        fmt::format("{} is not a folder; give the folder of a Wan checkpoint", folder.string()));
   }
   if (fs::exists(folder / "model_index.json")) return Layout::diffusers;
   if (fs::exists(folder / "config.json")) return Layout::official;

@@ -17,7 +17,8 @@ struct Call {
   Operation operation{};
   ReduceOp reduce = ReduceOp::sum;
   at::ScalarType dtype = at::kByte;
-  std::vector<int64_t> shape;  ///< what every rank must agree on: the whole shape, uneven dimensions as totals
+  std::vector<int64_t>
+      shape;  ///< what every rank must agree on: the whole shape, uneven dimensions as totals
   std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty where even
   int root = -1;               ///< broadcast only
   uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 for an exchange

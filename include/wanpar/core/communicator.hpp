@@ -27,20 +27,20 @@ struct Send {
 
 /// Who talks: a group of ranks, as a cheap value. It checks each call once and hands it to its Transport.
 ///
-/// Each call is collective: every rank of the group makes it, in the same order, with the same arguments where not
-/// said otherwise. Inputs are taken as they are at the call; what the caller writes to them later, nobody sees. Move a
-/// tensor in that nobody else holds, and no copy is made. Groups of one rank return
-/// at once, and what they return is the tensor that was given.
-/// Calls of one communicator come from one thread at a time. They throw Error: at once for arguments that do not fit,
-/// from get() for a transfer that failed or took longer than the timeout.
-/// Values carry no gradient: a tensor that would need one is refused.
+/// Each call is collective: every rank of the group makes it, in the same order, with the same arguments
+/// where not said otherwise. Inputs are taken as they are at the call; what the caller writes to them later,
+/// nobody sees. Move a tensor in that nobody else holds, and no copy is made. Groups of one rank return at
+/// once, and what they return is the tensor that was given. Calls of one communicator come from one thread at
+/// a time. They throw Error: at once for arguments that do not fit, from get() for a transfer that failed or
+/// took longer than the timeout. Values carry no gradient: a tensor that would need one is refused.
 class Communicator {
  public:
   using Site = std::source_location;
 
   /// A group of one: this process alone.
   Communicator();
-  explicit Communicator(std::shared_ptr<Transport> transport, std::chrono::milliseconds timeout = std::chrono::seconds(60));
+  explicit Communicator(std::shared_ptr<Transport> transport,
+                        std::chrono::milliseconds timeout = std::chrono::seconds(60));
 
   int rank() const;
   int size() const;
@@ -52,30 +52,37 @@ class Communicator {
   const std::shared_ptr<Transport>& transport() const;
 
   /// Collective. x [any shape] reduced over the ranks elementwise, the same on each.
-  Pending<at::Tensor> all_reduce(at::Tensor x, ReduceOp op = ReduceOp::sum, Site site = Site::current()) const;
+  Pending<at::Tensor> all_reduce(at::Tensor x, ReduceOp op = ReduceOp::sum,
+                                 Site site = Site::current()) const;
 
-  /// Collective. The ranks' x in rank order along `dim`; `sizes` are their extents there, all alike where left out.
-  Pending<at::Tensor> all_gather(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {}, Site site = Site::current()) const;
+  /// Collective. The ranks' x in rank order along `dim`; `sizes` are their extents there, all alike where
+  /// left out.
+  Pending<at::Tensor> all_gather(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {},
+                                 Site site = Site::current()) const;
 
-  /// Collective. This rank's piece along `dim` of the ranks' x reduced; `sizes` are the pieces, all alike where left out.
-  Pending<at::Tensor> reduce_scatter(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {}, ReduceOp op = ReduceOp::sum,
-                                     Site site = Site::current()) const;
+  /// Collective. This rank's piece along `dim` of the ranks' x reduced; `sizes` are the pieces, all alike
+  /// where left out.
+  Pending<at::Tensor> reduce_scatter(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {},
+                                     ReduceOp op = ReduceOp::sum, Site site = Site::current()) const;
 
-  /// Collective. Trades shards: x is cut along `cut` into one piece a rank (`cut_sizes`), the pieces that come are
-  /// joined along `join` (`join_sizes`). Extents are all alike where left out.
-  Pending<at::Tensor> all_to_all(at::Tensor x, int64_t cut, int64_t join, std::span<const int64_t> cut_sizes = {},
+  /// Collective. Trades shards: x is cut along `cut` into one piece a rank (`cut_sizes`), the pieces that
+  /// come are joined along `join` (`join_sizes`). Extents are all alike where left out.
+  Pending<at::Tensor> all_to_all(at::Tensor x, int64_t cut, int64_t join,
+                                 std::span<const int64_t> cut_sizes = {},
                                  std::span<const int64_t> join_sizes = {}, Site site = Site::current()) const;
 
-  /// Collective. As above for data packed by the caller: x [sum of send] holds the pieces for rank 0, 1, … one behind
-  /// the other, the result [sum of receive] those from rank 0, 1, … Counts are in elements and differ by rank.
-  Pending<at::Tensor> all_to_all_packed(at::Tensor x, std::span<const int64_t> send, std::span<const int64_t> receive,
-                                        Site site = Site::current()) const;
+  /// Collective. As above for data packed by the caller: x [sum of send] holds the pieces for rank 0, 1, …
+  /// one behind the other, the result [sum of receive] those from rank 0, 1, … Counts are in elements and
+  /// differ by rank.
+  Pending<at::Tensor> all_to_all_packed(at::Tensor x, std::span<const int64_t> send,
+                                        std::span<const int64_t> receive, Site site = Site::current()) const;
 
   /// Collective. The root's x on every rank; the others give one of the same shape and dtype.
   Pending<at::Tensor> broadcast(at::Tensor x, int root = 0, Site site = Site::current()) const;
 
   /// Collective over the ranks it names. Sends and receives as one group, in any pattern, without deadlock.
-  Pending<std::vector<at::Tensor>> exchange(std::vector<Send> sends, std::vector<Receive> receives, Site site = Site::current()) const;
+  Pending<std::vector<at::Tensor>> exchange(std::vector<Send> sends, std::vector<Receive> receives,
+                                            Site site = Site::current()) const;
 
   /// Collective, blocks until every rank has come here.
   void barrier(Site site = Site::current()) const;
@@ -95,7 +102,8 @@ class Communicator {
   std::shared_ptr<Group> group_;
 };
 
-/// How n things are shared by `parts` as evenly as whole numbers allow, the longer shares first: 7 by 3 is 3, 2, 2.
+/// How n things are shared by `parts` as evenly as whole numbers allow, the longer shares first: 7 by 3 is 3,
+/// 2, 2.
 std::vector<int64_t> even_sizes(int64_t n, int64_t parts);
 
 }  // namespace wanpar

@@ -14,7 +14,8 @@ struct Axis {
   int64_t size;
 };
 
-/// Who is in which group: the ranks of a communicator laid out along named axes, row-major, the last one fastest.
+/// Who is in which group: the ranks of a communicator laid out along named axes, row-major, the last one
+/// fastest.
 ///
 ///     mesh({{"ring", 2}, {"ulysses", 3}})         ulysses 0 1 2
 ///                                       ring 0            0 1 2

@@ -26,8 +26,8 @@ struct Message {
 
 /// How bytes move between the ranks of a group: the one interface behind every Communicator.
 ///
-/// All calls are asynchronous and collective over the group (exchange: over the peers that it names). Tensors are
-/// flat, contiguous, checked, and nobody writes to an input while the Work lives. Movement is in bytes
+/// All calls are asynchronous and collective over the group (exchange: over the peers that it names). Tensors
+/// are flat, contiguous, checked, and nobody writes to an input while the Work lives. Movement is in bytes
 /// (uint8 tensors, counts in bytes); only the two reductions know a dtype (counts in elements).
 class Transport {
  public:
@@ -38,16 +38,20 @@ class Transport {
   virtual std::string device() const = 0;
 
   virtual std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) = 0;
-  virtual std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) = 0;
-  virtual std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts, const Call& call) = 0;
+  virtual std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                           const Call& call) = 0;
+  virtual std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                               const Call& call) = 0;
   virtual std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
                                            std::span<const int64_t> in_counts, const Call& call) = 0;
   virtual std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) = 0;
-  virtual std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives, const Call& call) = 0;
+  virtual std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                         const Call& call) = 0;
   virtual std::shared_ptr<Work> barrier(const Call& call) = 0;
 
   /// A group of some ranks of this one, in the order given; called by each member, by nobody else.
-  virtual std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) = 0;
+  virtual std::shared_ptr<Transport> split(std::span<const int> members,
+                                           std::chrono::milliseconds timeout) = 0;
 };
 
 }  // namespace wanpar

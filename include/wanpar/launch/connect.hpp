@@ -24,8 +24,9 @@ struct Place {
 };
 
 struct ConnectOptions {
-  Backend backend = Backend::automatic;  ///< NCCL where every rank of this host has a CUDA device, Gloo otherwise
-  Checks checks = Checks::automatic;     ///< on for Gloo, off for NCCL
+  Backend backend =
+      Backend::automatic;  ///< NCCL where every rank of this host has a CUDA device, Gloo otherwise
+  Checks checks = Checks::automatic;  ///< on for Gloo, off for NCCL
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
   std::optional<Place> place = {};  ///< explicit values instead of the environment's
 };
@@ -35,9 +36,10 @@ Place find_place();
 
 /// Collective over the processes of the run: the group of all of them, or of this process alone.
 ///
-/// Blocks until every rank is there. Throws Error, on every rank within the timeout, when one never comes, when two
-/// ranks disagree on the world size, when a rank was started twice, or when the port is held by somebody else. With
-/// NCCL, this process takes the CUDA device of its local rank before anything is allocated.
+/// Blocks until every rank is there. Throws Error, on every rank within the timeout, when one never comes,
+/// when two ranks disagree on the world size, when a rank was started twice, or when the port is held by
+/// somebody else. With NCCL, this process takes the CUDA device of its local rank before anything is
+/// allocated.
 Communicator connect(ConnectOptions options = {});
 
 }  // namespace wanpar

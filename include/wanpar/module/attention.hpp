@@ -10,7 +10,8 @@ struct Attention {
   at::Tensor query;  ///< [batch…, heads, queries, channels]
   at::Tensor key;    ///< [batch…, heads, keys, channels]
   at::Tensor value;  ///< [batch…, heads, keys, value channels]
-  std::optional<at::Tensor> mask = {};  ///< broadcasts to [batch…, heads, queries, keys]; bool (true: attend) or added
+  std::optional<at::Tensor> mask =
+      {};  ///< broadcasts to [batch…, heads, queries, keys]; bool (true: attend) or added
   double dropout = 0;
   bool causal = false;
   std::optional<double> scale = {};  ///< 1 / sqrt(channels) where left out
@@ -19,14 +20,16 @@ struct Attention {
 
 struct AttentionWithLse {
   at::Tensor out;  ///< [batch…, heads, queries, value channels], the inputs' dtype
-  at::Tensor lse;  ///< [batch…, heads, queries]: log of the sum of the exponentiated scores, float32 or float64
+  at::Tensor
+      lse;  ///< [batch…, heads, queries]: log of the sum of the exponentiated scores, float32 or float64
 };
 
-/// Attention together with its log-sum-exp, by which attention over parts of the keys is merged into the whole.
+/// Attention together with its log-sum-exp, by which attention over parts of the keys is merged into the
+/// whole.
 ///
-/// For every device, dtype and shape: LibTorch's own kernels where they apply, plain tensor operators otherwise.
-/// No queries give an empty result; where no key is attended, out is 0 and lse is −inf.
-/// Throws Error for dropout, which cannot be repeated part by part.
+/// For every device, dtype and shape: LibTorch's own kernels where they apply, plain tensor operators
+/// otherwise. No queries give an empty result; where no key is attended, out is 0 and lse is −inf. Throws
+/// Error for dropout, which cannot be repeated part by part.
 AttentionWithLse attention_with_lse(Attention call);
 
 /// The key and value heads repeated so that there are as many as query heads.

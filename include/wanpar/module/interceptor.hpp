@@ -17,7 +17,8 @@ struct Operator {
   std::span<const at::Tensor> inputs;
 };
 
-/// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of them on.
+/// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
+/// them on.
 ///
 /// Inside each of these functions operators are ordinary again: nothing is intercepted there.
 class Handler {
@@ -33,13 +34,15 @@ class Handler {
   virtual void after(const Operator&, std::span<const at::Tensor> /*outputs*/) {}
 
   /// Is told where a module says that its tokens begin and end.
-  virtual at::Tensor split_sequence(at::Tensor x, int64_t /*dim*/, std::initializer_list<Companion>) { return x; }
+  virtual at::Tensor split_sequence(at::Tensor x, int64_t /*dim*/, std::initializer_list<Companion>) {
+    return x;
+  }
   virtual at::Tensor gather_sequence(at::Tensor x, int64_t /*dim*/) { return x; }
 };
 
-/// While it lives, the operators that this thread calls pass by the handler. Scopes nest: the innermost handler is the
-/// first to be asked. The first one of a process registers with LibTorch's dispatcher, and throws Error where another
-/// library, or a second copy of this one, holds that place.
+/// While it lives, the operators that this thread calls pass by the handler. Scopes nest: the innermost
+/// handler is the first to be asked. The first one of a process registers with LibTorch's dispatcher, and
+/// throws Error where another library, or a second copy of this one, holds that place.
 class Scope {
  public:
   explicit Scope(Handler& handler);
@@ -47,8 +50,8 @@ class Scope {
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
-  /// To be called in a catch block around the module: throws on what a handler threw, where a layer between (the
-  /// interpreter of TorchScript) has made something else of it.
+  /// To be called in a catch block around the module: throws on what a handler threw, where a layer between
+  /// (the interpreter of TorchScript) has made something else of it.
   [[noreturn]] static void rethrow();
 
  private:

@@ -7,7 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-//  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is taken over.
+//  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is
+//  taken over.
 //
 //  Ulysses: tokens are traded for heads             Ring: keys and values go round, a part at a time
 //
@@ -16,7 +17,7 @@
 //     rank 1           [-----]    rank 1    [-]         rank 2   queries 6 7 8   keys 6 7 8 → 3 4 5 → 0 1 2
 //     before attention ──────▶ all-to-all ──▶ and back  partial results are merged by their log-sum-exp
 //
-//  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest.                                     exact
+//  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest. exact
 namespace wanpar {
 
 struct Cut {
@@ -31,8 +32,8 @@ struct Join {
 struct SequenceParallelOptions {
   Communicator ulysses = {};
   Communicator ring = {};
-  /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence and
-  /// gather_sequence needs none.
+  /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence
+  /// and gather_sequence needs none.
   std::vector<Cut> split = {};
   /// Where the result's tokens are; as in the first argument split, where left out.
   std::vector<Join> gather = {};
@@ -53,8 +54,10 @@ class SequenceRegion {
   /// This rank's part of a tensor that the plan names; any other argument as it is.
   template <class T>
   decltype(auto) cut(size_t arg, T&& x) {
-    if constexpr (std::is_same_v<std::remove_cvref_t<T>, at::Tensor>) return part(arg, x);
-    else return std::forward<T>(x);
+    if constexpr (std::is_same_v<std::remove_cvref_t<T>, at::Tensor>)
+      return part(arg, x);
+    else
+      return std::forward<T>(x);
   }
   /// The whole result. Throws Error when nothing was split, or no attention over the split tokens was met.
   at::Tensor leave(at::Tensor result);
@@ -73,9 +76,10 @@ bool is_alone(const SequenceEngine& engine);
 
 }  // namespace detail
 
-/// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs and has
-/// the whole result. Exact for any length (shorter than the ranks too), any number of heads, masks given whole, and
-/// causal attention; attention to keys that do not stem from the split tokens (text) stays local.
+/// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
+/// and has the whole result. Exact for any length (shorter than the ranks too), any number of heads, masks
+/// given whole, and causal attention; attention to keys that do not stem from the split tokens (text) stays
+/// local.
 ///
 /// What it cannot carry exactly it refuses, naming the operator: attention written out as bmm, softmax, bmm
 /// (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout, gradients.
@@ -93,7 +97,8 @@ class SequenceParallel {
     try {
       return [&]<size_t... I>(std::index_sequence<I...>) {
         return region.leave(invoke(module_, region.cut(I, std::forward<Args>(args))...));
-      }(std::index_sequence_for<Args...>{});
+      }
+      (std::index_sequence_for<Args...>{});
     } catch (...) {
       detail::SequenceRegion::rethrow();
     }
@@ -122,6 +127,8 @@ struct SequenceParallelClosure {
 };
 
 /// `model | sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]})`.
-inline SequenceParallelClosure sequence_parallel(SequenceParallelOptions options) { return {std::move(options)}; }
+inline SequenceParallelClosure sequence_parallel(SequenceParallelOptions options) {
+  return {std::move(options)};
+}
 
 }  // namespace wanpar

@@ -12,10 +12,12 @@ class Backend;
 namespace wanpar {
 
 /// Makes a c10d backend for a group: `name` is unique to it, `rank` is this process's place among `size`.
-using BackendFactory = std::function<c10::intrusive_ptr<c10d::Backend>(const std::string& name, int rank, int size)>;
+using BackendFactory =
+    std::function<c10::intrusive_ptr<c10d::Backend>(const std::string& name, int rank, int size)>;
 
-/// The transport over a c10d backend of the user's own. It needs allreduce, broadcast, send and recv of the backend;
-/// everything else is made of these. Without a factory, its groups cannot be split.
-std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory = {});
+/// The transport over a c10d backend of the user's own. It needs allreduce, broadcast, send and recv of the
+/// backend; everything else is made of these. Without a factory, its groups cannot be split.
+std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend,
+                                          BackendFactory factory = {});
 
 }  // namespace wanpar
