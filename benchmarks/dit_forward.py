@@ -40,6 +40,13 @@ def make_reference(folder, layers):
     return model.eval(), inputs
 
 
+def cast(model, dtype):
+    """As from_pretrained(torch_dtype=dtype) does it: some modules stay float32."""
+    for name, parameter in model.named_parameters():
+        if not set(name.split(".")) & set(model._keep_in_fp32_modules):
+            parameter.data = parameter.data.to(dtype)
+
+
 class Ours:
     def __init__(self, program, folder, dtype, threads):
         self.process = subprocess.Popen([program, folder, dtype, str(threads)], text=True,
@@ -94,10 +101,7 @@ def main():
         model, inputs = make_reference(folder, options.layers)
         for dtype in (torch.float32, torch.bfloat16):
             name = str(dtype).removeprefix("torch.")
-            if dtype != torch.float32:  # as from_pretrained does it: some modules stay float32
-                saved = folder / "diffusers"
-                model.save_pretrained(saved)
-                model = diffusers.WanTransformer3DModel.from_pretrained(saved, torch_dtype=dtype).eval()
+            cast(model, dtype)
             ours = Ours(options.program, folder, name, options.threads)
             times, velocity = measure(model, inputs, ours, dtype, options.repeats)
             ours.close()
