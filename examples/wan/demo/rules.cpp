@@ -15,8 +15,9 @@ std::map<std::string, at::Tensor> draw_all(const torch::nn::Module& module, cons
   std::map<std::string, at::Tensor> weights;
   for (const auto& parameter : module.named_parameters()) {
     const auto& name = parameter.key();
-    const auto rule = std::find_if(rules.begin(), rules.end(),
-                                   [&](const Rule& rule) { return name.find(rule.part) != std::string::npos; });
+    const auto rule = std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) {
+      return name.find(rule.part) != std::string::npos;
+    });
     if (rule == rules.end()) throw wanpar::Error(fmt::format("demo checkpoint: no rule makes '{}'", name));
     weights[name] = rule->draw(name, parameter.value().sizes());
   }

@@ -37,10 +37,17 @@ std::vector<std::string> sentences() {
 
 std::string vocabulary() {
   const std::unordered_map<std::string, std::string> options = {
-      {"model_type", "unigram"}, {"vocab_size", "400"},         {"hard_vocab_limit", "false"},
-      {"pad_id", "0"},           {"eos_id", "1"},               {"bos_id", "2"},
-      {"unk_id", "3"},           {"character_coverage", "1.0"}, {"num_threads", "1"},
-      {"pad_piece", "<pad>"},    {"minloglevel", "2"},
+      {"model_type", "unigram"},
+      {"vocab_size", "400"},
+      {"hard_vocab_limit", "false"},
+      {"pad_id", "0"},
+      {"eos_id", "1"},
+      {"bos_id", "2"},
+      {"unk_id", "3"},
+      {"character_coverage", "1.0"},
+      {"num_threads", "1"},
+      {"pad_piece", "<pad>"},
+      {"minloglevel", "2"},
   };
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(options, sentences(), &model);
