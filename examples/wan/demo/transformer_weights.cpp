@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kDecay = 3.0;     // how fast what is not smooth fades over the whole schedule
 constexpr double kGrowth = 2.0;    // the blur that is taken away, as a multiple of the input
-constexpr double kNearness = 4.0;  // the larger, the nearer are the tokens that the blur reaches
+constexpr double kNearness = 8.0;  // the larger, the nearer are the tokens that the blur reaches
 
 /// Columns at right angles, so that the head can undo what the patch embedding did: [dim, patch values].
 at::Tensor patch_basis(int64_t dim, int64_t values) {

@@ -34,6 +34,7 @@ std::map<std::string, at::Tensor> vae_weights(const VaeConfig& config) {
   return draw_all(*Vae(config), {
                                     {"gamma", constant(1)},
                                     {"residual.2.bias", small(0.3)},
+                                    {"decoder.head.2.bias", constant(0.3)},
                                     {".bias", constant(0)},
                                     {"decoder.head.2.weight", blurred(0.8)},
                                     {"residual.2.weight", blurred(1.5)},

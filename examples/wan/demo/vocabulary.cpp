@@ -33,6 +33,18 @@ std::vector<std::string> sentences() {
   };
 }
 
+class Sentences : public sentencepiece::SentenceIterator {
+ public:
+  bool done() const override { return next_ == sentences_.size(); }
+  void Next() override { ++next_; }
+  const std::string& value() const override { return sentences_[next_]; }
+  sentencepiece::util::Status status() const override { return {}; }
+
+ private:
+  std::vector<std::string> sentences_ = sentences();
+  size_t next_ = 0;
+};
+
 }  // namespace
 
 std::string vocabulary() {
@@ -49,8 +61,9 @@ std::string vocabulary() {
       {"pad_piece", "<pad>"},
       {"minloglevel", "2"},
   };
+  Sentences text;
   std::string model;
-  const auto status = sentencepiece::SentencePieceTrainer::Train(options, sentences(), &model);
+  const auto status = sentencepiece::SentencePieceTrainer::Train(options, &text, &model);
   if (!status.ok())
     throw wanpar::Error(fmt::format("demo checkpoint: the vocabulary cannot be made: {}", status.ToString()));
   return model;
