@@ -36,8 +36,8 @@ const Rules& transformer_rules() {
 
 const Rules& text_encoder_rules() {
   static const Rules rules = {
-      {"shared.", "token_embedding."},
       {"encoder.embed_tokens.", "token_embedding."},
+      {"shared.", "token_embedding."},
       {"encoder.final_layer_norm.", "norm."},
       {"encoder.block.", "blocks."},
       {".layer.0.SelfAttention.relative_attention_bias.", ".pos_embedding.embedding."},
@@ -99,6 +99,18 @@ std::string official_name(Part part, std::string name) {
   for (const auto& [theirs, official] : rules_of(part)) {
     const auto found = name.find(theirs);
     if (found != std::string::npos) name.replace(found, theirs.size(), official);
+  }
+  return name;
+}
+
+std::string diffusers_name(Part part, std::string name) {
+  const auto& rules = rules_of(part);
+  for (auto rule = rules.rbegin(); rule != rules.rend(); ++rule) {
+    const auto& [theirs, official] = *rule;
+    // A name that does not begin with a dot is a whole one: `norm.`, but not that in `layer_norm.`.
+    const auto found =
+        official.starts_with('.') || name.starts_with(official) ? name.find(official) : std::string::npos;
+    if (found != std::string::npos) name.replace(found, official.size(), theirs);
   }
   return name;
 }

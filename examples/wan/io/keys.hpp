@@ -9,4 +9,7 @@ enum class Part { transformer, text_encoder, vae };
 /// The official Wan name of a parameter, given the name that diffusers (for umT5: transformers) has for it.
 std::string official_name(Part part, std::string name);
 
+/// The other way: the name that diffusers or transformers have for the parameter with this official name.
+std::string diffusers_name(Part part, std::string name);
+
 }  // namespace wan
