@@ -85,7 +85,7 @@ def check_users(root):
             where = "{}:{}".format(file, number)
             include = INCLUDE.match(line)
             target = include.group(1) if include else ""
-            if "src/" in target or (not target.startswith("wanpar/") and target.split("/")[0] in MAY_INCLUDE
+            if "src" in target.split("/") or (not target.startswith("wanpar/") and target.split("/")[0] in MAY_INCLUDE
                                     and (root / "src" / target).exists()):
                 yield "{}: a private header of the library: {}".format(where, target)
             if CONDITIONAL.match(line):
