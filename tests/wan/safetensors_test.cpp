@@ -1,10 +1,8 @@
 #include "wan/io/safetensors.hpp"
 
-#include <sys/resource.h>
-
-#include <csignal>
 #include <fstream>
 
+#include "wan/file_size_limit.hpp"
 #include "wan/fixture.hpp"
 
 using wan_test::message_of;
@@ -134,15 +132,10 @@ TEST_CASE("safetensors: a full disk is an error, and the file that was there sta
   const auto file = folder / "x.safetensors";
   wan::write_safetensors(file, {{"a", at::ones(4)}});
 
-  // A limit on the size of files refuses the bytes just where a full disk would.
-  rlimit limit{};
-  getrlimit(RLIMIT_FSIZE, &limit);
-  const rlimit small{4096, limit.rlim_max};
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  setrlimit(RLIMIT_FSIZE, &small);
-  const auto message = message_of([&] { wan::write_safetensors(file, {{"a", at::ones(100000)}}); });
-  setrlimit(RLIMIT_FSIZE, &limit);
-  std::signal(SIGXFSZ, handler);
+  const auto message = [&] {
+    const FileSizeLimit limit(4096);
+    return message_of([&] { wan::write_safetensors(file, {{"a", at::ones(100000)}}); });
+  }();
 
   CHECK(says(message, "x.safetensors cannot be written"));
   CHECK(at::equal(wan::read_safetensors(file).at("a"), at::ones(4)));

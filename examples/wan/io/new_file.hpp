@@ -1,19 +1,17 @@
 #pragma once
 #include <filesystem>
+#include <fstream>
 #include <string_view>
 
 #include "wan/io/part_file.hpp"
 
 namespace wan {
 
-/// A PartFile that is written byte by byte.
-/// Every function throws Error, naming the file and what the system said, a full disk among it.
+/// A stream of bytes into a PartFile. Every function throws Error, naming the file and what the system said,
+/// a full disk among it.
 class NewFile {
  public:
-  explicit NewFile(std::filesystem::path path);
-  ~NewFile();
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
+  explicit NewFile(const std::filesystem::path& path);
 
   void write(std::string_view bytes);
 
@@ -21,8 +19,10 @@ class NewFile {
   void commit();
 
  private:
-  PartFile file_;
-  int descriptor_;
+  void check() const;
+
+  PartFile part_;
+  std::ofstream stream_;
 };
 
 }  // namespace wan
