@@ -8,12 +8,14 @@
 namespace wan::demo {
 namespace {
 
-/// A random mixture of the channels, blurred over the other dimensions: time, height and width, or two.
+/// A random mixture of the channels, blurred over the other dimensions: time, height and width, or two. What
+/// all channels have in common is left out: it would tint the whole picture.
 Draw blurred(double gain) {
   return [=](const std::string& name, at::IntArrayRef shape) {
-    const auto mixture = normal_weight(name, {shape[0], shape[1]}, gain).view({shape[0], shape[1], 1, 1, 1});
+    auto mixture = normal_weight(name, {shape[0], shape[1]}, gain);
+    mixture = (mixture - mixture.mean(1, true)).view({shape[0], shape[1], 1, 1, 1});
     const auto in_space = at::tensor({0.25, 0.5, 0.25}, at::kFloat);
-    const auto in_time = at::tensor({0.2, 0.3, 0.5}, at::kFloat).view({3, 1, 1});
+    const auto in_time = at::tensor({0.1, 0.2, 0.7}, at::kFloat).view({3, 1, 1});
     const auto weight = mixture * in_space.view({3, 1}) * in_space;
     return shape.size() == 4 ? weight.squeeze(2) : weight * in_time;
   };
@@ -34,11 +36,11 @@ std::map<std::string, at::Tensor> vae_weights(const VaeConfig& config) {
   return draw_all(*Vae(config), {
                                     {"gamma", constant(1)},
                                     {"residual.2.bias", small(0.3)},
-                                    {"decoder.head.2.bias", constant(0.3)},
+                                    {"decoder.head.2.bias", constant(0.1)},
                                     {".bias", constant(0)},
-                                    {"decoder.head.2.weight", blurred(0.8)},
+                                    {"decoder.head.2.weight", blurred(1.5)},
                                     {"residual.2.weight", blurred(1.5)},
-                                    {"residual.6.weight", blurred(0.7)},
+                                    {"residual.6.weight", blurred(1.4)},
                                     {"decoder.conv1.weight", blurred(1)},
                                     {"resample.1.weight", blurred(1)},
                                     {"time_conv.weight", frames_between},
