@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Writes tests/data/attention.pt: a small transformer of plain PyTorch, traced, that knows nothing of ranks."""
+"""Writes tests/data/attention.pt, a small transformer of plain PyTorch, traced, that knows nothing of ranks, and
+tests/data/fused_encoder.pt, a layer that PyTorch fuses into one operator."""
 import pathlib
+import zipfile
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +22,25 @@ class Block(torch.nn.Module):
         return x + F.gelu(x)
 
 
+def save(module, file: pathlib.Path):
+    """Saves without the debug records, which hold the paths of the machine that traced."""
+    whole = file.with_suffix(".whole")
+    module.save(str(whole))
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            if not name.endswith(".debug_pkl"):
+                new.writestr(name.replace("whole", file.stem), old.read(name))
+    whole.unlink()
+
+
 def main():
     torch.manual_seed(0)
     model = torch.nn.Sequential(Block(48, 6), Block(48, 6)).eval()
     folder = pathlib.Path(__file__).resolve().parent.parent / "data"
     with torch.no_grad():
-        torch.jit.trace(model, torch.randn(1, 11, 48)).save(str(folder / "attention.pt"))
+        save(torch.jit.trace(model, torch.randn(1, 11, 48)), folder / "attention.pt")
         encoder = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
-        torch.jit.trace(encoder, torch.randn(1, 5, 16)).save(str(folder / "fused_encoder.pt"))
+        save(torch.jit.trace(encoder, torch.randn(1, 5, 16)), folder / "fused_encoder.pt")
 
 
 if __name__ == "__main__":
