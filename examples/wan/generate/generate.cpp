@@ -35,11 +35,11 @@ std::string negative_prompt(const Options& options) {
   return options.negative_prompt.empty() ? kNegativePrompt : options.negative_prompt;
 }
 
-void check_files(const Job& job) {
-  check_writable(save_file(job), static_cast<uintmax_t>(
-                                     expected_video_bytes(job.size.frames, job.size.height, job.size.width)));
-  for (auto& file : {job.options.contact_sheet, job.options.save_tensors})
-    if (!file.empty()) check_writable(file, 1 << 20);
+void check_files(const Job& job, const std::filesystem::path& file) {
+  check_writable(
+      file, static_cast<uintmax_t>(expected_video_bytes(job.size.frames, job.size.height, job.size.width)));
+  for (auto& other : {job.options.contact_sheet, job.options.save_tensors})
+    if (!other.empty()) check_writable(other, 1 << 20);
 }
 
 /// The same on every rank: the one asked for, or one that rank 0 draws.
@@ -127,6 +127,10 @@ at::Tensor denoise(const wanpar::Communicator& world, const Job& job, SharedTran
 }
 
 at::Tensor decode(const Job& job, const at::Tensor& latents, at::Device device, Progress& progress) {
+  if (!latents.isfinite().all().item<bool>())
+    throw wanpar::Error(
+        "the latents hold NaN or infinity, so there is no video; try --dtype float32, or a lower "
+        "--sample_guide_scale");
   Vae vae(job.checkpoint.vae_config());
   load(*vae, job.checkpoint.vae(), {.device = device, .ignore_prefixes = {"encoder.", "conv1."}});
   progress.start("decode", latents.size(1));
@@ -166,7 +170,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   const auto file = save_file(job);
   std::optional<Progress> progress;
   agree(world, [&] {
-    if (is_first(world)) check_files(job);
+    if (is_first(world)) check_files(job, file);
   });
   const auto seed = choose_seed(world, job.options.base_seed, device);
   if (is_first(world)) {

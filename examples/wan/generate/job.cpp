@@ -4,6 +4,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ctime>
 
 #include "wan/scheduler/scheduler.hpp"
@@ -52,7 +53,10 @@ Job plan(Options options, int world_size) {
 
 std::filesystem::path save_file(const Job& job) {
   if (!job.options.save_file.empty()) return job.options.save_file;
-  auto prompt = job.options.prompt.substr(0, 50);
+  const auto& text = job.options.prompt;
+  auto length = std::min<size_t>(text.size(), 50);
+  while (length < text.size() && (text[length] & 0xC0) == 0x80) --length;  // not in the middle of a letter
+  auto prompt = text.substr(0, length);
   for (auto& c : prompt)
     if (c == ' ' || c == '/' || c == '\n') c = '_';
   const auto seconds = std::time(nullptr);
