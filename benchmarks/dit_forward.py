@@ -125,6 +125,7 @@ def main():
         "",
     ])
     print(report)
+    options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(report, encoding="utf-8")
 
 
