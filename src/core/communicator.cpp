@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <atomic>
-#include <numeric>
 #include <wanpar/core/communicator.hpp>
+
+#include "core/arguments.hpp"
+#include "core/flat.hpp"
 
 namespace wanpar {
 
@@ -17,27 +19,6 @@ struct Communicator::Group {
 };
 
 namespace {
-
-bool movable(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kDouble:
-    case at::kFloat:
-    case at::kHalf:
-    case at::kBFloat16:
-    case at::kLong:
-    case at::kInt:
-    case at::kByte:
-    case at::kBool:
-    case at::kFloat8_e4m3fn:
-      return true;
-    default:
-      return false;
-  }
-}
-
-int64_t total(std::span<const int64_t> counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
 
 std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
   std::vector<int64_t> result(counts.begin(), counts.end());
@@ -58,10 +39,6 @@ at::Tensor own(at::Tensor x) {
   bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
   if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
   return x.view({-1});
-}
-
-at::Tensor bytes(const at::Tensor& flat) {
-  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
 }
 
 /// Flat pieces, one behind the other, as tensors of the given shapes joined along dim.
@@ -110,10 +87,7 @@ Communicator::Communicator(std::shared_ptr<Transport> transport, std::chrono::mi
 int Communicator::rank() const { return group_->transport ? group_->transport->rank() : 0; }
 int Communicator::size() const { return group_->transport ? group_->transport->size() : 1; }
 std::chrono::milliseconds Communicator::timeout() const { return group_->timeout; }
-at::Device Communicator::device() const {
-  return transport() && !transport()->device().empty() ? at::Device(transport()->device())
-                                                       : at::Device(at::kCPU);
-}
+at::Device Communicator::device() const { return transport() ? home(*transport()) : at::Device(at::kCPU); }
 const std::shared_ptr<Transport>& Communicator::transport() const { return group_->transport; }
 
 Communicator Communicator::with_timeout(std::chrono::milliseconds timeout) const {
@@ -142,80 +116,6 @@ template <class T>
 Pending<T> Communicator::pending(std::shared_ptr<Work> work, std::function<T()> finish) const {
   return Pending<T>(std::move(work), std::move(finish), group_->health);
 }
-
-namespace {
-
-void check_tensor(const at::Tensor& x, const Transport* transport, const Call& call) {
-  if (!x.defined()) throw Error(where(call) + ": the tensor is undefined");
-  if (x.layout() != at::kStrided)
-    throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
-  if (!movable(x.scalar_type()))
-    throw Error(
-        fmt::format("{}: {} cannot be moved; use float64, float32, float16, bfloat16, int64, int32, uint8, "
-                    "bool or float8_e4m3fn",
-                    where(call), c10::toString(x.scalar_type())));
-  if (at::GradMode::is_enabled() && x.requires_grad())
-    throw Error(where(call) +
-                ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or "
-                "run under NoGradGuard");
-  if (transport && !transport->device().empty() &&
-      c10::DeviceTypeName(x.device().type(), true) != transport->device())
-    throw Error(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call),
-                            transport->device(), x.device().str()));
-}
-
-void check_reducible(const Call& call) {
-  if (call.dtype == at::kFloat8_e4m3fn)
-    throw Error(where(call) + ": float8_e4m3fn moves as bytes and cannot be reduced; convert it first");
-  bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype);
-  if (fraction)
-    throw Error(where(call) +
-                ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
-}
-
-int64_t check_dim(int64_t dim, const at::Tensor& x, const Call& call) {
-  if (dim < -x.dim() || dim >= x.dim())
-    throw Error(fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
-  return dim < 0 ? dim + x.dim() : dim;
-}
-
-/// The extents of the ranks along an uneven dimension, checked against what this rank holds.
-std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& call) {
-  if (static_cast<int>(sizes.size()) != call.size)
-    throw Error(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
-  for (auto size : sizes)
-    if (size < 0) throw Error(fmt::format("{}: sizes {} hold a negative one", where(call), sizes));
-  return {sizes.begin(), sizes.end()};
-}
-
-std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call) {
-  auto extent = x.size(dim);
-  if (sizes.empty()) {
-    if (extent % call.size)
-      throw Error(
-          fmt::format("{}: dimension {} has {} elements, which {} ranks cannot share evenly; give the sizes",
-                      where(call), dim, extent, call.size));
-    return std::vector<int64_t>(call.size, extent / call.size);
-  }
-  auto checked = check_sizes(sizes, call);
-  if (total(checked) != extent)
-    throw Error(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call),
-                            checked, total(checked), dim, extent));
-  return checked;
-}
-
-std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call) {
-  if (sizes.empty()) return std::vector<int64_t>(call.size, x.size(dim));
-  auto checked = check_sizes(sizes, call);
-  if (checked[call.rank] != x.size(dim))
-    throw Error(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements",
-                            where(call), checked, checked[call.rank], dim, x.size(dim)));
-  return checked;
-}
-
-}  // namespace
 
 Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site site) const {
   auto call = this->call(Operation::all_reduce, x.scalar_type(), x.sizes().vec(), site);

@@ -16,8 +16,8 @@
 namespace wanpar {
 namespace {
 
-/// A key meant for libraries outside LibTorch; it lies above autograd and autocast.
-constexpr auto kKey = c10::DispatchKey::DeferredInit;
+/// A key that lies above autograd and autocast; the build says which.
+constexpr auto kKey = c10::DispatchKey::WANPAR_DISPATCH_KEY;
 
 /// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took
 /// over another's dispatch state: then every operator is plain.

@@ -8,6 +8,8 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/checked.hpp>
 
+#include "core/flat.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -124,7 +126,7 @@ class Checked : public Transport {
 
   void agree(const Call& call, const std::map<int, Flow>& flows) {
     std::vector<Message> sends, receives;
-    auto place = device().empty() ? at::Device(at::kCPU) : at::Device(device());
+    auto place = home(*this);
     for (auto& [peer, flow] : flows) {
       sends.push_back({record(call, peer, flow).pack().to(place), peer});
       receives.push_back({at::empty({Record::kBytes}, at::TensorOptions(at::kByte).device(place)), peer});

@@ -5,12 +5,10 @@
 
 #include <functional>
 
+#include "core/flat.hpp"
+
 namespace wanpar {
 namespace {
-
-at::Tensor bytes(const at::Tensor& flat) {
-  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
-}
 
 std::vector<at::Tensor> cut(const at::Tensor& flat, std::span<const int64_t> counts) {
   return flat.split_with_sizes(at::IntArrayRef(counts.data(), counts.size()));
@@ -114,8 +112,7 @@ std::shared_ptr<Work> Pairwise::broadcast(at::Tensor tensor, const Call& call) {
 
 std::shared_ptr<Work> Pairwise::barrier(const Call& call) {
   std::vector<Message> sends, receives;
-  auto options =
-      at::TensorOptions(at::kByte).device(device().empty() ? at::Device(at::kCPU) : at::Device(device()));
+  auto options = at::TensorOptions(at::kByte).device(home(*this));
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     sends.push_back({at::zeros({1}, options), peer});

@@ -1,5 +1,6 @@
 #include "wan/model/layers.hpp"
 
+#include <ATen/cpu/Utils.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
@@ -8,11 +9,33 @@
 
 namespace wan {
 
-LinearImpl::LinearImpl(int64_t in, int64_t out)
-    : weight(register_parameter("weight", at::empty({out, in}), false)),
-      bias(register_parameter("bias", at::empty({out}), false)) {}
+namespace {
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) { return at::linear(x.to(dtype()), weight, bias); }
+/// Whether this CPU has no instructions for bfloat16, and LibTorch's kernels do without them slowly.
+bool emulates_bfloat16() {
+  static const bool emulates = [] {
+    const auto capabilities = at::cpu::get_cpu_capabilities();
+    const auto found = capabilities.find("avx512_bf16");
+    return found != capabilities.end() && !found->second.toBool();
+  }();
+  return emulates;
+}
+
+}  // namespace
+
+LinearImpl::LinearImpl(int64_t in, int64_t out, Bias has_bias)
+    : weight(register_parameter("weight", at::empty({out, in}), false)) {
+  if (has_bias == Bias::yes) bias = register_parameter("bias", at::empty({out}), false);
+}
+
+at::Tensor LinearImpl::forward(const at::Tensor& x) {
+  // Sums of bfloat16 products are float32 either way, and rounded once.
+  if (dtype() == at::kBFloat16 && x.is_cpu() && emulates_bfloat16()) {
+    const auto wide = [](const at::Tensor& y) { return y.to(at::kFloat); };
+    return at::linear(wide(x.to(dtype())), wide(weight), bias.defined() ? wide(bias) : bias).to(dtype());
+  }
+  return at::linear(x.to(dtype()), weight, bias);
+}
 
 RmsNormImpl::RmsNormImpl(int64_t dim, double eps)
     : weight(register_parameter("weight", at::empty({dim}), false)), eps_(eps) {}

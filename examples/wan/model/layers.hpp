@@ -7,11 +7,13 @@ namespace wan {
 // The layers hold their parameters uninitialised: memory that nobody touched costs nothing, and every
 // checkpoint fills them all. Inference only, so no parameter asks for gradients.
 
+enum class Bias { yes, no };
+
 /// y = W x + b in the dtype of W, whatever the dtype of x: the dtypes of the weights alone decide the
 /// precision of a model.
 class LinearImpl : public torch::nn::Module {
  public:
-  LinearImpl(int64_t in, int64_t out);
+  LinearImpl(int64_t in, int64_t out, Bias has_bias = Bias::yes);
   at::Tensor forward(const at::Tensor& x);
   at::ScalarType dtype() const { return weight.scalar_type(); }
 

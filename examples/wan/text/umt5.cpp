@@ -3,7 +3,7 @@
 namespace wan {
 
 Umt5Impl::Umt5Impl(TextEncoderConfig config)
-    : token_embedding(register_module("token_embedding", Matrix(config.vocabulary, config.dim))),
+    : token_embedding(register_module("token_embedding", Table(config.vocabulary, config.dim))),
       blocks(register_module("blocks", torch::nn::ModuleList())),
       norm(register_module("norm", RmsNorm(config.dim, config.eps))),
       config_(config) {
@@ -13,7 +13,7 @@ Umt5Impl::Umt5Impl(TextEncoderConfig config)
 at::Tensor Umt5Impl::forward(at::Tensor ids, at::Tensor mask) {
   const auto buckets = relative_position_buckets(ids.size(1), config_, ids.device());
   const auto is_padding = mask.eq(0).unsqueeze(1).unsqueeze(1);
-  auto x = token_embedding->rows(ids);
+  auto x = token_embedding(ids);
   for (const auto& block : *blocks) x = block->as<Umt5BlockImpl>()->forward(x, buckets, is_padding);
   return norm(x);
 }

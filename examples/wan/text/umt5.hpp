@@ -18,7 +18,7 @@ class Umt5Impl : public torch::nn::Module {
 
   const TextEncoderConfig& config() const { return config_; }
 
-  Matrix token_embedding;
+  Table token_embedding;
   torch::nn::ModuleList blocks;
   RmsNorm norm;
 

@@ -7,19 +7,17 @@
 
 namespace wan {
 
-MatrixImpl::MatrixImpl(int64_t out, int64_t in)
-    : weight(register_parameter("weight", at::empty({out, in}), false)) {}
+TableImpl::TableImpl(int64_t rows, int64_t dim)
+    : weight(register_parameter("weight", at::empty({rows, dim}), false)) {}
 
-at::Tensor MatrixImpl::forward(const at::Tensor& x) { return at::linear(x, weight); }
-
-at::Tensor MatrixImpl::rows(const at::Tensor& indices) { return at::embedding(weight, indices); }
+at::Tensor TableImpl::forward(const at::Tensor& indices) { return at::embedding(weight, indices); }
 
 Umt5AttentionImpl::Umt5AttentionImpl(const TextEncoderConfig& config)
     : heads_(config.heads),
-      q_(register_module("q", Matrix(heads_ * config.head_dim, config.dim))),
-      k_(register_module("k", Matrix(heads_ * config.head_dim, config.dim))),
-      v_(register_module("v", Matrix(heads_ * config.head_dim, config.dim))),
-      o_(register_module("o", Matrix(config.dim, heads_ * config.head_dim))) {}
+      q_(register_module("q", Linear(config.dim, heads_ * config.head_dim, Bias::no))),
+      k_(register_module("k", Linear(config.dim, heads_ * config.head_dim, Bias::no))),
+      v_(register_module("v", Linear(config.dim, heads_ * config.head_dim, Bias::no))),
+      o_(register_module("o", Linear(heads_ * config.head_dim, config.dim, Bias::no))) {}
 
 at::Tensor Umt5AttentionImpl::forward(const at::Tensor& x, const at::Tensor& bias) {
   constexpr double kDropout = 0, kScale = 1;
@@ -31,17 +29,18 @@ at::Tensor Umt5AttentionImpl::forward(const at::Tensor& x, const at::Tensor& bia
 }
 
 Umt5FeedForwardImpl::Umt5FeedForwardImpl(const TextEncoderConfig& config)
-    : gate_(register_module("gate", torch::nn::Sequential(Matrix(config.ffn_dim, config.dim), Gelu()))),
-      fc1_(register_module("fc1", Matrix(config.ffn_dim, config.dim))),
-      fc2_(register_module("fc2", Matrix(config.dim, config.ffn_dim))) {}
+    : gate_(register_module("gate",
+                            torch::nn::Sequential(Linear(config.dim, config.ffn_dim, Bias::no), Gelu()))),
+      fc1_(register_module("fc1", Linear(config.dim, config.ffn_dim, Bias::no))),
+      fc2_(register_module("fc2", Linear(config.ffn_dim, config.dim, Bias::no))) {}
 
 at::Tensor Umt5FeedForwardImpl::forward(const at::Tensor& x) { return fc2_(fc1_(x) * gate_->forward(x)); }
 
 Umt5PositionBiasImpl::Umt5PositionBiasImpl(const TextEncoderConfig& config)
-    : embedding_(register_module("embedding", Matrix(config.buckets, config.heads))) {}
+    : embedding_(register_module("embedding", Table(config.buckets, config.heads))) {}
 
 at::Tensor Umt5PositionBiasImpl::forward(const at::Tensor& buckets) {
-  return embedding_->rows(buckets).permute({2, 0, 1}).unsqueeze(0);
+  return embedding_(buckets).permute({2, 0, 1}).unsqueeze(0);
 }
 
 Umt5BlockImpl::Umt5BlockImpl(const TextEncoderConfig& config)

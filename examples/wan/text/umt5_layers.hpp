@@ -6,16 +6,15 @@
 
 namespace wan {
 
-/// y = W x. A table of embeddings is such a matrix too: its rows are looked up.
-class MatrixImpl : public torch::nn::Module {
+/// One row for each index.
+class TableImpl : public torch::nn::Module {
  public:
-  MatrixImpl(int64_t out, int64_t in);
-  at::Tensor forward(const at::Tensor& x);
-  at::Tensor rows(const at::Tensor& indices);
+  TableImpl(int64_t rows, int64_t dim);
+  at::Tensor forward(const at::Tensor& indices);
 
   at::Tensor weight;
 };
-TORCH_MODULE(Matrix);
+TORCH_MODULE(Table);
 
 /// Self-attention whose scores are not divided by the square root of the head's width.
 class Umt5AttentionImpl : public torch::nn::Module {
@@ -27,7 +26,7 @@ class Umt5AttentionImpl : public torch::nn::Module {
 
  private:
   int64_t heads_;
-  Matrix q_, k_, v_, o_;
+  Linear q_, k_, v_, o_;
 };
 TORCH_MODULE(Umt5Attention);
 
@@ -39,7 +38,7 @@ class Umt5FeedForwardImpl : public torch::nn::Module {
 
  private:
   torch::nn::Sequential gate_;
-  Matrix fc1_, fc2_;
+  Linear fc1_, fc2_;
 };
 TORCH_MODULE(Umt5FeedForward);
 
@@ -50,7 +49,7 @@ class Umt5PositionBiasImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& buckets);  // [tokens, tokens] -> [1, heads, tokens, tokens]
 
  private:
-  Matrix embedding_;
+  Table embedding_;
 };
 TORCH_MODULE(Umt5PositionBias);
 

@@ -1,0 +1,18 @@
+#pragma once
+#include <ATen/ops/empty.h>
+#include <wanpar/core/transport.hpp>
+
+namespace wanpar {
+
+/// A flat tensor as what transports move.
+inline at::Tensor bytes(const at::Tensor& flat) {
+  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
+}
+
+/// Where tensors for this transport are made: on its device, on the CPU where any will do.
+inline at::Device home(const Transport& transport) {
+  auto device = transport.device();
+  return device.empty() ? at::Device(at::kCPU) : at::Device(device);
+}
+
+}  // namespace wanpar
