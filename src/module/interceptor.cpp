@@ -37,11 +37,6 @@ auto remembering(const Action& action) {
   }
 }
 
-/// Operators are ordinary while it lives.
-struct Plain {
-  c10::impl::ExcludeDispatchKeyGuard guard{kKey};
-};
-
 at::Tensor plain_attention(const Attention& c) {
   return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
                                           c.grouped);
@@ -73,26 +68,57 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   static const std::string name = "aten::scaled_dot_product_attention";
-  const at::Tensor inputs[] = {query, key, value};
+  at::Tensor inputs[] = {call.query, call.key, call.value};
   return remembering([&] {
     for (auto* handler : handlers) handler->before({name, inputs});
+    call.query = inputs[0], call.key = inputs[1], call.value = inputs[2];
     const at::Tensor out[] = {ask(handlers.size(), call)};
     for (auto* handler : handlers) handler->after({name, inputs}, out);
     return out[0];
   });
 }
 
-std::vector<at::Tensor> tensors_of(c10::ArrayRef<c10::IValue> values) {
-  std::vector<at::Tensor> tensors;
+/// Shows each tensor among the values to `look`, which may put another in its place.
+template <class Look>
+void each_tensor(c10::ArrayRef<c10::IValue> values, const Look& look) {
   for (auto& value : values) {
-    if (value.isTensor() && value.toTensor().defined()) tensors.push_back(value.toTensor());
+    if (value.isTensor() && value.toTensor().defined()) look(value.toTensor());
     if (value.isTensorList())
-      for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor);
+      for (const at::Tensor& tensor : value.toTensorVector()) look(tensor);
     if (value.isOptionalTensorList())
       for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-        if (tensor && tensor->defined()) tensors.push_back(*tensor);
+        if (tensor && tensor->defined()) look(*tensor);
   }
+}
+
+std::vector<at::Tensor> tensors_of(c10::ArrayRef<c10::IValue> values) {
+  std::vector<at::Tensor> tensors;
+  each_tensor(values, [&](const at::Tensor& tensor) { tensors.push_back(tensor); });
   return tensors;
+}
+
+/// Puts back tensors that handlers exchanged, in the order in which each_tensor shows them.
+void put_back(const std::vector<at::Tensor>& tensors, torch::jit::Stack::iterator first,
+              torch::jit::Stack::iterator last) {
+  auto next = tensors.begin();
+  for (auto value = first; value != last; ++value) {
+    if (value->isTensor() && value->toTensor().defined()) *value = *next++;
+    if (value->isTensorList()) {
+      auto list = value->toTensorVector();
+      for (auto& tensor : list) tensor = *next++;
+      *value = std::move(list);
+    }
+    if (value->isOptionalTensorList()) {
+      auto list = value->toOptionalTensorVector();
+      for (auto& tensor : list)
+        if (tensor && tensor->defined()) tensor = *next++;
+      *value = c10::List<std::optional<at::Tensor>>(list);
+    }
+  }
+}
+
+bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), [](auto& x, auto& y) { return x.is_same(y); });
 }
 
 void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
@@ -100,11 +126,14 @@ void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
   if (handlers.empty()) return op.redispatchBoxed(below, stack);
 
-  auto inputs = tensors_of(torch::jit::last(*stack, op.schema().arguments().size()));
+  const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
+  const auto given = tensors_of(torch::jit::last(*stack, count));
+  auto inputs = given;
   Operator seen{op.schema().name(), inputs};
   remembering([&] {
     for (auto* handler : handlers) handler->before(seen);
   });
+  if (!same(inputs, given)) put_back(inputs, stack->end() - count, stack->end());
   op.redispatchBoxed(below, stack);
   auto outputs = tensors_of(torch::jit::last(*stack, op.schema().returns().size()));
   for (auto* handler : handlers) handler->after(seen, outputs);
@@ -136,7 +165,24 @@ void register_once() {
   }
 }
 
+at::Tensor ask_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {
+  if (depth > 0)
+    return handlers[depth - 1]->run_blocks(
+        blocks, std::move(x), std::move(side),
+        [depth](const BlockStack& inner, at::Tensor y, std::vector<at::Tensor> beside) {
+          return ask_blocks(depth - 1, inner, std::move(y), std::move(beside));
+        });
+  for (int64_t i = 0; i < blocks.size; ++i) x = blocks.run(i, std::move(x), side);
+  return x;
+}
+
 }  // namespace
+
+Plain::Plain() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kKey)) {
+  c10::impl::tls_set_dispatch_key_excluded(kKey, true);
+}
+
+Plain::~Plain() { c10::impl::tls_set_dispatch_key_excluded(kKey, was_excluded_); }
 
 struct Scope::Guard {
   c10::impl::IncludeDispatchKeyGuard include{kKey};
@@ -169,6 +215,10 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
   Plain plain;
   for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->gather_sequence(std::move(x), dim);
   return x;
+}
+
+at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {
+  return ask_blocks(handlers.size(), blocks, std::move(x), std::move(side));
 }
 
 }  // namespace wanpar

@@ -89,7 +89,7 @@ at::Tensor TransformerImpl::forward(at::Tensor latents, at::Tensor timestep, at:
   auto x = patch_embedding(latents).to(block_time.scalar_type());
   x = wanpar::split_sequence(x, 1, {{tables.cos, 0}, {tables.sin, 0}});
   const auto angles = rotation(tables);
-  for (const auto& block : *blocks) x = block->as<BlockImpl>()->forward(x, block_time, context, angles);
+  x = wanpar::run_blocks<BlockImpl>(blocks, x, block_time, context, angles);
   x = wanpar::gather_sequence(head(x, time), 1);
   return unpatchify(x, grid);
 }

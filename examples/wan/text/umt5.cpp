@@ -1,5 +1,7 @@
 #include "wan/text/umt5.hpp"
 
+#include "wanpar/module/annotations.hpp"
+
 namespace wan {
 
 Umt5Impl::Umt5Impl(TextEncoderConfig config)
@@ -13,9 +15,7 @@ Umt5Impl::Umt5Impl(TextEncoderConfig config)
 at::Tensor Umt5Impl::forward(at::Tensor ids, at::Tensor mask) {
   const auto buckets = relative_position_buckets(ids.size(1), config_, ids.device());
   const auto is_padding = mask.eq(0).unsqueeze(1).unsqueeze(1);
-  auto x = token_embedding(ids);
-  for (const auto& block : *blocks) x = block->as<Umt5BlockImpl>()->forward(x, buckets, is_padding);
-  return norm(x);
+  return norm(wanpar::run_blocks<Umt5BlockImpl>(blocks, token_embedding(ids), buckets, is_padding));
 }
 
 }  // namespace wan

@@ -1,7 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <initializer_list>
+#include <vector>
+#include <wanpar/module/invoke.hpp>
 
 namespace wanpar {
 
@@ -18,5 +21,37 @@ at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Compa
 /// States that the tokens of x end here: a listening strategy returns them whole, in order, on every rank;
 /// without one, x is returned as it is.
 at::Tensor gather_sequence(at::Tensor x, int64_t dim);
+
+/// Blocks that x passes one after the other.
+struct BlockStack {
+  int64_t size;
+  /// Block `index` applied to x; `side` are the tensors that every block is given beside x.
+  std::function<at::Tensor(int64_t index, at::Tensor x, const std::vector<at::Tensor>& side)> run;
+};
+
+/// States that x passes these blocks in order: a listening strategy may spread them over ranks or keep track
+/// of them; without one, it is the loop. Side tensors may be undefined.
+at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side);
+
+/// The same for a std::vector of modules, or a torch::nn::ModuleList of `Block`s:
+/// `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for each.
+template <class Block = void, class Blocks, class... Side>
+at::Tensor run_blocks(Blocks& blocks, at::Tensor x, const Side&... side) {
+  auto run = [&]<size_t... I>(std::index_sequence<I...>) {
+    return [&blocks](int64_t index, at::Tensor x, const std::vector<at::Tensor>& side) -> at::Tensor {
+      if constexpr (std::is_void_v<Block>)
+        return invoke(blocks[index], std::move(x), side[I]...);
+      else
+        return blocks->template at<Block>(index).forward(std::move(x), side[I]...);
+    };
+  }
+  (std::index_sequence_for<Side...>{});
+  int64_t size;
+  if constexpr (std::is_void_v<Block>)
+    size = static_cast<int64_t>(blocks.size());
+  else
+    size = static_cast<int64_t>(blocks->size());
+  return run_blocks(BlockStack{size, run}, std::move(x), std::vector<at::Tensor>{side...});
+}
 
 }  // namespace wanpar

@@ -14,7 +14,7 @@ namespace wanpar {
 /// An operator as it passes by, above autograd and autocast.
 struct Operator {
   const std::string& name;  ///< "aten::bmm"
-  std::span<const at::Tensor> inputs;
+  std::span<at::Tensor> inputs;
 };
 
 /// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
@@ -29,7 +29,8 @@ class Handler {
   /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
   virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
 
-  /// Is told of every operator, before and after; may refuse it by an Error.
+  /// Is told of every operator, before and after; may refuse it by an Error, or put other inputs in the place
+  /// of those it has.
   virtual void before(const Operator&) {}
   virtual void after(const Operator&, std::span<const at::Tensor> /*outputs*/) {}
 
@@ -38,6 +39,25 @@ class Handler {
     return x;
   }
   virtual at::Tensor gather_sequence(at::Tensor x, int64_t /*dim*/) { return x; }
+
+  using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, std::vector<at::Tensor> side)>;
+  /// Takes the place of a loop over blocks; `next` is the handler below, and at last the loop itself.
+  virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                                const NextBlocks& next) {
+    return next(blocks, std::move(x), std::move(side));
+  }
+};
+
+/// Operators are ordinary while it lives: for what a strategy does outside its handler, in a backward.
+class Plain {
+ public:
+  Plain();
+  ~Plain();
+  Plain(const Plain&) = delete;
+  Plain& operator=(const Plain&) = delete;
+
+ private:
+  bool was_excluded_;
 };
 
 /// While it lives, the operators that this thread calls pass by the handler. Scopes nest: the innermost
