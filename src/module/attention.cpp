@@ -6,48 +6,23 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/attention.hpp>
 
+#include "module/attention_parts.hpp"
+
 namespace wanpar {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-at::ScalarType accumulator(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-/// A mask that is added to the scores, four-dimensional, of the query's dtype.
-std::optional<at::Tensor> additive(const Attention& call) {
-  if (!call.mask) return {};
-  auto mask = *call.mask;
-  if (mask.scalar_type() == at::kBool)
-    mask = at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
-  mask = mask.to(call.query.scalar_type());
-  auto q = call.query.sizes();
-  return mask.expand({q[0], q[1], q[2], call.key.size(2)});
-}
-
-/// Scores in full, some query rows at a time so that they stay small.
+/// Scores in full, some query rows at a time.
 AttentionWithLse by_operators(const Attention& call) {
-  auto type = accumulator(call.query);
-  auto q = call.query.to(type), k = call.key.to(type).transpose(-2, -1), v = call.value.to(type);
-  auto mask = additive(call);
-  auto scale = call.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(-1))));
-  auto queries = q.size(2), keys = k.size(3);
-  auto row = std::max<int64_t>(1, q.size(0) * q.size(1) * keys);
-  auto rows = std::max<int64_t>(1, (int64_t{16} << 20) / row);
-
+  auto mask = additive_mask(call);
+  auto v = call.value.to(accumulator(call.value));
+  auto rows = rows_at_a_time(call);
   std::vector<at::Tensor> outs, lses;
-  for (int64_t begin = 0; begin < queries; begin += rows) {
-    auto n = std::min(rows, queries - begin);
-    auto scores = at::matmul(q.narrow(2, begin, n) * scale, k);
-    if (mask) scores = scores + mask->narrow(2, begin, n).to(type);
-    if (call.causal) {
-      auto later =
-          at::arange(keys, q.device()).unsqueeze(0).gt(at::arange(begin, begin + n, q.device()).unsqueeze(1));
-      scores.masked_fill_(later, -kInfinity);
-    }
-    auto lse = at::logsumexp(scores, {-1}, true);
-    outs.push_back(at::matmul((scores - lse).exp().nan_to_num(0.0), v));
+  for (int64_t begin = 0; begin < call.query.size(2); begin += rows) {
+    auto s = scores(call, mask, begin, std::min(rows, call.query.size(2) - begin));
+    auto lse = at::logsumexp(s, {-1}, true);
+    outs.push_back(at::matmul((s - lse).exp().nan_to_num(0.0), v));
     lses.push_back(lse.squeeze(-1));
   }
   return {at::cat(outs, 2).to(call.query.scalar_type()), at::cat(lses, 2)};
@@ -61,7 +36,7 @@ bool same_channels(const Attention& call) {
 AttentionWithLse on_cpu(const Attention& call) {
   if (!same_channels(call)) return by_operators(call);
   auto last_is_dense = [](const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
-  auto mask = additive(call);
+  auto mask = additive_mask(call);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       last_is_dense(call.query), last_is_dense(call.key), last_is_dense(call.value), 0.0, call.causal, mask,
       call.scale);
@@ -97,6 +72,42 @@ AttentionWithLse of_nothing(const Attention& call) {
 }
 
 }  // namespace
+
+at::ScalarType accumulator(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+double scale_of(const Attention& call) {
+  return call.scale.value_or(1 / std::sqrt(static_cast<double>(call.query.size(-1))));
+}
+
+std::optional<at::Tensor> additive_mask(const Attention& call) {
+  if (!call.mask) return {};
+  auto mask = *call.mask;
+  if (mask.scalar_type() == at::kBool)
+    mask = at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
+  mask = mask.to(call.query.scalar_type());
+  auto q = call.query.sizes();
+  return mask.expand({q[0], q[1], q[2], call.key.size(2)});
+}
+
+int64_t rows_at_a_time(const Attention& call) {
+  auto row = std::max<int64_t>(1, call.query.size(0) * call.query.size(1) * call.key.size(2));
+  return std::max<int64_t>(1, (int64_t{16} << 20) / row);
+}
+
+at::Tensor scores(const Attention& call, const std::optional<at::Tensor>& mask, int64_t begin, int64_t n) {
+  auto type = accumulator(call.query);
+  auto result = at::matmul(call.query.narrow(2, begin, n).to(type) * scale_of(call),
+                           call.key.to(type).transpose(-2, -1));
+  if (mask) result.add_(mask->narrow(2, begin, n));
+  if (call.causal) {
+    auto column = at::arange(call.key.size(2), result.device()).unsqueeze(0);
+    auto row = at::arange(begin, begin + n, result.device()).unsqueeze(1);
+    result.masked_fill_(column.gt(row), -kInfinity);
+  }
+  return result;
+}
 
 void repeat_heads(Attention& call) {
   auto groups = call.query.size(-3), heads = call.key.size(-3);

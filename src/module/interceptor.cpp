@@ -58,22 +58,40 @@ void cast_as_autocast_would(Attention& call) {
   if (call.mask && call.mask->is_floating_point()) call.mask = call.mask->to(dtype);
 }
 
+/// The handlers of this thread that want to be told of operators, outermost first.
+std::vector<Handler*> watchers() {
+  std::vector<Handler*> result;
+  for (auto* handler : handlers)
+    if (handler->watches()) result.push_back(handler);
+  return result;
+}
+
+const c10::OperatorHandle& attention_operator() {
+  static const auto handle =
+      c10::Dispatcher::singleton().findSchemaOrThrow("aten::scaled_dot_product_attention", "");
+  return handle;
+}
+
 at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const std::optional<at::Tensor>& mask, double dropout, bool causal,
                             std::optional<double> scale, bool grouped) {
   Plain plain;
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
+  if (mask && !mask->defined()) call.mask.reset();
   if (handlers.empty()) return plain_attention(call);
 
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  static const std::string name = "aten::scaled_dot_product_attention";
-  at::Tensor inputs[] = {call.query, call.key, call.value};
+  const std::vector<c10::IValue> arguments{query, key, value, mask};
+  std::vector<at::Tensor> inputs{call.query, call.key, call.value};
+  if (call.mask) inputs.push_back(*call.mask);
+  const Operator seen{attention_operator().schema().name(), inputs, arguments, attention_operator()};
   return remembering([&] {
-    for (auto* handler : handlers) handler->before({name, inputs});
+    for (auto* handler : watchers()) handler->before(seen);
     call.query = inputs[0], call.key = inputs[1], call.value = inputs[2];
+    if (call.mask) call.mask = inputs[3];
     const at::Tensor out[] = {ask(handlers.size(), call)};
-    for (auto* handler : handlers) handler->after({name, inputs}, out);
+    for (auto* handler : watchers()) handler->after(seen, out);
     return out[0];
   });
 }
@@ -124,19 +142,23 @@ bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
 void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Plain plain;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
-  if (handlers.empty()) return op.redispatchBoxed(below, stack);
+  const auto told = watchers();
+  if (told.empty()) return op.redispatchBoxed(below, stack);
 
   const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
-  const auto given = tensors_of(torch::jit::last(*stack, count));
+  const std::vector<c10::IValue> arguments(stack->end() - count, stack->end());
+  const auto given = tensors_of(arguments);
   auto inputs = given;
-  Operator seen{op.schema().name(), inputs};
+  const Operator seen{op.schema().name(), inputs, arguments, op};
   remembering([&] {
-    for (auto* handler : handlers) handler->before(seen);
+    for (auto* handler : told) handler->before(seen);
   });
   if (!same(inputs, given)) put_back(inputs, stack->end() - count, stack->end());
   op.redispatchBoxed(below, stack);
   auto outputs = tensors_of(torch::jit::last(*stack, op.schema().returns().size()));
-  for (auto* handler : handlers) handler->after(seen, outputs);
+  remembering([&] {
+    for (auto* handler : told) handler->after(seen, outputs);
+  });
 }
 
 /// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort

@@ -4,8 +4,13 @@
 
 #include <numeric>
 
+#include "module/linear_map.hpp"
+
 namespace wanpar {
 namespace {
+
+using Tensors = std::vector<at::Tensor>;
+using Sizes = std::vector<int64_t>;
 
 /// Cuts a flat tensor into views, one behind the other.
 class Reader {
@@ -22,9 +27,7 @@ class Reader {
   int64_t at_ = 0;
 };
 
-int64_t sum(std::span<const int64_t> values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{0});
-}
+int64_t sum(const Sizes& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
 
 /// [batch, tokens, heads, channels] in memory, seen as [batch, heads, tokens, channels]: what modules flatten
 /// next.
@@ -32,71 +35,116 @@ at::Tensor tokens_first(at::IntArrayRef shape, const at::TensorOptions& options)
   return at::empty({shape[0], shape[2], shape[1], shape[3]}, options).transpose(1, 2);
 }
 
+/// The group's tokens traded for its heads and back, several tensors [batch, heads, tokens, channels] in one
+/// exchange. The two directions are inverse to each other and, being mere rearrangements, adjoint too.
+class Trade {
+ public:
+  /// `heads` counts those of each tensor, on all ranks together.
+  Trade(const Communicator& group, Sizes lengths, const Sizes& heads)
+      : group_(group), lengths_(std::move(lengths)) {
+    for (auto n : heads) heads_.push_back(even_sizes(n, group.size()));
+  }
+
+  /// All heads of my tokens in, my heads of all tokens out.
+  Tensors to_heads(Tensors x) const {
+    auto mine = lengths_[rank()];
+    auto sent = [&](size_t i, int r) { return shape(x[i], heads_[i][r], mine); };
+    auto received = [&](size_t i, int r) { return shape(x[i], heads_[i][rank()], lengths_[r]); };
+    auto flat = packed(x, sent, 1);
+    Reader came(exchange(std::move(flat), x, sent, received));
+    std::vector<Tensors> parts(x.size());
+    for (int r = 0; r < group_.size(); ++r)
+      for (size_t i = 0; i < x.size(); ++i) parts[i].push_back(came.next(received(i, r)));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = at::cat(parts[i], 2);
+    return x;
+  }
+
+  /// My heads of all tokens in, all heads of my tokens out.
+  Tensors to_tokens(Tensors x) const {
+    auto mine = lengths_[rank()];
+    auto sent = [&](size_t i, int r) { return shape(x[i], heads_[i][rank()], lengths_[r]); };
+    auto received = [&](size_t i, int r) { return shape(x[i], heads_[i][r], mine); };
+    auto flat = packed(x, sent, 2);
+    Reader came(exchange(std::move(flat), x, sent, received));
+    Tensors results;
+    for (size_t i = 0; i < x.size(); ++i)
+      results.push_back(tokens_first(shape(x[i], sum(heads_[i]), mine), x[i].options()));
+    Sizes head(x.size(), 0);
+    for (int r = 0; r < group_.size(); ++r)
+      for (size_t i = 0; i < x.size(); ++i) {
+        results[i].narrow(1, head[i], heads_[i][r]).copy_(came.next(received(i, r)));
+        head[i] += heads_[i][r];
+      }
+    return results;
+  }
+
+  const Sizes& heads(size_t i) const { return heads_[i]; }
+
+ private:
+  int rank() const { return group_.rank(); }
+
+  static Sizes shape(const at::Tensor& x, int64_t heads, int64_t tokens) {
+    return {x.size(0), heads, tokens, x.size(3)};
+  }
+
+  /// For each rank its pieces of all the tensors, cut along dim.
+  template <class Shape>
+  Tensors::value_type packed(const Tensors& x, const Shape& sent, int64_t dim) const {
+    int64_t total = 0;
+    for (auto& one : x) total += one.numel();
+    auto flat = at::empty({total}, x[0].options());
+    Reader room(flat);
+    Sizes from(x.size(), 0);
+    for (int r = 0; r < group_.size(); ++r)
+      for (size_t i = 0; i < x.size(); ++i) {
+        auto piece = sent(i, r);
+        room.next(piece).copy_(x[i].narrow(dim, from[i], piece[dim]));
+        from[i] += piece[dim];
+      }
+    return flat;
+  }
+
+  template <class Shape, class OtherShape>
+  at::Tensor exchange(at::Tensor flat, const Tensors& x, const Shape& sent,
+                      const OtherShape& received) const {
+    Sizes send(group_.size(), 0), receive(group_.size(), 0);
+    for (int r = 0; r < group_.size(); ++r)
+      for (size_t i = 0; i < x.size(); ++i) {
+        send[r] += c10::multiply_integers(sent(i, r));
+        receive[r] += c10::multiply_integers(received(i, r));
+      }
+    return group_.all_to_all_packed(std::move(flat), send, receive).get();
+  }
+
+  Communicator group_;
+  Sizes lengths_;
+  std::vector<Sizes> heads_;  // of each tensor, on each rank
+};
+
 }  // namespace
 
-at::Tensor ulysses_attention(const Communicator& group, Attention call, std::span<const int64_t> lengths,
+at::Tensor ulysses_attention(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
                              const std::function<at::Tensor(Attention)>& attend) {
-  int n = group.size(), rank = group.rank();
-  bool shared_heads_divide = call.grouped && call.query.size(1) % n == 0 && call.key.size(1) % n == 0;
+  bool shared_heads_divide =
+      call.grouped && call.query.size(1) % group.size() == 0 && call.key.size(1) % group.size() == 0;
   if (call.grouped && !shared_heads_divide) repeat_heads(call);
 
-  auto batch = call.query.size(0), own_length = lengths[rank];
-  at::Tensor* inputs[] = {&call.query, &call.key, &call.value};
-  std::vector<int64_t> heads[3];
-  for (int i = 0; i < 3; ++i) heads[i] = even_sizes(inputs[i]->size(1), n);
+  Trade in(group, lengths, {call.query.size(1), call.key.size(1), call.value.size(1)});
+  auto traded = linear_map(
+      Tensors{call.query, call.key, call.value}, [in](Tensors x) { return in.to_heads(std::move(x)); },
+      [in](Tensors x) { return in.to_tokens(std::move(x)); });
+  call.query = traded[0], call.key = traded[1], call.value = traded[2];
 
-  // One exchange for queries, keys and values: for each rank its heads of the three, one behind the other.
-  std::vector<int64_t> send(n, 0), receive(n, 0);
-  for (int i = 0; i < 3; ++i)
-    for (int r = 0; r < n; ++r) {
-      send[r] += batch * heads[i][r] * own_length * inputs[i]->size(3);
-      receive[r] += batch * heads[i][rank] * lengths[r] * inputs[i]->size(3);
-    }
-  auto flat = at::empty({sum(send)}, call.query.options());
-  {
-    Reader room(flat);
-    std::vector<int64_t> first(3, 0);
-    for (int r = 0; r < n; ++r)
-      for (int i = 0; i < 3; ++i) {
-        room.next({batch, heads[i][r], own_length, inputs[i]->size(3)})
-            .copy_(inputs[i]->narrow(1, first[i], heads[i][r]));
-        first[i] += heads[i][r];
-      }
-  }
-  Reader came(group.all_to_all_packed(std::move(flat), send, receive).get());
-  std::vector<at::Tensor> parts[3];
-  for (int r = 0; r < n; ++r)
-    for (int i = 0; i < 3; ++i)
-      parts[i].push_back(came.next({batch, heads[i][rank], lengths[r], inputs[i]->size(3)}));
-  for (int i = 0; i < 3; ++i) *inputs[i] = at::cat(parts[i], 2);
-
-  auto query_heads = heads[0];
+  auto& heads = in.heads(0);
   if (call.mask && call.mask->dim() >= 3 && call.mask->size(-3) > 1)
-    call.mask = call.mask->narrow(-3, sum(std::span(query_heads).first(rank)), query_heads[rank]);
-  auto channels = call.value.size(3);
+    call.mask =
+        call.mask->narrow(-3, sum({heads.begin(), heads.begin() + group.rank()}), heads[group.rank()]);
   auto out = attend(std::move(call));
 
-  // And back: for each rank its tokens of my heads.
-  std::vector<int64_t> back(n), home(n);
-  for (int r = 0; r < n; ++r) {
-    back[r] = batch * query_heads[rank] * lengths[r] * channels;
-    home[r] = batch * query_heads[r] * own_length * channels;
-  }
-  auto packed = at::empty({sum(back)}, out.options());
-  Reader room(packed);
-  int64_t from = 0;
-  for (int r = 0; r < n; ++r) {
-    room.next({batch, query_heads[rank], lengths[r], channels}).copy_(out.narrow(2, from, lengths[r]));
-    from += lengths[r];
-  }
-  Reader mine(group.all_to_all_packed(std::move(packed), back, home).get());
-  auto result = tokens_first({batch, sum(query_heads), own_length, channels}, out.options());
-  int64_t head = 0;
-  for (int r = 0; r < n; ++r) {
-    result.narrow(1, head, query_heads[r]).copy_(mine.next({batch, query_heads[r], own_length, channels}));
-    head += query_heads[r];
-  }
-  return result;
+  Trade back(group, lengths, {sum(heads)});
+  return linear_map(
+      Tensors{std::move(out)}, [back](Tensors x) { return back.to_tokens(std::move(x)); },
+      [back](Tensors x) { return back.to_heads(std::move(x)); })[0];
 }
 
 }  // namespace wanpar

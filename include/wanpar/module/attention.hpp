@@ -32,6 +32,18 @@ struct AttentionWithLse {
 /// Error for dropout, which cannot be repeated part by part.
 AttentionWithLse attention_with_lse(Attention call);
 
+struct AttentionGradients {
+  at::Tensor query, key, value;  ///< the shapes of the call's own, float32 or float64
+};
+
+/// Gradients of attention over some of the keys, given the result and log-sum-exp over all of them and the
+/// gradient of that result: P = exp(scores − lse), dV = PᵀdO, dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O)), dQ = dS K,
+/// dK = dSᵀ Q, as FlashAttention has it (arXiv:2205.14135, appendix B).
+///
+/// The call is four-dimensional. Throws Error for dropout, and for a mask that asks for gradients.
+AttentionGradients attention_backward(Attention call, const AttentionWithLse& whole,
+                                      const at::Tensor& gradient);
+
 /// The key and value heads repeated so that there are as many as query heads.
 void repeat_heads(Attention& call);
 

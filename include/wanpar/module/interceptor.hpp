@@ -8,13 +8,21 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
+
+namespace c10 {
+class OperatorHandle;
+struct IValue;
+}  // namespace c10
 
 namespace wanpar {
 
 /// An operator as it passes by, above autograd and autocast.
 struct Operator {
-  const std::string& name;  ///< "aten::bmm"
-  std::span<at::Tensor> inputs;
+  const std::string& name;       ///< "aten::bmm"
+  std::span<at::Tensor> inputs;  ///< the tensors among its arguments, those in lists too
+  const std::vector<c10::IValue>& arguments;
+  const c10::OperatorHandle& handle;
 };
 
 /// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
@@ -28,6 +36,10 @@ class Handler {
   using NextAttention = std::function<at::Tensor(const Attention&)>;
   /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
   virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
+
+  /// Whether it is to be told of operators now. One that has nothing to learn costs the module next to
+  /// nothing.
+  virtual bool watches() const { return true; }
 
   /// Is told of every operator, before and after; may refuse it by an Error, or put other inputs in the place
   /// of those it has.

@@ -15,6 +15,11 @@ namespace detail {
 
 constexpr size_t kMostArguments = 8;
 
+/// A callable that takes the list itself. A ModuleHolder must not be asked: it fails where it cannot be
+/// called.
+template <class M>
+concept TakesList = !Held<M> && std::is_invocable_r_v<at::Tensor, M&, std::vector<at::Tensor>>;
+
 template <size_t>
 using TensorOf = at::Tensor;
 
@@ -79,7 +84,7 @@ class Model {
   struct Held : Any {
     explicit Held(Module m) : module(std::move(m)) {}
     at::Tensor call(Tensors arguments) override {
-      if constexpr (std::is_invocable_r_v<at::Tensor, Module&, Tensors>)
+      if constexpr (detail::TakesList<Module>)
         return module(std::move(arguments));
       else
         return detail::call_with(module, std::move(arguments),

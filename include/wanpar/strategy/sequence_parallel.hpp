@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
+#include <wanpar/module/parameters.hpp>
 
 #include <memory>
 #include <type_traits>
@@ -35,18 +36,38 @@ struct SequenceParallelOptions {
   /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence
   /// and gather_sequence needs none.
   std::vector<Cut> split = {};
-  /// Where the result's tokens are; as in the first argument split, where left out.
+  /// Where the result's tokens are, to be checked; left out, where they are found to be.
   std::vector<Join> gather = {};
+  /// Deals each rank of the ring a range from the front and its mirror image from the back, so that causal
+  /// attention costs all of them alike.
+  bool balance_causal = false;
+  /// Looks at every operator in every pass, not only in the first one with each set of shapes: for a module
+  /// whose way through its operators depends on more than the shapes of its arguments.
+  bool always_look = false;
 };
 
 class SequenceEngine;
 
 namespace detail {
 
+/// Dimensions, dtype and extents of an argument that is a tensor.
+template <class T>
+void note_shape(std::vector<int64_t>& shapes, const T& x) {
+  if constexpr (std::is_same_v<T, at::Tensor>) {
+    shapes.push_back(x.defined() ? x.dim() : -1);
+    if (!x.defined()) return;
+    shapes.push_back(static_cast<int64_t>(x.scalar_type()));
+    shapes.insert(shapes.end(), x.sizes().begin(), x.sizes().end());
+  }
+}
+
 /// What one rank does between the beginning and the end of a split forward.
 class SequenceRegion {
  public:
-  SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments);
+  /// `shapes` are those of the arguments: a module that is called with shapes seen before is taken to go the
+  /// same way through its operators.
+  SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments,
+                 const std::vector<int64_t>& shapes);
   ~SequenceRegion();
   SequenceRegion(const SequenceRegion&) = delete;
   SequenceRegion& operator=(const SequenceRegion&) = delete;
@@ -82,8 +103,11 @@ bool is_alone(const SequenceEngine& engine);
 /// local.
 ///
 /// What it cannot carry exactly it refuses, naming the operator: attention written out as bmm, softmax, bmm
-/// (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout, gradients.
-/// One instance belongs to one rank; the wrapped module may be shared by several.
+/// (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout.
+///
+/// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
+/// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
+/// instance belongs to one rank; the wrapped module may be shared by several.
 template <class Module>
 class SequenceParallel {
  public:
@@ -91,9 +115,12 @@ class SequenceParallel {
       : module_(std::move(module)), engine_(detail::make_sequence_engine(std::move(options))) {}
 
   template <class... Args>
+  requires Invocable<Module, Args...>
   auto operator()(Args&&... args) {
     if (detail::is_alone(*engine_)) return invoke(module_, std::forward<Args>(args)...);
-    detail::SequenceRegion region(engine_, sizeof...(Args));
+    std::vector<int64_t> shapes;
+    (detail::note_shape(shapes, args), ...);
+    detail::SequenceRegion region(engine_, sizeof...(Args), shapes);
     try {
       return [&]<size_t... I>(std::index_sequence<I...>) {
         return region.leave(invoke(module_, region.cut(I, std::forward<Args>(args))...));
@@ -105,12 +132,13 @@ class SequenceParallel {
   }
 
   template <class... Args>
-  auto forward(Args&&... args) {
-    return (*this)(std::forward<Args>(args)...);
-  }
+  requires Invocable<Module, Args...>
+  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
 
-  /// The wrapped module, whose parameters keep their names.
   Module& inner() { return module_; }
+  /// Those of the wrapped module, by its names.
+  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
+  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
 
  private:
   Module module_;

@@ -1,0 +1,114 @@
+#include "module/follow/follow.hpp"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <wanpar/core/error.hpp>
+
+#include "module/follow/rules.hpp"
+
+namespace wanpar {
+namespace {
+
+/// add of add_; __and__ as it is.
+std::string_view without_underscore(std::string_view name) {
+  name.remove_prefix(name.find("::") + 2);
+  return name.ends_with("_") && !name.ends_with("__") ? name.substr(0, name.size() - 1) : name;
+}
+
+bool gives_tensors(const Operator& op) {
+  auto& returns = op.handle.schema().returns();
+  return std::any_of(returns.begin(), returns.end(), [](auto& value) {
+    auto kind = value.type()->kind();
+    return kind == c10::TypeKind::TensorType || kind == c10::TypeKind::ListType;
+  });
+}
+
+Rule rule_of(const Operator& op) {
+  auto name = without_underscore(op.name);
+  if (auto rule = rule_of_views(name)) return rule;
+  if (auto rule = rule_of_math(name)) return rule;
+  return op.handle.hasTag(at::Tag::pointwise) ? &elementwise : nullptr;
+}
+
+}  // namespace
+
+const at::Tensor& Step::tensor(size_t i) const {
+  static const at::Tensor none;
+  return i < op.arguments.size() && argument(i).isTensor() ? argument(i).toTensor() : none;
+}
+
+const Place* Step::place(size_t i) const { return follow.of(tensor(i)); }
+
+const c10::IValue* Step::named(std::string_view name) const {
+  auto& arguments = op.handle.schema().arguments();
+  for (size_t i = 0; i < arguments.size(); ++i)
+    if (arguments[i].name() == name) return &op.arguments[i];
+  return nullptr;
+}
+
+std::optional<int64_t> Step::dim(std::string_view name, int64_t dims) const {
+  auto* value = named(name);
+  if (!value || !value->isInt()) return {};
+  return value->toInt() < 0 ? value->toInt() + dims : value->toInt();
+}
+
+std::optional<std::vector<int64_t>> Step::dims(std::string_view name, int64_t dims) const {
+  auto* value = named(name);
+  if (!value || value->isNone()) return {};
+  auto list = value->isInt() ? std::vector<int64_t>{value->toInt()} : value->toIntVector();
+  for (auto& d : list) d = d < 0 ? d + dims : d;
+  return list;
+}
+
+void Follow::mark(const at::Tensor& tensor, const Place& place) {
+  auto* impl = tensor.unsafeGetTensorImpl();
+  marks_.insert_or_assign(impl, Mark{Weak(tensor.getIntrusivePtr()), place});
+  if (marks_.size() > sweep_at_) sweep();
+}
+
+const Place* Follow::of(const at::Tensor& tensor) const {
+  if (!tensor.defined()) return nullptr;
+  auto found = marks_.find(tensor.unsafeGetTensorImpl());
+  return found != marks_.end() && !found->second.tensor.expired() ? &found->second.place : nullptr;
+}
+
+bool Follow::touches(std::span<const at::Tensor> tensors) const {
+  return std::any_of(tensors.begin(), tensors.end(), [&](auto& x) { return of(x); });
+}
+
+void Follow::refuse(const std::string& name, const std::string& reason) const {
+  throw Error(fmt::format("{}: {} {}; {}", strategy_, name, reason, remedy_));
+}
+
+void Follow::before(const Operator& op) const {
+  if (!touches(op.inputs)) return;
+  // A tensor compared with itself is equal on every rank.
+  bool with_itself = op.inputs.size() == 2 && op.inputs[0].is_same(op.inputs[1]);
+  if (op.handle.hasTag(at::Tag::data_dependent_output) && !with_itself)
+    refuse(op.name, "decides by the value of split elements, which differ by rank");
+  auto rule = rule_of(op);
+  if (!rule && gives_tensors(op)) refuse(op.name, "is not known to keep split elements apart");
+  // Two operands that do not fit are told apart here, before LibTorch complains of their shapes.
+  if (rule == &elementwise) elementwise({*this, op, {}});
+}
+
+void Follow::after(const Operator& op, std::span<const at::Tensor> outputs) {
+  if (outputs.empty() || !touches(op.inputs)) return;
+  auto rule = rule_of(op);
+  auto place = rule ? rule({*this, op, outputs}) : std::nullopt;
+  if (!place) return;
+  for (auto& output : outputs) {
+    if (place->dim >= output.dim() || output.size(place->dim) != place->extent())
+      refuse(op.name, fmt::format("does not keep the split dimension {} whole", place->dim));
+    mark(output, *place);
+  }
+}
+
+void Follow::sweep() {
+  std::erase_if(marks_, [](auto& entry) { return entry.second.tensor.expired(); });
+  sweep_at_ = 2 * marks_.size() + 256;
+}
+
+}  // namespace wanpar

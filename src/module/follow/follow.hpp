@@ -1,0 +1,59 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+
+/// Where the elements of a split dimension lie in a tensor: along `dim`, whose extent is before · length ·
+/// after (1 · length · 1 unless the dimension was merged with others).
+struct Place {
+  int split;       ///< which split, 0, 1, …
+  int64_t length;  ///< this rank's share of it
+  int64_t total;   ///< all ranks' shares together
+  int64_t dim;
+  int64_t before = 1, after = 1;
+
+  int64_t extent() const { return before * length * after; }
+  bool operator==(const Place&) const = default;
+};
+
+/// Follows a split dimension through the operators of a module: which tensors stem from it, and where in them
+/// it lies. An operator that would mix the elements of different ranks is refused by an Error that names it.
+class Follow {
+ public:
+  /// Errors begin with `strategy` and end with `remedy`.
+  Follow(std::string strategy, std::string remedy)
+      : strategy_(std::move(strategy)), remedy_(std::move(remedy)) {}
+
+  void mark(const at::Tensor& tensor, const Place& place);
+  /// Null where the tensor does not stem from a split.
+  const Place* of(const at::Tensor& tensor) const;
+  bool touches(std::span<const at::Tensor> tensors) const;
+
+  /// To be told of each operator, so that what it gives is marked. Throws Error for what it cannot carry.
+  void before(const Operator& op) const;
+  void after(const Operator& op, std::span<const at::Tensor> outputs);
+
+  void clear() { marks_.clear(); }
+  [[noreturn]] void refuse(const std::string& name, const std::string& reason) const;
+
+ private:
+  // A weak pointer keeps the address from being used again, not the memory of the tensor.
+  using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
+  struct Mark {
+    Weak tensor;
+    Place place;
+  };
+  void sweep();
+
+  std::string strategy_, remedy_;
+  std::unordered_map<at::TensorImpl*, Mark> marks_;
+  size_t sweep_at_ = 256;
+};
+
+}  // namespace wanpar

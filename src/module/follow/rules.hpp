@@ -1,0 +1,44 @@
+#pragma once
+#include <ATen/core/ivalue.h>
+
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "module/follow/follow.hpp"
+
+namespace wanpar {
+
+/// One operator that has met a split tensor, as its rule sees it.
+struct Step {
+  const Follow& follow;
+  const Operator& op;
+  std::span<const at::Tensor> outputs;  ///< none before the operator ran
+
+  [[noreturn]] void refuse(const std::string& reason) const { follow.refuse(op.name, reason); }
+  const c10::IValue& argument(size_t i) const { return op.arguments[i]; }
+  /// The i-th argument, where it is a tensor.
+  const at::Tensor& tensor(size_t i) const;
+  /// The place in the i-th argument; null where that is no split tensor.
+  const Place* place(size_t i) const;
+  /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
+  /// out.
+  std::optional<int64_t> dim(std::string_view name, int64_t dims) const;
+  /// The list of dimensions of this name, likewise.
+  std::optional<std::vector<int64_t>> dims(std::string_view name, int64_t dims) const;
+  /// The argument of this name; null where the operator has none.
+  const c10::IValue* named(std::string_view name) const;
+};
+
+/// Gives the place in what the operator gives, none where that no longer holds the split dimension, or
+/// refuses.
+using Rule = std::optional<Place> (*)(const Step&);
+
+/// Where the split dimension goes in operators that move, cut or join dimensions; null for any other.
+Rule rule_of_views(std::string_view name);
+/// And in operators that compute.
+Rule rule_of_math(std::string_view name);
+/// In operators that work on each element for itself.
+std::optional<Place> elementwise(const Step& step);
+
+}  // namespace wanpar

@@ -1,0 +1,48 @@
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <wanpar/module/invoke.hpp>
+
+namespace wanpar {
+namespace {
+
+using torch::jit::Code;
+using torch::jit::Graph;
+
+/// The code of a graph without any optimisation, made once.
+Code code_of(const std::shared_ptr<Graph>& graph) {
+  struct Entry {
+    std::weak_ptr<Graph> graph;
+    Code code;
+  };
+  static std::mutex mutex;
+  static std::map<const Graph*, Entry> known;
+  std::lock_guard lock(mutex);
+  std::erase_if(known, [](auto& entry) { return entry.second.graph.expired(); });
+  auto found = known.find(graph.get());
+  if (found == known.end()) {
+    auto inlined = graph->copy();
+    torch::jit::Inline(*inlined);
+    torch::jit::runRequiredPasses(inlined);
+    found = known.emplace(graph.get(), Entry{graph, Code(inlined, "forward")}).first;
+  }
+  return found->second.code;
+}
+
+}  // namespace
+
+at::Tensor run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs) {
+  auto method = module.get_method("forward");
+  inputs.insert(inputs.begin(), module._ivalue());
+  method.function().getSchema().checkAndNormalizeInputs(inputs, {});
+  torch::jit::InterpreterState(code_of(torch::jit::toGraphFunction(method.function()).graph())).run(inputs);
+  return inputs.at(0).toTensor();
+}
+
+}  // namespace wanpar
