@@ -1,0 +1,279 @@
+#include "module/residency.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+
+#include <algorithm>
+#include <mutex>
+#include <unordered_set>
+#include <wanpar/core/error.hpp>
+
+namespace wanpar {
+namespace {
+
+c10::StorageImpl* storage_of(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+/// A storage comes and goes on one rank's word: no two may share a module.
+class Claims {
+ public:
+  void claim(c10::StorageImpl* storage, const std::string& unit) {
+    std::lock_guard lock(mutex_);
+    if (!storages_.insert(storage).second)
+      throw Error(fmt::format(
+          "the parameters of '{}' are sharded already, by another wrapper or another rank of this "
+          "process: each rank needs a module of its own",
+          unit));
+  }
+  void give_up(c10::StorageImpl* storage) {
+    std::lock_guard lock(mutex_);
+    storages_.erase(storage);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_set<c10::StorageImpl*> storages_;
+};
+
+Claims& claims() {
+  static Claims all;
+  return all;
+}
+
+void empty(const Place& place) {
+  auto* storage = storage_of(place.tensor);
+  storage->set_data_ptr_noswap(c10::DataPtr(nullptr, place.tensor.device()));
+  storage->set_nbytes(0);
+}
+
+/// Lends the storage its bytes of the buffer, which stays alive for as long.
+void fill(const Place& place, const at::Tensor& buffer) {
+  auto* lent = new at::Tensor(buffer);
+  auto* storage = storage_of(place.tensor);
+  auto* bytes = static_cast<char*>(buffer.mutable_data_ptr()) + place.begin;
+  storage->set_data_ptr_noswap(c10::DataPtr(
+      bytes, lent, [](void* context) { delete static_cast<at::Tensor*>(context); }, buffer.device()));
+  storage->set_nbytes(place.bytes);
+}
+
+int64_t times_written(const at::Tensor& tensor) { return tensor.is_inference() ? 0 : tensor._version(); }
+
+void include(std::vector<int>& units, int unit) {
+  if (std::find(units.begin(), units.end(), unit) == units.end()) units.push_back(unit);
+}
+
+bool contains(const std::vector<int>& units, int unit) {
+  return std::find(units.begin(), units.end(), unit) != units.end();
+}
+
+/// Brings units back before the node runs whose operator had touched them.
+class Refill : public torch::autograd::FunctionPreHook {
+ public:
+  Refill(std::shared_ptr<Residency> residency, std::vector<int> units)
+      : residency_(std::move(residency)), units_(std::move(units)) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& gradients) override {
+    residency_->need_in_backward(units_);
+    return gradients;
+  }
+  bool belongs_to(const Residency& residency) const { return residency_.get() == &residency; }
+
+ private:
+  std::shared_ptr<Residency> residency_;
+  std::vector<int> units_;
+};
+
+}  // namespace
+
+Residency::~Residency() {
+  for (auto& [storage, unit] : unit_of_storage_) claims().give_up(storage);
+}
+
+void Residency::add(ResidentUnit unit) {
+  Entry entry{.unit = std::move(unit)};
+  for (auto& place : entry.unit.places) {
+    claims().claim(storage_of(place.tensor), entry.unit.name);
+    unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
+    entry.bytes += place.bytes;
+    empty(place);
+  }
+  entries_.push_back(std::move(entry));
+}
+
+int Residency::unit_of(const at::Tensor& tensor) const {
+  auto* storage = storage_of(tensor);
+  if (!storage) return -1;
+  auto found = unit_of_storage_.find(storage);
+  return found == unit_of_storage_.end() ? -1 : found->second;
+}
+
+void Residency::begin_forward() {
+  if (BackwardPass::is_running()) return;  // a part of the forward that a backward computes again
+  forward_.begin();
+  step_.clear();
+  orphans_.clear();
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    auto& entry = entries_[i];
+    if (entry.coming || (entry.here && entry.version != entry.unit.source->version()))
+      let_go(static_cast<int>(i));
+  }
+}
+
+at::Tensor Residency::leave(at::Tensor result) {
+  check_unwritten();
+  adopt({&result, 1});
+  return unit_of(result) < 0 ? result : result.clone();
+}
+
+void Residency::end_forward() {
+  if (BackwardPass::is_running()) return;
+  step_.clear();
+  // What was used last is what a backward needs first; without one, nothing stays.
+  if (!at::GradMode::is_enabled() && release_ == Release::after_use) release_all();
+}
+
+void Residency::before(const Operator& op) {
+  touched_.clear();
+  if (!orphans_.empty()) adopt(op.inputs);
+  for (auto& input : op.inputs)
+    if (int unit = unit_of(input); unit >= 0) include(touched_, unit);
+  if (touched_.empty()) return;
+  if (BackwardPass::is_running() && !at::GradMode::is_enabled())
+    need_in_backward(touched_);
+  else
+    need(touched_, BackwardPass::is_running() ? backward_ : forward_);
+}
+
+void Residency::after(const Operator&, std::span<const at::Tensor> outputs) {
+  if (touched_.empty()) return;
+  bool has_node = false;
+  for (auto& output : outputs) {
+    // The backward of a view reads nothing.
+    if (unit_of(output) >= 0) return;
+    has_node |= hook(output, touched_);
+  }
+  if (!has_node)
+    for (int unit : touched_) include(orphans_, unit);
+}
+
+bool Residency::hook(const at::Tensor& tensor, const std::vector<int>& units) {
+  if (!tensor.defined() || !tensor.grad_fn()) return false;
+  auto& hooks = tensor.grad_fn()->pre_hooks();
+  auto* last = hooks.empty() ? nullptr : dynamic_cast<Refill*>(hooks.back().get());
+  if (!last || !last->belongs_to(*this))
+    tensor.grad_fn()->add_pre_hook(std::make_unique<Refill>(shared_from_this(), units));
+  return true;
+}
+
+void Residency::adopt(std::span<const at::Tensor> tensors) {
+  if (orphans_.empty()) return;
+  for (auto& tensor : tensors) {
+    if (!tensor.defined() || !tensor.grad_fn() || tensor.grad_fn()->is_traceable()) continue;
+    tensor.grad_fn()->add_pre_hook(std::make_unique<Refill>(shared_from_this(), orphans_));
+    orphans_.clear();
+    return;
+  }
+}
+
+void Residency::need_in_backward(const std::vector<int>& units) {
+  if (at::GradMode::is_enabled())
+    throw Error(
+        "sharded parameters: a backward with create_graph would save parameters that are let go of; "
+        "differentiate once only");
+  Plain plain;
+  if (pass_.begin([self = weak_from_this()] {
+        auto residency = self.lock();
+        if (residency && residency->release_ != Release::never) residency->release_all();
+      })) {
+    auto seen = forward_.seen();
+    backward_.begin({seen.rbegin(), seen.rend()});
+    step_.clear();
+  }
+  need(units, backward_);
+}
+
+void Residency::need(const std::vector<int>& step, VisitOrder& order) {
+  auto is_here = [&](int unit) { return entries_[unit].here; };
+  auto is_known = [&](int unit) { return contains(step_, unit); };
+  if (std::all_of(step.begin(), step.end(), is_here) && std::all_of(step.begin(), step.end(), is_known))
+    return;
+
+  for (int unit : step) order.visit(unit);
+  step_ = step;
+  const auto most = std::max<size_t>(step.size(), prefetch_ + 1);
+  auto wanted = step;
+  for (int unit : order.upcoming()) {
+    if (wanted.size() >= most) break;
+    include(wanted, unit);
+  }
+  if (release_ == Release::after_use) {
+    check_unwritten();
+    auto kept = wanted;
+    auto seen = order.seen();
+    for (auto unit = seen.rbegin(); unit != seen.rend() && kept.size() < most; ++unit) include(kept, *unit);
+    for (size_t i = 0; i < entries_.size(); ++i)
+      if (!contains(kept, static_cast<int>(i))) let_go(static_cast<int>(i));
+  }
+  for (int unit : wanted) fetch(unit);
+  for (int unit : step) arrive(unit);
+}
+
+void Residency::fetch(int unit) {
+  auto& entry = entries_[unit];
+  if (entry.here || entry.coming) return;
+  at::NoGradGuard no_grad;
+  c10::InferenceMode ordinary(false);
+  entry.version = entry.unit.source->version();
+  entry.coming = entry.unit.source->fetch();
+  resident_bytes_ += entry.bytes;
+  peak_bytes_ = std::max(peak_bytes_, resident_bytes_);
+}
+
+void Residency::arrive(int unit) {
+  auto& entry = entries_[unit];
+  if (entry.here) return;
+  c10::InferenceMode ordinary(false);
+  auto buffers = std::exchange(entry.coming, nullptr)();
+  entry.written.clear();
+  for (auto& place : entry.unit.places) {
+    fill(place, buffers[place.buffer]);
+    entry.written.push_back(times_written(place.tensor));
+  }
+  entry.here = true;
+}
+
+void Residency::let_go(int unit) {
+  auto& entry = entries_[unit];
+  if (!entry.here && !entry.coming) return;
+  resident_bytes_ -= entry.bytes;
+  entry.coming = nullptr;
+  if (!std::exchange(entry.here, false)) return;
+  for (auto& place : entry.unit.places) empty(place);
+}
+
+void Residency::check_unwritten() const {
+  for (auto& entry : entries_) {
+    if (!entry.here) continue;
+    for (size_t i = 0; i < entry.written.size(); ++i)
+      if (times_written(entry.unit.places[i].tensor) != entry.written[i])
+        throw Error(fmt::format(
+            "sharded parameters: the module wrote to a parameter of unit '{}', which is lost when the "
+            "unit is let go of; change parameters through the optimizer or load()",
+            entry.unit.name));
+  }
+}
+
+void Residency::bring_all() {
+  for (size_t i = 0; i < entries_.size(); ++i) fetch(static_cast<int>(i));
+  for (size_t i = 0; i < entries_.size(); ++i) arrive(static_cast<int>(i));
+}
+
+void Residency::release_all() {
+  for (size_t i = 0; i < entries_.size(); ++i) let_go(static_cast<int>(i));
+}
+
+}  // namespace wanpar

@@ -1,0 +1,115 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/module/interceptor.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "module/backward_pass.hpp"
+#include "module/visit_order.hpp"
+
+namespace wanpar {
+
+/// Where the bytes of a unit of parameters are while the unit is away: peers' shards, a file, pinned memory.
+class Source {
+ public:
+  virtual ~Source() = default;
+
+  using Buffers = std::vector<at::Tensor>;
+  /// Begins to bring them; what is returned is called once, waits, and gives them.
+  virtual std::function<Buffers()> fetch() = 0;
+
+  /// Another number whenever the values have changed since.
+  virtual int64_t version() const = 0;
+};
+
+/// A storage of the module, and which bytes of which buffer of its source it is made of.
+struct Place {
+  at::Tensor tensor;  ///< any tensor of that storage
+  size_t buffer;
+  int64_t begin, bytes;
+};
+
+/// Parameters that come and go together.
+struct ResidentUnit {
+  std::string name;
+  std::shared_ptr<Source> source;
+  std::vector<Place> places;
+};
+
+/// When a unit is let go of: once it is not among the next ones; after its backward; never.
+enum class Release { after_use, after_backward, never };
+
+//  Residency: parameters are there when an operator wants them, and only then.
+//
+//     order learnt    a     b     c     d               operator touches b: wait for b, begin to fetch c,
+//     resident        ·    [b]   (c)    ·               let go of a. At most prefetch + 1 units are here
+//                          now  on its way              or on their way.
+//
+// What is emptied and filled is the parameter's own StorageImpl, in place: views that the module made or that
+// autograd saved share it, so memory is really freed and every view sees the values again. It is never filled
+// by a tensor operator, which would count as a change of a saved tensor. In a backward, a hook on the node of
+// each operator that touched a unit brings the unit back, so backward() works outside of any scope.
+class Residency : public Handler, public std::enable_shared_from_this<Residency> {
+ public:
+  Residency(int64_t prefetch, Release release) : prefetch_(prefetch), release_(release) {}
+  ~Residency() override;
+
+  /// Takes the unit's storages over and empties them. Throws Error where another Residency has one of them.
+  void add(ResidentUnit unit);
+
+  void begin_forward();
+  /// To be called within the scope: what the module gives, copied where it lies in a unit's memory.
+  at::Tensor leave(at::Tensor result);
+  void end_forward();
+
+  void before(const Operator& op) override;
+  void after(const Operator& op, std::span<const at::Tensor> outputs) override;
+
+  /// From a hook: these units are about to be needed by a backward.
+  void need_in_backward(const std::vector<int>& units);
+  void bring_all();
+  void release_all();
+
+  int64_t resident_bytes() const { return resident_bytes_; }
+  int64_t peak_bytes() const { return peak_bytes_; }
+  void reset_peak() { peak_bytes_ = resident_bytes_; }
+
+ private:
+  struct Entry {
+    ResidentUnit unit;
+    int64_t bytes = 0;
+    std::function<Source::Buffers()> coming = {};
+    bool here = false;
+    int64_t version = 0;
+    std::vector<int64_t> written = {};  // of each place: how often its tensor was written to when it came
+  };
+
+  int unit_of(const at::Tensor& tensor) const;
+  void need(const std::vector<int>& step, VisitOrder& order);
+  void fetch(int unit);
+  void arrive(int unit);
+  void let_go(int unit);
+  void check_unwritten() const;
+  bool hook(const at::Tensor& tensor, const std::vector<int>& units);
+  void adopt(std::span<const at::Tensor> tensors);
+
+  int64_t prefetch_;
+  Release release_;
+  std::vector<Entry> entries_;
+  std::unordered_map<c10::StorageImpl*, int> unit_of_storage_;
+  VisitOrder forward_, backward_;
+  BackwardPass pass_;
+  std::vector<int> touched_;  // by the operator at hand
+  std::vector<int> step_;     // the units that the latest operator needed
+  /// Touched by operators that made no node: a custom autograd function, whose node comes to be after them.
+  std::vector<int> orphans_;
+  int64_t resident_bytes_ = 0, peak_bytes_ = 0;
+};
+
+}  // namespace wanpar
