@@ -1,0 +1,217 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/module/invoke.hpp>
+#include <wanpar/module/parameters.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+//  ShardedParams: each rank holds a part of every unit of parameters; a unit is whole only while it is used.
+//
+//     units       root     blocks.0  blocks.1  blocks.2        forward    gather 1 ─▶ use 1 ─▶ let go of 1
+//     rank 0    [ ···· ]   [ ···· ]  [ ···· ]  [ ···· ]                   gather 2 (prefetched) ─▶ use 2 …
+//     rank 1    [ ···· ]   [ ···· ]  [ ···· ]  [ ···· ]        backward   gather 2 ─▶ gradients of 2 ─▶
+//     rank 2    [ ···· ]   [ ···· ]  [ ···· ]  [ ···· ]                   reduce-scatter: each rank its part
+//
+//  With a unit of w bytes over n ranks, all ranks together send (n − 1)·w each time it is gathered, and (n −
+//  1)·w for its gradients. full_shard gathers a unit whenever it is come to, in forward and in backward, and
+//  is not among the last `prefetch` + 1 that were used; shard_grad_op gathers it once for both; no_shard
+//  never. w counts each tensor rounded up to 64 bytes. exact
+namespace wanpar {
+
+enum class Sharding {
+  full_shard,     ///< parameters, gradients and optimizer state are sharded
+  shard_grad_op,  ///< likewise, but parameters stay whole from forward to the end of backward
+  no_shard,       ///< every rank holds all; gradients are averaged
+};
+
+struct ShardedParamsOptions {
+  Communicator group = {};
+  /// Ranks that hold the same shard (hybrid sharding): gradients are averaged over them too.
+  Communicator replicate = {};
+  Sharding sharding = Sharding::full_shard;
+  /// How many units are fetched ahead of the one in use.
+  int64_t prefetch = 1;
+  /// The units, as prefixes of parameter names ("encoder.layers.0"); what none names is the unit "root". By
+  /// default the items of the outermost numbered lists ("blocks.3", "layer2"), and beside them the largest
+  /// submodules that are no larger than the largest item.
+  std::vector<std::string> units = {};
+  /// What floating-point parameters are computed and gathered in; shards keep the module's own dtype.
+  std::optional<at::ScalarType> param_dtype = {};
+  /// What gradients are averaged in; the gradients' own dtype where left out.
+  std::optional<at::ScalarType> reduce_dtype = {};
+  /// What floating-point buffers are cast to; param_dtype does not concern them.
+  std::optional<at::ScalarType> buffer_dtype = {};
+  /// Every rank takes the values of rank 0 (of `group` and of `replicate`).
+  bool sync_module_states = false;
+};
+
+/// Parameter bytes of one rank.
+struct ParameterMemory {
+  int64_t shards;    ///< this rank's part of all units
+  int64_t resident;  ///< whole units that are here or on their way
+  int64_t peak;      ///< the most that `resident` has been since the last reset_peak()
+};
+
+class ShardedEngine;
+
+namespace detail {
+
+/// One forward of a sharded module on one rank.
+class ShardedForward {
+ public:
+  explicit ShardedForward(std::shared_ptr<ShardedEngine> engine);
+  ~ShardedForward();
+  ShardedForward(const ShardedForward&) = delete;
+  ShardedForward& operator=(const ShardedForward&) = delete;
+
+  /// A floating-point argument in param_dtype; anything else as it is.
+  template <class T>
+  decltype(auto) enter(T&& x) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<T>, at::Tensor>)
+      return cast(x);
+    else
+      return std::forward<T>(x);
+  }
+
+  /// The result, none of it in memory that is about to be let go of.
+  template <class T>
+  T leave(T result) {
+    if constexpr (std::is_same_v<T, at::Tensor>)
+      return keep(std::move(result));
+    else if constexpr (requires { std::tuple_size<T>::value; })
+      return std::apply([&](auto&... part) { return T{leave(std::move(part))...}; }, result);
+    else if constexpr (std::is_same_v<T, std::vector<at::Tensor>>) {
+      for (auto& part : result) part = keep(std::move(part));
+      return result;
+    } else
+      return result;
+  }
+  /// In a catch block: the error as the strategy threw it.
+  [[noreturn]] static void rethrow();
+
+ private:
+  at::Tensor cast(const at::Tensor& x);
+  at::Tensor keep(at::Tensor result);
+
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
+                                                   NamedTensors buffers);
+/// Whether a forward can do without us: every parameter is whole on this rank, in the dtype that it has.
+bool is_whole(const ShardedEngine& engine);
+
+}  // namespace detail
+
+/// While it lives, backwards leave their gradients whole on each rank; the next one outside of it averages
+/// the sum of all.
+class [[nodiscard]] NoSync {
+ public:
+  explicit NoSync(std::shared_ptr<ShardedEngine> engine);
+  ~NoSync();
+  NoSync(const NoSync&) = delete;
+  NoSync& operator=(const NoSync&) = delete;
+
+ private:
+  std::shared_ptr<ShardedEngine> engine_;
+};
+
+/// Gives the elements [begin, end) of a parameter, flat, in its logical (row-major) order.
+using ParameterSource = std::function<at::Tensor(const std::string& name, int64_t begin, int64_t end)>;
+
+/// The half of ShardedParams that does not depend on the module's type.
+class ShardedParamsBase {
+ public:
+  /// What an optimizer is to step: this rank's flat part of each unit, with its gradient after a backward. A
+  /// step is seen by the next forward. Parameters that required no gradient when wrapped are not among them.
+  std::vector<at::Tensor> parameters() const;
+
+  /// Collective. Scales the gradients so that their norm over all parameters and ranks is at most `max`;
+  /// gives the norm that they had.
+  double clip_grad_norm(double max);
+
+  NoSync no_sync() const { return NoSync(engine_); }
+
+  /// Collective. Shows every parameter by the module's own name, whole, in the dtype of the shards, a unit at
+  /// a time on every rank: what a checkpoint is written from, by the one rank that writes.
+  void each_parameter(const std::function<void(const std::string& name, const at::Tensor& value)>& show);
+
+  /// Fills the shards. Each rank asks for its own elements only, in the order of the units; a parameter that
+  /// is not laid out row by row is asked for whole.
+  void load(const ParameterSource& source);
+
+  std::vector<std::string> units() const;
+  ParameterMemory memory() const;
+  void reset_peak();
+
+ protected:
+  explicit ShardedParamsBase(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) {}
+  std::shared_ptr<ShardedEngine> engine_;
+};
+
+/// A module whose parameters are sharded over a group, in inference and in training; every rank calls it
+/// alike.
+///
+/// The module's own tensors stay, and so do views of them, but hold no memory between uses: outside of a
+/// forward they cannot be read (each_parameter() can). A plain backward() averages the gradients over the
+/// group and leaves each rank its part in parameters(). Every rank needs a module of its own.
+///
+/// Throws Error, on every rank and before any transfer: where the ranks' modules differ, where a named unit
+/// does not exist, where the module has no parameters (a frozen TorchScript module has none left).
+template <class Module>
+class ShardedParams : public ShardedParamsBase {
+ public:
+  ShardedParams(Module module, ShardedParamsOptions options)
+      : ShardedParamsBase(detail::make_sharded_engine(std::move(options), wanpar::named_parameters(module),
+                                                      wanpar::named_buffers(module))),
+        module_(std::move(module)) {}
+
+  template <class... Args>
+  requires Invocable<Module, Args...>
+  auto operator()(Args&&... args) {
+    if (detail::is_whole(*engine_)) return invoke(module_, std::forward<Args>(args)...);
+    detail::ShardedForward forward(engine_);
+    try {
+      return forward.leave(invoke(module_, forward.enter(std::forward<Args>(args))...));
+    } catch (...) {
+      detail::ShardedForward::rethrow();
+    }
+  }
+
+  template <class... Args>
+  requires Invocable<Module, Args...>
+  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
+
+  /// The wrapped module.
+  Module& inner() { return module_; }
+
+  /// The module's own names, shapes and dtypes; the memory may be elsewhere.
+  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
+  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
+
+ private:
+  Module module_;
+};
+
+struct ShardedParamsClosure {
+  ShardedParamsOptions options;
+
+  template <class Module>
+  friend auto operator|(Module module, ShardedParamsClosure closure) {
+    return ShardedParams<Module>(std::move(module), std::move(closure.options));
+  }
+};
+
+/// `model | sharded_params({.group = mesh["shard"], .prefetch = 1})`.
+inline ShardedParamsClosure sharded_params(ShardedParamsOptions options) { return {std::move(options)}; }
+
+}  // namespace wanpar

@@ -1,0 +1,373 @@
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <cmath>
+#include <deque>
+#include <map>
+#include <wanpar/core/error.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+
+#include "module/residency.hpp"
+#include "strategy/same_module.hpp"
+#include "strategy/sharded_params/flat_parameters.hpp"
+#include "strategy/sharded_params/units.hpp"
+
+namespace wanpar {
+namespace {
+
+/// A unit, of whose flat parameters each rank of the group holds a part: one for each dtype, and for what is
+/// trained and what is not.
+class ShardedUnit : public Source {
+ public:
+  explicit ShardedUnit(std::string name) : name(std::move(name)) {}
+
+  std::function<Buffers()> fetch() override {
+    auto coming = std::make_shared<std::vector<Pending<at::Tensor>>>();
+    for (auto& flat : flats) coming->push_back(flat.gather());
+    return [coming] {
+      Buffers buffers;
+      for (auto& one : *coming) buffers.push_back(one.get());
+      return buffers;
+    };
+  }
+
+  int64_t version() const override {
+    int64_t sum = 0;
+    for (auto& flat : flats)
+      if (!flat.is_whole()) sum += flat.shard()._version();
+    return sum;
+  }
+
+  std::string name;
+  std::vector<FlatParameters> flats;
+  int trained = 0, arrived = 0;  // gradients to come in a backward, and those that have
+};
+
+}  // namespace
+
+/// One rank's side of the strategy: holds the shards, brings units through Residency, averages gradients.
+class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
+ public:
+  ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers)
+      : options_(std::move(options)) {
+    check(parameters, buffers);
+    if (options_.sharding == Sharding::no_shard)
+      alike_ = {std::exchange(options_.group, {}), options_.replicate};
+    else
+      alike_ = {options_.replicate};
+    auto release = options_.group.size() == 1                     ? Release::never
+                   : options_.sharding == Sharding::shard_grad_op ? Release::after_backward
+                                                                  : Release::after_use;
+    residency_ = std::make_shared<Residency>(options_.prefetch, release);
+
+    at::NoGradGuard no_grad;
+    c10::InferenceMode ordinary(false);
+    make_units(parameters);
+    for (auto& [name, buffer] : buffers) settle(buffer);
+  }
+
+  ~ShardedEngine() {
+    for (auto& [accumulator, key] : hooks_) accumulator->del_post_hook(key);
+  }
+
+  /// The module's leaves tell when their gradients are there.
+  void listen() {
+    for (auto& unit : units_)
+      for (auto& flat : unit->flats)
+        for (auto& item : flat.items())
+          for (auto& leaf : item.leaves)
+            if (leaf.tensor.requires_grad()) listen(*unit, leaf.tensor);
+  }
+
+  Residency& residency() { return *residency_; }
+  const ShardedParamsOptions& options() const { return options_; }
+  bool is_whole() const { return is_whole_; }
+  std::vector<std::shared_ptr<ShardedUnit>>& units() { return units_; }
+  template <class Action>
+  void each_flat(const Action& action) const {
+    for (auto& unit : units_)
+      for (auto& flat : unit->flats) action(flat);
+  }
+
+  bool syncs = true;
+
+ private:
+  class Arrived;
+
+  void check(const NamedTensors& parameters, const NamedTensors& buffers) const {
+    NamedTensors all = parameters;
+    all.insert(all.end(), buffers.begin(), buffers.end());
+    check_same_module(options_.group, all, "ShardedParams");
+    check_same_module(options_.replicate, all, "ShardedParams");
+    if (options_.prefetch < 0)
+      throw Error(
+          fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
+    if (parameters.empty())
+      throw Error(
+          "ShardedParams: the module has no parameters to shard; a frozen TorchScript module has none left: "
+          "wrap "
+          "it before freezing");
+    for (auto& [name, tensor] : parameters)
+      if (!tensor.defined() || !tensor.has_storage())
+        throw Error(fmt::format(
+            "ShardedParams: parameter '{}' has no memory of its own (sparse, or undefined)", name));
+  }
+
+  void make_units(const NamedTensors& parameters) {
+    auto units =
+        options_.units.empty() ? units_by_name(parameters) : units_by_prefix(parameters, options_.units);
+    std::vector<std::map<std::pair<at::ScalarType, bool>, std::vector<Item>>> groups(units.names.size());
+    for (auto& item : items_of(parameters, units)) {
+      bool is_trained = std::any_of(item.leaves.begin(), item.leaves.end(),
+                                    [](auto& leaf) { return leaf.tensor.requires_grad(); });
+      auto dtype = item.leaves[0].tensor.scalar_type();
+      groups[item.unit][{dtype, is_trained}].push_back(std::move(item));
+    }
+    is_whole_ = options_.group.size() == 1;
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (groups[i].empty()) continue;  // all its parameters are tied to those of units before it
+      auto unit = std::make_shared<ShardedUnit>(units.names[i]);
+      ResidentUnit resident{.name = unit->name, .source = unit, .places = {}};
+      for (auto& [kind, items] : groups[i]) {
+        auto dtype = kind.first;
+        auto compute = c10::isFloatingType(dtype) ? options_.param_dtype.value_or(dtype) : dtype;
+        unit->flats.emplace_back(std::move(items), FlatParameters::Options{
+                                                       .group = options_.group,
+                                                       .alike = alike_,
+                                                       .compute = compute,
+                                                       .reduce = options_.reduce_dtype,
+                                                       .take_from_rank_0 = options_.sync_module_states,
+                                                   });
+        is_whole_ &= unit->flats.back().is_whole();
+        auto places = unit->flats.back().places(unit->flats.size() - 1);
+        resident.places.insert(resident.places.end(), places.begin(), places.end());
+      }
+      residency_->add(std::move(resident));
+      units_.push_back(std::move(unit));
+    }
+    if (is_whole_) residency_->bring_all();
+  }
+
+  /// Buffers are whole on every rank.
+  void settle(at::Tensor buffer) const {
+    if (options_.sync_module_states) {
+      auto from_rank_0 = options_.group.broadcast(buffer).get();
+      for (auto& alike : alike_) from_rank_0 = alike.broadcast(std::move(from_rank_0)).get();
+      buffer.copy_(from_rank_0);
+    }
+    if (options_.buffer_dtype && buffer.is_floating_point())
+      buffer.set_data(buffer.to(*options_.buffer_dtype));
+  }
+
+  void listen(ShardedUnit& unit, const at::Tensor& leaf);
+  void gradient_arrived(ShardedUnit& unit);
+  void reduce(ShardedUnit& unit);
+  void finish_reductions(size_t but);
+
+  ShardedParamsOptions options_;
+  std::vector<Communicator> alike_;  // ranks that hold the same shards
+  std::shared_ptr<Residency> residency_;
+  std::vector<std::shared_ptr<ShardedUnit>> units_;
+  bool is_whole_ = false;
+
+  struct Reduction {
+    FlatParameters* flat;
+    Pending<at::Tensor> gradient;
+  };
+  std::deque<Reduction> reductions_;
+  BackwardPass pass_;
+  std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
+};
+
+/// Stands behind the node that accumulates a leaf's gradient.
+class ShardedEngine::Arrived : public torch::autograd::FunctionPostHook {
+ public:
+  Arrived(std::weak_ptr<ShardedEngine> engine, ShardedUnit& unit) : engine_(std::move(engine)), unit_(unit) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list&) override {
+    if (auto engine = engine_.lock(); engine && engine->syncs) engine->gradient_arrived(unit_);
+    return outputs;
+  }
+
+ private:
+  std::weak_ptr<ShardedEngine> engine_;
+  ShardedUnit& unit_;
+};
+
+void ShardedEngine::listen(ShardedUnit& unit, const at::Tensor& leaf) {
+  ++unit.trained;
+  auto accumulator = torch::autograd::impl::grad_accumulator(leaf);
+  auto key = accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), unit));
+  hooks_.emplace_back(std::move(accumulator), key);
+}
+
+void ShardedEngine::gradient_arrived(ShardedUnit& unit) {
+  Plain plain;
+  at::NoGradGuard no_grad;
+  bool is_first = pass_.begin([self = weak_from_this()] {
+    auto engine = self.lock();
+    if (!engine) return;
+    Plain plain;
+    at::NoGradGuard no_grad;
+    for (auto unit = engine->units_.rbegin(); unit != engine->units_.rend(); ++unit) engine->reduce(**unit);
+    engine->finish_reductions(0);
+  });
+  if (is_first)
+    for (auto& each : units_) each->arrived = 0;
+  if (++unit.arrived < unit.trained) return;
+  unit.arrived = 0;
+  reduce(unit);
+}
+
+/// Where a unit's gradients are there already, nothing happens: reductions add up.
+void ShardedEngine::reduce(ShardedUnit& unit) {
+  for (auto& flat : unit.flats)
+    if (auto gradient = flat.reduce()) reductions_.push_back({&flat, std::move(*gradient)});
+  finish_reductions(1);
+}
+
+void ShardedEngine::finish_reductions(size_t but) {
+  for (; reductions_.size() > but; reductions_.pop_front())
+    reductions_.front().flat->accumulate(reductions_.front().gradient.get());
+}
+
+namespace detail {
+
+struct ShardedForward::State {
+  explicit State(std::shared_ptr<ShardedEngine> e) : engine(std::move(e)) {
+    engine->residency().begin_forward();
+    // The cache of weights that autocast has converted would outlive the weights.
+    at::autocast::set_autocast_cache_enabled(false);
+    scope.emplace(engine->residency());
+  }
+  ~State() {
+    scope.reset();
+    at::autocast::set_autocast_cache_enabled(had_cache);
+    engine->residency().end_forward();
+  }
+
+  std::shared_ptr<ShardedEngine> engine;
+  bool had_cache = at::autocast::is_autocast_cache_enabled();
+  std::optional<Scope> scope;
+};
+
+ShardedForward::ShardedForward(std::shared_ptr<ShardedEngine> engine)
+    : state_(std::make_unique<State>(std::move(engine))) {}
+
+ShardedForward::~ShardedForward() = default;
+
+void ShardedForward::rethrow() { Scope::rethrow(); }
+
+at::Tensor ShardedForward::cast(const at::Tensor& x) {
+  auto dtype = state_->engine->options().param_dtype;
+  return dtype && x.defined() && x.is_floating_point() ? x.to(*dtype) : x;
+}
+
+at::Tensor ShardedForward::keep(at::Tensor result) {
+  return state_->engine->residency().leave(std::move(result));
+}
+
+std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
+                                                   NamedTensors buffers) {
+  auto engine = std::make_shared<ShardedEngine>(std::move(options), parameters, buffers);
+  engine->listen();
+  return engine;
+}
+
+bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
+
+}  // namespace detail
+
+NoSync::NoSync(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) { engine_->syncs = false; }
+NoSync::~NoSync() { engine_->syncs = true; }
+
+std::vector<at::Tensor> ShardedParamsBase::parameters() const {
+  std::vector<at::Tensor> shards;
+  engine_->each_flat([&](auto& flat) {
+    if (flat.is_trained()) shards.push_back(flat.shard());
+  });
+  return shards;
+}
+
+double ShardedParamsBase::clip_grad_norm(double max) {
+  at::NoGradGuard no_grad;
+  double squares = 0;
+  for (auto& shard : parameters())
+    if (shard.grad().defined())
+      squares += std::pow(at::linalg_vector_norm(shard.grad(), 2, {}, false, at::kDouble).item<double>(), 2);
+  auto& group = engine_->options().group;
+  auto sum = at::full({1}, squares, at::TensorOptions(at::kDouble).device(group.device()));
+  auto norm = std::sqrt(group.all_reduce(std::move(sum)).get().item<double>());
+  if (auto scale = max / (norm + 1e-6); scale < 1)  // as torch::nn::utils::clip_grad_norm_ has it
+    for (auto& shard : parameters())
+      if (shard.grad().defined()) shard.mutable_grad().mul_(scale);
+  return norm;
+}
+
+void ShardedParamsBase::each_parameter(
+    const std::function<void(const std::string& name, const at::Tensor& value)>& show) {
+  at::NoGradGuard no_grad;
+  engine_->each_flat([&](auto& flat) {
+    auto whole = flat.gather_values();
+    for (auto& item : flat.items())
+      for (auto& leaf : item.leaves) {
+        auto value = whole.as_strided(leaf.tensor.sizes(), leaf.tensor.strides(),
+                                      whole.storage_offset() + item.begin + leaf.offset);
+        for (auto& name : leaf.names) show(name, value);
+      }
+  });
+}
+
+void ShardedParamsBase::load(const ParameterSource& source) {
+  at::NoGradGuard no_grad;
+  auto ask = [&](const std::string& name, int64_t begin, int64_t end) {
+    auto values = source(name, begin, end);
+    if (values.numel() != end - begin)
+      throw Error(
+          fmt::format("ShardedParams::load: the source gave {} elements of '{}' where [{}, {}) was asked for",
+                      values.numel(), name, begin, end));
+    return values.flatten();
+  };
+  for (auto& unit : engine_->units())
+    for (auto& flat : unit->flats)
+      for (auto& item : flat.items()) {
+        auto [from, count] = flat.own(item);
+        if (count == 0) continue;
+        auto& first = item.leaves[0];
+        if (first.tensor.is_contiguous() && first.tensor.numel() == item.size) {
+          flat.set(item, ask(first.names[0], from, from + count), from);
+          continue;
+        }
+        auto whole = at::zeros({item.size}, flat.shard().options().requires_grad(false));
+        for (auto& leaf : item.leaves) {
+          auto place = elements_of(whole, leaf.offset, leaf.tensor);
+          auto values = ask(leaf.names[0], 0, leaf.tensor.numel()).view(leaf.tensor.sizes());
+          for (int64_t dim = 0; dim < place.dim(); ++dim) values = values.narrow(dim, 0, place.size(dim));
+          place.copy_(values);
+        }
+        flat.set(item, whole.narrow(0, from, count), from);
+      }
+}
+
+std::vector<std::string> ShardedParamsBase::units() const {
+  std::vector<std::string> names;
+  for (auto& unit : engine_->units()) names.push_back(unit->name);
+  return names;
+}
+
+ParameterMemory ShardedParamsBase::memory() const {
+  int64_t shards = 0;
+  engine_->each_flat([&](auto& flat) { shards += static_cast<int64_t>(flat.shard().nbytes()); });
+  auto& residency = engine_->residency();
+  return {shards, residency.resident_bytes(), residency.peak_bytes()};
+}
+
+void ShardedParamsBase::reset_peak() { engine_->residency().reset_peak(); }
+
+}  // namespace wanpar

@@ -1,0 +1,145 @@
+#include "strategy/sharded_params/flat_parameters.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace wanpar {
+namespace {
+
+/// Vector instructions and matrix kernels want their operands to begin at such addresses.
+constexpr int64_t kAlignment = 64;
+
+int64_t aligned(int64_t elements, int64_t width) {
+  auto multiple = std::max<int64_t>(1, kAlignment / width);
+  return (elements + multiple - 1) / multiple * multiple;
+}
+
+/// The leaves get a storage that holds nothing else, in the dtype that is computed with.
+void move_out(Item& item, at::ScalarType dtype) {
+  auto own = at::empty({item.size}, item.leaves[0].tensor.options().dtype(dtype).requires_grad(false));
+  for (auto& leaf : item.leaves) {
+    auto& tensor = leaf.tensor;
+    tensor.set_data(own.as_strided(tensor.sizes(), tensor.strides(), leaf.offset));
+  }
+}
+
+}  // namespace
+
+at::Tensor elements_of(const at::Tensor& flat, int64_t begin, const at::Tensor& leaf) {
+  auto sizes = leaf.sizes().vec();
+  for (int64_t dim = 0; dim < leaf.dim(); ++dim)
+    if (leaf.stride(dim) == 0) sizes[dim] = std::min<int64_t>(sizes[dim], 1);
+  return flat.as_strided(sizes, leaf.strides(), flat.storage_offset() + begin);
+}
+
+FlatParameters::FlatParameters(std::vector<Item> items, Options options)
+    : items_(std::move(items)), options_(std::move(options)) {
+  auto dtype = items_[0].leaves[0].tensor.scalar_type();
+  auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
+  int64_t end = 0;
+  bool is_trained = false;
+  for (auto& item : items_) {
+    item.begin = end;
+    end += aligned(item.size, width);
+    for (auto& leaf : item.leaves) is_trained |= leaf.tensor.requires_grad();
+  }
+  sizes_ = even_sizes(end, options_.group.size());
+
+  shard_ = piece(options_.group.rank());
+  if (options_.take_from_rank_0) {
+    std::vector<Send> sends;
+    std::vector<Receive> receives;
+    if (options_.group.rank() > 0)
+      receives.push_back({{sizes_[options_.group.rank()]}, shard_.options(), 0});
+    else
+      for (int rank = 1; rank < options_.group.size(); ++rank) sends.push_back({piece(rank), rank});
+    auto received = options_.group.exchange(std::move(sends), std::move(receives)).get();
+    if (!received.empty()) shard_ = received[0];
+    for (auto& alike : options_.alike) shard_ = alike.broadcast(std::move(shard_)).get();
+  }
+  shard_.set_requires_grad(is_trained);
+
+  for (auto& item : items_) {
+    item.values.reset();
+    if (item.moves || dtype != options_.compute) move_out(item, options_.compute);
+  }
+}
+
+/// What a rank is to hold, of the values that the module came with.
+at::Tensor FlatParameters::piece(int rank) const {
+  auto part = at::zeros({sizes_[rank]}, items_[0].leaves[0].tensor.options().requires_grad(false));
+  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  for (auto& item : items_) {
+    auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
+    if (from >= to || !item.values.defined()) continue;
+    part.narrow(0, from - begin, to - from).copy_(item.values.narrow(0, from - item.begin, to - from));
+  }
+  return part;
+}
+
+std::vector<Place> FlatParameters::places(size_t buffer) const {
+  std::vector<Place> places;
+  auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
+  for (auto& item : items_)
+    if (item.size > 0)
+      places.push_back({item.leaves[0].tensor, buffer, item.begin * width, item.size * width});
+  return places;
+}
+
+bool FlatParameters::is_whole() const {
+  return options_.group.size() == 1 && shard_.scalar_type() == options_.compute;
+}
+
+Pending<at::Tensor> FlatParameters::gather() const {
+  return options_.group.all_gather(shard_.detach().to(options_.compute), 0, sizes_);
+}
+
+at::Tensor FlatParameters::gather_values() const {
+  return options_.group.all_gather(shard_.detach(), 0, sizes_).get();
+}
+
+std::optional<Pending<at::Tensor>> FlatParameters::reduce() {
+  at::Tensor whole;
+  for (auto& item : items_)
+    for (auto& leaf : item.leaves) {
+      auto gradient = std::exchange(leaf.tensor.mutable_grad(), {});
+      if (!gradient.defined()) continue;
+      if (gradient.is_sparse()) gradient = gradient.to_dense();
+      if (!whole.defined()) {
+        auto total = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0});
+        whole = at::zeros({total}, gradient.options().dtype(options_.reduce.value_or(options_.compute)));
+      }
+      auto place = elements_of(whole, item.begin + leaf.offset, leaf.tensor);
+      place.add_(gradient.sum_to_size(place.sizes()));
+    }
+  if (!whole.defined()) return {};
+  return options_.group.reduce_scatter(std::move(whole), 0, sizes_, ReduceOp::mean);
+}
+
+void FlatParameters::accumulate(at::Tensor gradient) {
+  for (auto& alike : options_.alike) gradient = alike.all_reduce(std::move(gradient), ReduceOp::mean).get();
+  gradient = gradient.to(shard_.scalar_type());
+  auto& sum = shard_.mutable_grad();
+  if (sum.defined())
+    sum.add_(gradient);
+  else
+    sum = gradient.variable_data();  // optimizers detach it in place, which a view refuses
+}
+
+std::pair<int64_t, int64_t> FlatParameters::own(const Item& item) const {
+  auto rank = options_.group.rank();
+  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
+  return {from - item.begin, std::max<int64_t>(0, to - from)};
+}
+
+void FlatParameters::set(const Item& item, const at::Tensor& values, int64_t from) {
+  auto rank = options_.group.rank();
+  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  shard_.narrow(0, item.begin + from - begin, values.numel()).copy_(values);
+}
+
+}  // namespace wanpar

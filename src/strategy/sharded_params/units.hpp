@@ -1,0 +1,23 @@
+#pragma once
+#include <wanpar/module/parameters.hpp>
+
+#include <string>
+#include <vector>
+
+namespace wanpar {
+
+/// Which unit each parameter belongs to.
+struct Units {
+  std::vector<std::string> names;
+  std::vector<int> of_parameter;
+};
+
+/// By the user's prefixes; what none of them names is the unit "root". Throws Error for one that names
+/// nothing.
+Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::string>& prefixes);
+
+/// By the names alone: the items of the outermost numbered lists, and beside them the largest submodules that
+/// are no larger than the largest item.
+Units units_by_name(const NamedTensors& parameters);
+
+}  // namespace wanpar
