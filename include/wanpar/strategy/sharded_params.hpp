@@ -108,6 +108,7 @@ class ShardedForward {
 std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
                                                    NamedTensors buffers);
 /// Whether a forward can do without us: every parameter is whole on this rank, in the dtype that it has.
+/// Throws Error where parameters that were constructed deferred have not been loaded.
 bool is_whole(const ShardedEngine& engine);
 
 }  // namespace detail

@@ -12,6 +12,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include "module/deferred.hpp"
 #include "module/residency.hpp"
 #include "strategy/same_module.hpp"
 #include "strategy/sharded_params/flat_parameters.hpp"
@@ -67,6 +68,15 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
 
     at::NoGradGuard no_grad;
     c10::InferenceMode ordinary(false);
+    for (auto& [name, tensor] : parameters)
+      if (is_deferred(tensor)) without_values_ = name;
+    if (options_.sync_module_states) {
+      bool is_first = options_.group.rank() == 0 && options_.replicate.rank() == 0;
+      if (is_first && !without_values_.empty())
+        throw Error(fmt::format("ShardedParams: rank 0 has no values to give: '{}' was constructed deferred",
+                                without_values_));
+      without_values_.clear();
+    }
     make_units(parameters);
     for (auto& [name, buffer] : buffers) settle(buffer);
   }
@@ -86,7 +96,15 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
 
   Residency& residency() { return *residency_; }
   const ShardedParamsOptions& options() const { return options_; }
-  bool is_whole() const { return is_whole_; }
+  /// Whether a forward can do without us.
+  bool is_whole() const {
+    if (!without_values_.empty())
+      throw Error(fmt::format(
+          "ShardedParams: parameter '{}' was constructed deferred and has no values yet; call load()",
+          without_values_));
+    return is_whole_;
+  }
+  void has_values() { without_values_.clear(); }
   std::vector<std::shared_ptr<ShardedUnit>>& units() { return units_; }
   template <class Action>
   void each_flat(const Action& action) const {
@@ -116,6 +134,12 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
       if (!tensor.defined() || !tensor.has_storage())
         throw Error(fmt::format(
             "ShardedParams: parameter '{}' has no memory of its own (sparse, or undefined)", name));
+    for (auto& [name, tensor] : buffers)
+      if (is_deferred(tensor))
+        throw Error(
+            fmt::format("ShardedParams: buffer '{}' was constructed deferred, but buffers are not loaded; "
+                        "make it with at::zeros, at::full or from values",
+                        name));
   }
 
   void make_units(const NamedTensors& parameters) {
@@ -174,6 +198,7 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   bool is_whole_ = false;
+  std::string without_values_;  // a parameter that was constructed deferred and has not been loaded
 
   struct Reduction {
     FlatParameters* flat;
@@ -353,6 +378,7 @@ void ShardedParamsBase::load(const ParameterSource& source) {
         }
         flat.set(item, whole.narrow(0, from, count), from);
       }
+  engine_->has_values();
 }
 
 std::vector<std::string> ShardedParamsBase::units() const {

@@ -5,6 +5,7 @@
 #include <map>
 #include <wanpar/core/error.hpp>
 
+#include "module/deferred.hpp"
 #include "strategy/sharded_params/flat_parameters.hpp"
 
 namespace wanpar {
@@ -17,9 +18,6 @@ int64_t span(const at::Tensor& tensor) {
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) last += (tensor.size(dim) - 1) * tensor.stride(dim);
   return last + 1;
 }
-
-/// Whether the storage is without memory: the module was constructed deferred.
-bool is_deferred(const at::Tensor& tensor) { return tensor.numel() > 0 && tensor.storage().nbytes() == 0; }
 
 struct Found {
   Leaf leaf;

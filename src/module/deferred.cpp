@@ -1,0 +1,84 @@
+#include "module/deferred.hpp"
+
+#include <ATen/ATen.h>
+
+#include <string>
+#include <unordered_set>
+#include <vector>
+#include <wanpar/module/deferred.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+namespace {
+
+constexpr size_t kLarge = 64 << 10;  // bytes
+
+const std::unordered_set<std::string> kWithoutValues{
+    "aten::empty", "aten::empty_strided", "aten::empty_like", "aten::new_empty", "aten::normal",
+    "aten::rand",  "aten::randn",         "aten::rand_like",  "aten::randn_like"};
+
+/// Give their first input other values, which nobody has use for where it is deferred.
+const std::unordered_set<std::string> kInitialisers{"aten::uniform_", "aten::normal_", "aten::zero_",
+                                                    "aten::fill_", "aten::copy_"};
+
+void set_memory(const at::Tensor& tensor, c10::DataPtr data, size_t bytes) {
+  auto* storage = tensor.storage().unsafeGetStorageImpl();
+  storage->set_data_ptr_noswap(std::move(data));
+  storage->set_nbytes(bytes);
+}
+
+void defer(const at::Tensor& tensor) { set_memory(tensor, c10::DataPtr(nullptr, tensor.device()), 0); }
+
+/// Zeros for the whole storage, of which the tensor may be a view.
+void fill(const at::Tensor& tensor) {
+  int64_t end = tensor.storage_offset() + 1;
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) end += (tensor.size(dim) - 1) * tensor.stride(dim);
+  auto zeros = at::zeros({end}, tensor.options().requires_grad(false));
+  auto bytes = zeros.nbytes();
+  set_memory(tensor, std::move(zeros.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks()), bytes);
+}
+
+class Deferring : public Handler {
+ public:
+  void before(const Operator& op) override {
+    filled_.clear();
+    if (kInitialisers.contains(op.name) && is_deferred(op.inputs[0])) {
+      for (auto& input : op.inputs)
+        if (input.dim() > 0) input = at::empty({0}, input.options());
+      return;
+    }
+    for (auto& input : op.inputs) {
+      if (!is_deferred(input)) continue;
+      fill(input);
+      filled_.push_back(input);
+    }
+  }
+
+  void after(const Operator& op, std::span<const at::Tensor> outputs) override {
+    for (auto& output : outputs) {
+      bool is_without_values = !filled_.empty() || kWithoutValues.contains(op.name);
+      if (is_without_values && output.defined() && !output.is_meta() && output.storage().nbytes() >= kLarge)
+        defer(output);
+    }
+    for (auto& input : filled_) defer(input);
+    filled_.clear();
+  }
+
+ private:
+  std::vector<at::Tensor> filled_;  // for the operator at hand
+};
+
+}  // namespace
+
+namespace detail {
+
+struct Deferral::State {
+  Deferring handler;
+  Scope scope{handler};
+};
+
+Deferral::Deferral() : state_(std::make_unique<State>()) {}
+Deferral::~Deferral() = default;
+
+}  // namespace detail
+}  // namespace wanpar

@@ -1,0 +1,89 @@
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <wanpar/module/deferred.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+
+#include <map>
+
+#include "models.hpp"
+#include "ranks/worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Sharding;
+
+namespace {
+
+/// Parameters of more than 64 KiB, initialised in several ways, small ones, and a table that is computed.
+struct WideImpl : torch::nn::Module {
+  static constexpr int64_t kWidth = 160;
+
+  WideImpl() {
+    list = register_module("list", torch::nn::ModuleList());
+    for (int i = 0; i < 4; ++i) list->push_back(torch::nn::Linear(kWidth, kWidth));
+    norm = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({kWidth})));
+    random = register_parameter("random", torch::randn({kWidth, kWidth}) / 10);
+    orthogonal =
+        register_parameter("orthogonal", torch::nn::init::orthogonal_(torch::empty({kWidth, kWidth})));
+    auto partly = torch::nn::init::uniform_(torch::empty({kWidth, kWidth}), 0, 0.1);
+    {
+      torch::NoGradGuard no_grad;
+      partly.slice(0, 0, 3).zero_();
+    }
+    half_zero = register_parameter("half_zero", partly);
+    table = register_buffer("table", at::arange(kWidth * kWidth).view({kWidth, kWidth}).to(at::kFloat).sin());
+  }
+
+  at::Tensor forward(at::Tensor x) {
+    for (size_t i = 0; i < list->size(); ++i) x = list[i]->as<torch::nn::Linear>()->forward(x).relu();
+    return norm(x + at::matmul(at::matmul(at::matmul(at::matmul(x, random), orthogonal), half_zero), table));
+  }
+
+  torch::nn::ModuleList list{nullptr};
+  torch::nn::LayerNorm norm{nullptr};
+  at::Tensor random, orthogonal, half_zero, table;
+};
+TORCH_MODULE(Wide);
+
+}  // namespace
+
+TEST_CASE("a deferred module has shapes but no memory, and computes what is loaded") {
+  auto whole = seeded([] { return Wide(); });
+  std::map<std::string, at::Tensor> state;
+  for (auto& [name, tensor] : wanpar::named_parameters(whole)) state[name] = tensor.detach();
+  auto x = at::ones({2, Wide::Impl::kWidth});
+
+  on_worlds([&](Communicator world) {
+    for (auto sharding : {Sharding::full_shard, Sharding::no_shard}) {
+      auto module = seeded([] { return wanpar::deferred([] { return Wide(); }); });
+      size_t held = 0;
+      for (auto& [name, tensor] : wanpar::named_parameters(module)) {
+        require(tensor.sizes() == state.at(name).sizes() && !tensor.is_meta(), name + " has its shape");
+        held += tensor.storage().nbytes();
+      }
+      require(held < 64 << 10, fmt::format("{} bytes are held", held));
+
+      auto sharded = module | wanpar::sharded_params({.group = world, .sharding = sharding});
+      require_error([&] { sharded(x); }, "has no values yet; call load()");
+      int64_t read = 0;
+      sharded.load([&](const std::string& name, int64_t begin, int64_t end) {
+        read += end - begin;
+        return state.at(name).flatten().slice(0, begin, end);
+      });
+      if (sharding == Sharding::full_shard)
+        require(read * 4 <= sharded.memory().shards, "a rank reads no more than its part");
+      require_close(sharded(x), whole(x), 1e-5, "as the whole module");
+      sharded(x).sum().backward();
+    }
+  });
+}
+
+TEST_CASE("one rank has the values, the others are deferred") {
+  on_worlds([](Communicator world) {
+    auto whole = seeded([] { return Wide(); });
+    auto module =
+        seeded([&] { return world.rank() == 0 ? Wide() : wanpar::deferred([] { return Wide(); }); });
+    auto sharded = module | wanpar::sharded_params({.group = world, .sync_module_states = true});
+    auto x = at::ones({2, Wide::Impl::kWidth});
+    require_close(sharded(x), whole(x), 1e-5, "as rank 0");
+  });
+}
