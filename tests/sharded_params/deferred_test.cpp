@@ -83,6 +83,9 @@ TEST_CASE("one rank has the values, the others are deferred") {
     auto module =
         seeded([&] { return world.rank() == 0 ? Wide() : wanpar::deferred([] { return Wide(); }); });
     auto sharded = module | wanpar::sharded_params({.group = world, .sync_module_states = true});
+    std::map<std::string, at::Tensor> expected;
+    for (auto& [name, tensor] : wanpar::named_parameters(whole)) expected[name] = tensor.detach();
+    sharded.each_parameter([&](auto& name, auto& value) { require_equal(value, expected.at(name), name); });
     auto x = at::ones({2, Wide::Impl::kWidth});
     require_close(sharded(x), whole(x), 1e-5, "as rank 0");
   });
