@@ -1,0 +1,22 @@
+#pragma once
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/module/parameters.hpp>
+
+#include <span>
+#include <vector>
+
+namespace wanpar {
+
+/// Places in a list of tensors that travel as one flat tensor: of one dtype and device.
+using Bucket = std::vector<size_t>;
+
+/// The tensors that `order` lists, in buckets of at most `bytes` (a larger tensor has one of its own). The
+/// bucket that is complete first comes first.
+std::vector<Bucket> cut_into_buckets(const NamedTensors& tensors, std::span<const size_t> order,
+                                     int64_t bytes);
+
+/// Collective. Writes rank 0's values into every rank's tensors. A bucket that holds them already is not
+/// touched, so that a graph which saved its tensors stays valid and ranks may share them.
+void broadcast_values(const Communicator& group, const NamedTensors& tensors, int64_t bucket_bytes);
+
+}  // namespace wanpar

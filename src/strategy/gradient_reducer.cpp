@@ -1,0 +1,255 @@
+#include "strategy/gradient_reducer.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+#include "module/same_module.hpp"
+
+namespace wanpar {
+namespace {
+
+constexpr int kNone = -1;
+
+std::string some_of(std::vector<std::string> names) {
+  constexpr size_t kMost = 8;
+  auto more = names.size() > kMost ? fmt::format(" and {} more", names.size() - kMost) : "";
+  names.resize(std::min(names.size(), kMost));
+  return fmt::format("{}{}", fmt::join(names, ", "), more);
+}
+
+}  // namespace
+
+/// Behind a parameter's gradient; a user's own hooks stay, and are called before it.
+struct GradientReducer::Hook : torch::autograd::FunctionPostHook {
+  Hook(GradientReducer* reducer, size_t index) : reducer(reducer), index(index) {}
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list&) override {
+    reducer->arrived(index);
+    return outputs;
+  }
+  GradientReducer* reducer;
+  size_t index;
+};
+
+GradientReducer::GradientReducer(Communicator group, NamedTensors parameters, Options options)
+    : group_(std::move(group)), parameters_(std::move(parameters)), options_(options) {
+  check_same_module("DataParallel, parameters that need a gradient", group_, parameters_);
+  for (auto& [name, tensor] : parameters_) {
+    accumulators_.push_back(torch::autograd::impl::grad_accumulator(tensor));
+    for (auto& hook : accumulators_.back()->post_hooks())
+      if (dynamic_cast<Hook*>(hook.get()))
+        throw Error(fmt::format(
+            "DataParallel: another DataParallel averages the gradient of {} already; give each rank that "
+            "trains a module of its own, and wrap it once, over mesh.flatten of all the axes",
+            name));
+  }
+  for (size_t i = 0; i < accumulators_.size(); ++i)
+    hooks_.push_back(accumulators_[i]->add_post_hook(std::make_unique<Hook>(this, i)));
+  had_one_.assign(parameters_.size(), false);
+
+  // Backward goes from the last layer to the first; the first one that reduces shows how exactly.
+  std::vector<size_t> order(parameters_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = order.size() - 1 - i;
+  cut(order);
+}
+
+GradientReducer::~GradientReducer() { release(); }
+
+void GradientReducer::release() {
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < hooks_.size(); ++i) accumulators_[i]->del_post_hook(hooks_[i]);
+  hooks_.clear();
+  released_ = true;
+}
+
+bool GradientReducer::serves(const NamedTensors& parameters) const {
+  // A parameter that was given another dtype or device has lost the node that its hook is on.
+  auto is_served = [&](size_t i) {
+    return parameters[i].tensor.is_same(parameters_[i].tensor) &&
+           torch::autograd::impl::try_get_grad_accumulator(parameters[i].tensor) == accumulators_[i];
+  };
+  if (parameters.size() != parameters_.size()) return false;
+  for (size_t i = 0; i < parameters.size(); ++i)
+    if (!is_served(i)) return false;
+  return true;
+}
+
+void GradientReducer::cut(const std::vector<size_t>& order) {
+  flights_.clear();
+  flight_of_.resize(parameters_.size());
+  for (auto& bucket : cut_into_buckets(parameters_, order, options_.bucket_bytes)) {
+    Flight flight;
+    for (auto index : bucket) {
+      flight.elements += parameters_[index].tensor.numel();
+      flight_of_[index] = flights_.size();
+    }
+    flight.members = std::move(bucket);
+    flights_.push_back(std::move(flight));
+  }
+  forget();
+}
+
+/// As before a backward; one that threw may have left something.
+void GradientReducer::forget() {
+  for (auto& flight : flights_) {
+    flight.mean.reset();
+    flight.awaited = flight.members.size();
+  }
+  next_ = 0;
+  task_ = kNone;
+  arrived_.assign(parameters_.size(), false);
+  order_.clear();
+}
+
+void GradientReducer::watch(at::Tensor& result, bool reduces) {
+  if (!result.requires_grad()) return;
+  if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook for good
+  result.register_hook([self = shared_from_this(), reduces](const at::Tensor&) { self->begin(reduces); });
+}
+
+/// The first thing that a backward does in the module.
+void GradientReducer::begin(bool reduces) {
+  std::lock_guard lock(mutex_);
+  if (released_)
+    throw Error(
+        "DataParallel: a backward through a result of a wrapper that is gone, or whose parameters were "
+        "changed since; call backward() before");
+  auto task = torch::autograd::get_current_graph_task_id();
+  if (task == task_) return;
+  forget();
+  if (!reduces || !is_asked_for()) return;
+  task_ = task;
+  torch::autograd::Engine::get_default_engine().queue_callback(
+      [self = shared_from_this()] { self->finish(); });
+}
+
+/// A backward for some tensors alone leaves the parameters alone, or is refused.
+bool GradientReducer::is_asked_for() const {
+  auto* only = torch::autograd::get_current_graph_task_exec_info();
+  if (!only || only->empty()) return true;
+  for (auto& accumulator : accumulators_) {
+    auto found = only->find(accumulator.get());
+    if (found != only->end() && found->second.should_execute())
+      throw Error(
+          "DataParallel: gradients of parameters by torch::autograd::grad, or by backward with a list of "
+          "inputs, would be those of this rank; call backward() without inputs");
+  }
+  return false;
+}
+
+void GradientReducer::arrived(size_t index) {
+  std::lock_guard lock(mutex_);
+  had_one_[index] = true;
+  if (task_ == kNone) return;
+  if (arrived_[index])
+    throw Error(fmt::format(
+        "DataParallel: {} had a gradient twice in one backward, as under nested backward passes; call the "
+        "module under no_sync() for all but the last backward",
+        parameters_[index].name));
+  arrived_[index] = true;
+  order_.push_back(static_cast<int64_t>(index));
+  // Ranks that use different parameters would send at different points of their backward.
+  if (options_.find_unused) return;
+  --flights_[flight_of_[index]].awaited;
+  while (next_ < flights_.size() && flights_[next_].awaited == 0) launch(flights_[next_++]);
+}
+
+at::Tensor GradientReducer::gradient(size_t index) const {
+  auto& [name, tensor] = parameters_[index];
+  auto& grad = tensor.grad();
+  if (!grad.defined()) return at::zeros({tensor.numel()}, tensor.options());
+  if (grad.requires_grad() || grad.layout() != at::kStrided)
+    throw Error(fmt::format("DataParallel: the gradient of {} is {}", name,
+                            grad.requires_grad()
+                                ? "to be differentiated itself, which an average over ranks does not carry; "
+                                  "call backward() without create_graph"
+                                : "sparse; make the module's embedding with sparse(false)"));
+  return grad.to(tensor.scalar_type()).reshape({-1});
+}
+
+void GradientReducer::launch(Flight& flight) {
+  Plain plain;
+  at::NoGradGuard no_grad;
+  auto& members = flight.members;
+  auto count = static_cast<int64_t>(members.size());
+  std::vector<at::Tensor> pieces;
+  for (auto index : members) pieces.push_back(gradient(index));
+  auto here = at::ones({count}, pieces[0].options()), not_here = at::zeros_like(here);
+  for (int64_t i = 0; i < count; ++i)
+    if (!had_one_[members[i]]) here.narrow(0, i, 1).zero_(), not_here.narrow(0, i, 1).fill_(1);
+  pieces.insert(pieces.end(), {here, not_here});
+  flight.mean = group_.all_reduce(at::cat(pieces), ReduceOp::mean);
+}
+
+/// The last thing that a backward does.
+void GradientReducer::finish() {
+  std::lock_guard lock(mutex_);
+  Plain plain;
+  at::NoGradGuard no_grad;
+  for (; next_ < flights_.size(); ++next_) launch(flights_[next_]);
+
+  std::vector<at::Tensor> means;
+  std::vector<bool> had_one(parameters_.size()), had_none(parameters_.size());
+  for (auto& flight : flights_) {
+    means.push_back(flight.mean->get());
+    auto count = static_cast<int64_t>(flight.members.size());
+    auto marks = means.back().narrow(0, flight.elements, 2 * count).ne(0).cpu();
+    auto* mark = marks.const_data_ptr<bool>();
+    for (int64_t i = 0; i < count; ++i) {
+      had_one[flight.members[i]] = mark[i];
+      had_none[flight.members[i]] = mark[count + i];
+    }
+  }
+  unused_.clear();
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (had_none[i]) unused_.push_back(parameters_[i].name);
+  had_one_.assign(parameters_.size(), false);
+  if (!unused_.empty() && !options_.find_unused) {
+    forget();
+    throw Error(fmt::format(
+        "DataParallel: {} of {} parameters had no gradient on some rank: {}; let every rank use each, or set "
+        ".find_unused_parameters",
+        unused_.size(), parameters_.size(), some_of(unused_)));
+  }
+  for (size_t i = 0; i < flights_.size(); ++i) write(flights_[i], means[i], had_one);
+  if (!order_is_learnt_ && !options_.find_unused) learn_order();
+  forget();
+}
+
+/// A parameter that had no gradient anywhere keeps what it has.
+void GradientReducer::write(const Flight& flight, const at::Tensor& mean, const std::vector<bool>& had_one) {
+  int64_t at = 0;
+  for (auto index : flight.members) {
+    auto parameter = parameters_[index].tensor;
+    auto value = mean.narrow(0, at, parameter.numel()).view(parameter.sizes());
+    at += parameter.numel();
+    if (!had_one[index]) continue;
+    auto& grad = parameter.mutable_grad();
+    if (!grad.defined()) grad = at::empty_like(parameter);
+    grad.copy_(value);
+  }
+}
+
+/// The order in which rank 0 had its gradients becomes that of the buckets.
+void GradientReducer::learn_order() {
+  std::vector<size_t> order;
+  for (size_t i = parameters_.size(); i-- > 0;)
+    if (!arrived_[i]) order_.push_back(static_cast<int64_t>(i));
+  auto mine = at::tensor(order_, at::kLong).to(group_.device());
+  auto first = group_.broadcast(std::move(mine)).get().cpu();
+  auto* index = first.const_data_ptr<int64_t>();
+  cut({index, index + first.numel()});
+  order_is_learnt_ = true;
+}
+
+}  // namespace wanpar
