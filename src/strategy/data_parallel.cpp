@@ -242,7 +242,10 @@ at::Tensor DataPass::whole(at::Tensor result) {
     auto all = engine.group().all_gather(own.detach(), 0, *state_->shares).get();
     if (at::GradMode::is_enabled() && own.requires_grad()) {
       // Gradients are averaged over the ranks, but here they are to be added up.
-      own.register_hook([ranks](const at::Tensor& gradient) { return gradient * ranks; });
+      own.register_hook([ranks](const at::Tensor& gradient) {
+        Plain plain;
+        return gradient * ranks;
+      });
       auto end = state_->begin + state_->own;
       all = at::cat({all.narrow(0, 0, state_->begin), own, all.narrow(0, end, state_->total - end)});
     }

@@ -17,8 +17,9 @@ namespace wanpar {
 ///     masters.publish();           // the module has the new weights, rounded
 ///     optimizer.zero_grad();
 ///
-/// Only parameters that need a gradient are held. One that is float32 or float64 already is its own master.
-/// Nothing here communicates: ranks with equal weights and averaged gradients keep equal masters.
+/// To be made when the module has its weights (loaded, wrapped). Only parameters that need a gradient are
+/// held. One that is float32 or float64 already is its own master. Nothing here communicates: ranks with
+/// equal weights and averaged gradients keep equal masters.
 class MasterWeights {
  public:
   template <class Module>

@@ -128,7 +128,8 @@ class [[nodiscard]] NoSync {
   std::shared_ptr<DataEngine> engine_;
 };
 
-/// A module that runs on several batches at a time, one a rank. Collective: wrapping, and every call.
+/// A module that runs on several batches at a time, one a rank. Collective: wrapping, every call, and every
+/// backward outside no_sync.
 ///
 /// whole: exact for any batch, one smaller than the group too (a rank without samples runs the first one
 /// and drops it). Each rank computes the loss of the whole result; a plain loss.backward() then gives every
