@@ -37,7 +37,8 @@ struct DataParallelOptions {
   std::vector<int64_t> batch = {0};
   /// When wrapped, parameters and buffers become those of rank 0.
   bool sync_module_states = true;
-  /// local: before each forward outside no_sync, buffers (running statistics) become those of rank 0.
+  /// local: before each forward outside no_sync, buffers (running statistics) become those of rank 0. Off,
+  /// each rank keeps its own; so it must be for two forwards before one backward that needs the first's.
   bool broadcast_buffers = true;
   /// Gradients travel in buckets of about this size.
   int64_t bucket_bytes = int64_t{25} << 20;
@@ -133,9 +134,9 @@ class [[nodiscard]] NoSync {
 ///
 /// whole: exact for any batch, one smaller than the group too (a rank without samples runs the first one
 /// and drops it). Each rank computes the loss of the whole result; a plain loss.backward() then gives every
-/// rank the parameter gradients, and the gradients of inputs, that one rank would have. A module that writes
-/// a buffer (batch norm in training) is refused: its statistics would be of a part of the batch. Random
-/// operators draw on each rank for itself.
+/// rank the parameter gradients, and the gradients of inputs, that one rank would have. What mixes samples
+/// would be exact to a part of the batch only: a module seen to write a buffer, as batch norm in training
+/// counts its batches, is refused; others are not seen. Random operators draw on each rank for itself.
 ///
 /// local: each rank computes the loss of its own result; after a plain loss.backward() every rank has the
 /// mean of the ranks' parameter gradients. With equally large batches and a mean for loss, that is the
