@@ -128,9 +128,6 @@ class DataEngine {
   int pauses_ = 0;
 };
 
-NoSync::NoSync(std::shared_ptr<DataEngine> engine) : engine_(std::move(engine)) { engine_->pause(); }
-NoSync::~NoSync() { engine_->resume(); }
-
 namespace detail {
 
 struct DataPass::State {
@@ -261,6 +258,11 @@ std::shared_ptr<DataEngine> make_data_engine(DataParallelOptions options, NamedT
 }
 
 bool is_alone(const DataEngine& engine) { return engine.group().size() == 1; }
+NoSync no_sync(std::shared_ptr<DataEngine> engine) {
+  engine->pause();
+  return NoSync([engine = std::move(engine)] { engine->resume(); });
+}
+
 std::vector<std::string> unused_parameters(const DataEngine& engine) { return engine.unused(); }
 
 }  // namespace detail

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
+#include <wanpar/module/no_sync.hpp>
 #include <wanpar/module/parameters.hpp>
 
 #include <concepts>
@@ -112,22 +113,10 @@ class DataPass {
 std::shared_ptr<DataEngine> make_data_engine(DataParallelOptions options, NamedTensors parameters,
                                              NamedTensors buffers);
 bool is_alone(const DataEngine& engine);
+NoSync no_sync(std::shared_ptr<DataEngine> engine);
 std::vector<std::string> unused_parameters(const DataEngine& engine);
 
 }  // namespace detail
-
-/// While it lives, a backward of what the module computes leaves gradients where they are, on this rank: for
-/// all but the last of several batches whose gradients add up.
-class [[nodiscard]] NoSync {
- public:
-  explicit NoSync(std::shared_ptr<DataEngine> engine);
-  ~NoSync();
-  NoSync(const NoSync&) = delete;
-  NoSync& operator=(const NoSync&) = delete;
-
- private:
-  std::shared_ptr<DataEngine> engine_;
-};
 
 /// A module that runs on several batches at a time, one a rank. Collective: wrapping, every call, and every
 /// backward outside no_sync.
@@ -180,7 +169,7 @@ class DataParallel {
   requires Invocable<Module, Args...>
   auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
 
-  NoSync no_sync() { return NoSync(engine_); }
+  NoSync no_sync() { return detail::no_sync(engine_); }
 
   /// With find_unused_parameters: those that had no gradient on some rank in the last backward.
   std::vector<std::string> unused_parameters() const { return detail::unused_parameters(*engine_); }

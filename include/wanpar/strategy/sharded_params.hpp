@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
+#include <wanpar/module/no_sync.hpp>
 #include <wanpar/module/parameters.hpp>
 
 #include <functional>
@@ -113,19 +114,6 @@ bool is_whole(const ShardedEngine& engine);
 
 }  // namespace detail
 
-/// While it lives, backwards leave their gradients whole on each rank; the next one outside of it averages
-/// the sum of all.
-class [[nodiscard]] NoSync {
- public:
-  explicit NoSync(std::shared_ptr<ShardedEngine> engine);
-  ~NoSync();
-  NoSync(const NoSync&) = delete;
-  NoSync& operator=(const NoSync&) = delete;
-
- private:
-  std::shared_ptr<ShardedEngine> engine_;
-};
-
 /// Gives the elements [begin, end) of a parameter, flat, in its logical (row-major) order.
 using ParameterSource = std::function<at::Tensor(const std::string& name, int64_t begin, int64_t end)>;
 
@@ -140,7 +128,9 @@ class ShardedParamsBase {
   /// gives the norm that they had.
   double clip_grad_norm(double max);
 
-  NoSync no_sync() const { return NoSync(engine_); }
+  /// While what it gives lives, backwards leave their gradients whole on each rank; the next one after it
+  /// averages the sum of all.
+  NoSync no_sync() const;
 
   /// Collective. Shows every parameter by the module's own name, whole, in the dtype of the shards, a unit at
   /// a time on every rank: what a checkpoint is written from, by the one rank that writes.

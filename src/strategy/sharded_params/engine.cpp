@@ -14,7 +14,7 @@
 
 #include "module/deferred.hpp"
 #include "module/residency.hpp"
-#include "strategy/same_module.hpp"
+#include "module/same_module.hpp"
 #include "strategy/sharded_params/flat_parameters.hpp"
 #include "strategy/sharded_params/units.hpp"
 
@@ -120,8 +120,8 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const {
     NamedTensors all = parameters;
     all.insert(all.end(), buffers.begin(), buffers.end());
-    check_same_module(options_.group, all, "ShardedParams");
-    check_same_module(options_.replicate, all, "ShardedParams");
+    check_same_module("ShardedParams", options_.group, all);
+    check_same_module("ShardedParams", options_.replicate, all);
     if (options_.prefetch < 0)
       throw Error(
           fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
@@ -309,8 +309,10 @@ bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
 
 }  // namespace detail
 
-NoSync::NoSync(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) { engine_->syncs = false; }
-NoSync::~NoSync() { engine_->syncs = true; }
+NoSync ShardedParamsBase::no_sync() const {
+  engine_->syncs = false;
+  return NoSync([engine = engine_] { engine->syncs = true; });
+}
 
 std::vector<at::Tensor> ShardedParamsBase::parameters() const {
   std::vector<at::Tensor> shards;
