@@ -7,8 +7,6 @@
 #include <torch/csrc/autograd/function_hook.h>
 
 #include <algorithm>
-#include <mutex>
-#include <unordered_set>
 #include <wanpar/core/error.hpp>
 
 namespace wanpar {
@@ -16,32 +14,6 @@ namespace {
 
 c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
-}
-
-/// A storage comes and goes on one rank's word: no two may share a module.
-class Claims {
- public:
-  void claim(c10::StorageImpl* storage, const std::string& unit) {
-    std::lock_guard lock(mutex_);
-    if (!storages_.insert(storage).second)
-      throw Error(fmt::format(
-          "the parameters of '{}' are sharded already, by another wrapper or another rank of this "
-          "process: each rank needs a module of its own",
-          unit));
-  }
-  void give_up(c10::StorageImpl* storage) {
-    std::lock_guard lock(mutex_);
-    storages_.erase(storage);
-  }
-
- private:
-  std::mutex mutex_;
-  std::unordered_set<c10::StorageImpl*> storages_;
-};
-
-Claims& claims() {
-  static Claims all;
-  return all;
 }
 
 void empty(const Place& place) {
@@ -89,14 +61,9 @@ class Refill : public torch::autograd::FunctionPreHook {
 
 }  // namespace
 
-Residency::~Residency() {
-  for (auto& [storage, unit] : unit_of_storage_) claims().give_up(storage);
-}
-
 void Residency::add(ResidentUnit unit) {
   Entry entry{.unit = std::move(unit)};
   for (auto& place : entry.unit.places) {
-    claims().claim(storage_of(place.tensor), entry.unit.name);
     unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
     entry.bytes += place.bytes;
     empty(place);

@@ -58,9 +58,8 @@ enum class Release { after_use, after_backward, never };
 class Residency : public Handler, public std::enable_shared_from_this<Residency> {
  public:
   Residency(int64_t prefetch, Release release) : prefetch_(prefetch), release_(release) {}
-  ~Residency() override;
 
-  /// Takes the unit's storages over and empties them. Throws Error where another Residency has one of them.
+  /// Takes the unit's storages over and empties them.
   void add(ResidentUnit unit);
 
   void begin_forward();

@@ -5,6 +5,7 @@
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
+#include <wanpar/transport/local.hpp>
 
 #include "models.hpp"
 #include "ranks/worlds.hpp"
@@ -97,6 +98,14 @@ TEST_CASE("a result that is a view of a parameter is whole after the forward") {
     require_equal(view, plain->weight.t(), "the view");
     require_close(result, plain(x), 1e-6, "the result");
   });
+}
+
+TEST_CASE("thread ranks that share one module are refused") {
+  auto shared = perceptron();
+  CHECK_THROWS_WITH_AS(
+      wanpar::local::run(
+          4, [&](Communicator world) { Model(shared.ptr()) | wanpar::sharded_params({.group = world}); }),
+      doctest::Contains("each rank needs a module of its own"), wanpar::Error);
 }
 
 TEST_CASE("under sequence parallelism: units are gathered while tokens are split") {
@@ -221,7 +230,7 @@ TEST_CASE("what cannot be sharded is refused on every rank") {
 
     auto layer = std::make_shared<torch::nn::LinearImpl>(4, 4);
     auto first = Model(layer) | options();
-    require_error([&] { Model(layer) | options(); }, "are sharded already");
+    require_error([&] { Model(layer) | options(); }, "is sharded already");
     world.barrier();
 
     struct Writer : torch::nn::Module {

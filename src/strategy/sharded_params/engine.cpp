@@ -12,6 +12,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include "module/claim.hpp"
 #include "module/deferred.hpp"
 #include "module/residency.hpp"
 #include "module/same_module.hpp"
@@ -55,7 +56,7 @@ class ShardedUnit : public Source {
 class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
  public:
   ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers)
-      : options_(std::move(options)) {
+      : claim_(parameters), options_(std::move(options)) {
     check(parameters, buffers);
     if (options_.sharding == Sharding::no_shard)
       alike_ = {std::exchange(options_.group, {}), options_.replicate};
@@ -193,6 +194,7 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
   void reduce(ShardedUnit& unit);
   void finish_reductions(size_t but);
 
+  Claim claim_;
   ShardedParamsOptions options_;
   std::vector<Communicator> alike_;  // ranks that hold the same shards
   std::shared_ptr<Residency> residency_;
