@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <mutex>
+#include <unordered_set>
 #include <wanpar/core/error.hpp>
 
 namespace wanpar {
@@ -21,14 +22,16 @@ Claim::Claim(const NamedTensors& parameters) {
           "parameter '{}' is sharded already, by another wrapper or another rank of this process: "
           "each rank needs a module of its own",
           name));
-    mine_.insert(tensor.unsafeGetTensorImpl());
   }
-  claimed.insert(mine_.begin(), mine_.end());
+  for (auto& [name, tensor] : parameters) {
+    mine_.push_back(tensor);
+    claimed.insert(tensor.unsafeGetTensorImpl());
+  }
 }
 
 Claim::~Claim() {
   std::lock_guard lock(mutex);
-  for (auto* tensor : mine_) claimed.erase(tensor);
+  for (auto& tensor : mine_) claimed.erase(tensor.unsafeGetTensorImpl());
 }
 
 }  // namespace wanpar

@@ -1,7 +1,7 @@
 #pragma once
 #include <wanpar/module/parameters.hpp>
 
-#include <unordered_set>
+#include <vector>
 
 namespace wanpar {
 
@@ -15,7 +15,7 @@ class Claim {
   Claim& operator=(const Claim&) = delete;
 
  private:
-  std::unordered_set<const void*> mine_;
+  std::vector<at::Tensor> mine_;  // held, so that no other tensor comes to lie at a claimed address
 };
 
 }  // namespace wanpar
