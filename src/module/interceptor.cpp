@@ -239,6 +239,12 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
   return x;
 }
 
+at::Tensor whole(at::Tensor x) {
+  Plain plain;
+  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->whole(std::move(x));
+  return x;
+}
+
 at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {
   return ask_blocks(handlers.size(), blocks, std::move(x), std::move(side));
 }

@@ -109,7 +109,7 @@ class SequenceEngine : public Handler {
     auto mine = place.of(options_.ring.rank(), options_.ulysses.rank());
     auto part = linear_map(
         x, [=](const at::Tensor& whole) { return take(whole, dim, mine); },
-        [=, this](const at::Tensor& gradient) { return whole(gradient, dim, place); });
+        [=, this](const at::Tensor& gradient) { return joined(gradient, dim, place); });
     // What all of x is would otherwise be taken for split, where one rank has it all.
     if (part.is_same(x)) part = x.alias();
     follow_.mark(part, {.split = split, .length = length(mine), .total = total, .dim = dim});
@@ -130,7 +130,7 @@ class SequenceEngine : public Handler {
     auto place = layout(at.total);
     auto mine = place.of(options_.ring.rank(), options_.ulysses.rank());
     return linear_map(
-        x, [=, this](const at::Tensor& part) { return whole(part, at.dim, place); },
+        x, [=, this](const at::Tensor& part) { return joined(part, at.dim, place); },
         [=](const at::Tensor& gradient) { return take(gradient, at.dim, mine).contiguous(); });
   }
 
@@ -146,6 +146,15 @@ class SequenceEngine : public Handler {
   }
 
   at::Tensor gather_sequence(at::Tensor x, int64_t dim) override { return gather(x, dim); }
+
+  at::Tensor whole(at::Tensor x) override {
+    auto* found = follow_.of(x);
+    if (!found) return x;
+    const auto at = *found;
+    auto all = joined(x.detach().unflatten(at.dim, {at.before, at.length, at.after}).contiguous(), at.dim + 1,
+                      layout(at.total));
+    return all.flatten(at.dim, at.dim + 2);
+  }
 
   bool watches() const override { return !known_path_; }
 
@@ -244,7 +253,7 @@ class SequenceEngine : public Handler {
   }
 
   /// The ranks' parts, joined along dim.
-  at::Tensor whole(const at::Tensor& part, int64_t dim, const TokenLayout& place) const {
+  at::Tensor joined(const at::Tensor& part, int64_t dim, const TokenLayout& place) const {
     std::vector<int64_t> groups;
     for (auto& group : place.groups()) groups.push_back(length(group));
     auto group = options_.ulysses.all_gather(part, dim, place.lengths(options_.ring.rank())).get();

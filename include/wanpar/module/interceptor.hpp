@@ -52,6 +52,9 @@ class Handler {
   }
   virtual at::Tensor gather_sequence(at::Tensor x, int64_t /*dim*/) { return x; }
 
+  /// Collective. x as one rank would have it, where this strategy has split it.
+  virtual at::Tensor whole(at::Tensor x) { return x; }
+
   using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, std::vector<at::Tensor> side)>;
   /// Takes the place of a loop over blocks; `next` is the handler below, and at last the loop itself.
   virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
@@ -59,6 +62,9 @@ class Handler {
     return next(blocks, std::move(x), std::move(side));
   }
 };
+
+/// Collective. x as one rank would have it: each strategy of this thread joins what it has split.
+at::Tensor whole(at::Tensor x);
 
 /// Operators are ordinary while it lives: for what a strategy does outside its handler, in a backward.
 class Plain {

@@ -1,0 +1,53 @@
+#pragma once
+#include <wanpar/module/model.hpp>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace wanpar {
+
+/// An operator whose result in a wrapped module is not what it is in the bare one.
+struct OperatorDifference {
+  std::string name;   ///< "aten::gelu"
+  int64_t index;      ///< how many operators came before it
+  double difference;  ///< the greatest of an element, or infinity where shapes differ
+};
+
+struct Verification {
+  double difference;                        ///< the greatest of an element of the result
+  int64_t operators;                        ///< how many operators' results were compared
+  std::optional<OperatorDifference> first;  ///< the first that differs by more than the tolerance
+};
+
+/// Collective where the wrapped module is. Runs a wrapped module beside the bare one with the same inputs and
+/// compares the results of all operators, in order, joined over the ranks where a strategy has split them; so
+/// what a strategy fails to carry is found by its name. For debugging: it keeps every result of the bare
+/// module.
+///
+/// Two values differ when they are further apart than tolerance times the greatest element, or than the
+/// tolerance where that is below one. Operators are compared for as long as both modules call the same ones:
+/// a pipeline's ranks call those of their own blocks.
+Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs,
+                    double tolerance = 1e-4);
+
+namespace detail {
+
+template <class Module>
+auto& innermost(Module& module) {
+  if constexpr (requires { module.inner(); })
+    return innermost(module.inner());
+  else
+    return module;
+}
+
+}  // namespace detail
+
+/// The same for a wrapped module whose innermost one can be called by itself.
+template <class Wrapped>
+requires requires(Wrapped w) { w.inner(); }
+Verification verify(Wrapped& wrapped, const std::vector<at::Tensor>& inputs, double tolerance = 1e-4) {
+  return verify(Model(wrapped), Model(detail::innermost(wrapped)), inputs, tolerance);
+}
+
+}  // namespace wanpar

@@ -1,0 +1,90 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <functional>
+#include <limits>
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/module/verify.hpp>
+
+namespace wanpar {
+namespace {
+
+struct Result {
+  std::string name;
+  std::vector<at::Tensor> outputs;
+};
+
+/// Hands on each operator's result, once the strategies in between know what it is.
+class Observer : public Handler {
+ public:
+  explicit Observer(std::function<void(Result)> found) : found_(std::move(found)) {}
+
+  void before(const Operator&) override { hand_on(); }
+
+  void after(const Operator& op, std::span<const at::Tensor> outputs) override {
+    last_ = Result{op.name, {outputs.begin(), outputs.end()}};
+  }
+
+ private:
+  void hand_on() {
+    if (!last_) return;
+    for (auto& output : last_->outputs) output = wanpar::whole(output).detach().clone();
+    found_(*std::exchange(last_, {}));
+  }
+
+  std::function<void(Result)> found_;
+  std::optional<Result> last_;
+};
+
+at::Tensor observe(Model model, const std::vector<at::Tensor>& inputs,
+                   const std::function<void(Result)>& found) {
+  Observer observer(found);
+  Scope scope(observer);
+  return model.call(inputs).detach();
+}
+
+double difference(const at::Tensor& a, const at::Tensor& b) {
+  if (a.sizes() != b.sizes()) return std::numeric_limits<double>::infinity();
+  if (a.numel() == 0) return 0;
+  auto wide = [](const at::Tensor& x) {
+    return (x.is_complex() ? at::view_as_real(x.resolve_conj()) : x).to(at::kDouble);
+  };
+  // Infinities that stand in both, as in masks, are no difference.
+  return at::where(wide(a).eq(wide(b)), 0.0, wide(a) - wide(b)).abs().max().item<double>();
+}
+
+double greatest(const at::Tensor& x) {
+  return x.numel() ? x.abs().to(at::kDouble).nan_to_num(0, 0, 0).max().item<double>() : 0;
+}
+
+}  // namespace
+
+Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs, double tolerance) {
+  // A strategy may go without looking at operators where it knows the way; with gradients on it looks.
+  at::AutoGradMode gradients(true);
+  std::vector<Result> expected;
+  auto right =
+      observe(std::move(bare), inputs, [&](Result result) { expected.push_back(std::move(result)); });
+
+  Verification found{0, 0, {}};
+  size_t next = 0;
+  bool together = true;
+  auto actual = observe(std::move(wrapped), inputs, [&](const Result& result) {
+    together = together && next < expected.size() && expected[next].name == result.name &&
+               expected[next].outputs.size() == result.outputs.size();
+    if (!together) return;
+    auto& outputs = expected[next].outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      auto apart = difference(result.outputs[i], outputs[i]);
+      if (!found.first && !(apart <= tolerance * std::max(1.0, greatest(outputs[i]))))
+        found.first = OperatorDifference{result.name, static_cast<int64_t>(next), apart};
+    }
+    outputs.clear();
+    ++next;
+    ++found.operators;
+  });
+  found.difference = difference(actual, right);
+  return found;
+}
+
+}  // namespace wanpar
