@@ -379,7 +379,7 @@ at::Tensor SequenceRegion::part(size_t arg, const at::Tensor& x) {
 }
 
 at::Tensor SequenceRegion::leave(at::Tensor result) {
-  state_->scope.reset();
+  Plain plain;
   auto& engine = *state_->engine;
   auto& options = engine.options();
   if (!options.gather.empty())
