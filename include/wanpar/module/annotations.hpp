@@ -1,10 +1,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <concepts>
 #include <functional>
 #include <initializer_list>
 #include <vector>
 #include <wanpar/module/invoke.hpp>
+#include <wanpar/module/parameters.hpp>
 
 namespace wanpar {
 
@@ -27,6 +29,8 @@ struct BlockStack {
   int64_t size;
   /// Block `index` applied to x; `side` are the tensors that every block is given beside x.
   std::function<at::Tensor(int64_t index, at::Tensor x, const std::vector<at::Tensor>& side)> run;
+  /// The parameters and buffers of block `index`. May be left out; a strategy that needs them says so.
+  std::function<NamedTensors(int64_t index)> tensors = {};
 };
 
 /// States that x passes these blocks in order: a listening strategy may spread them over ranks or keep track
@@ -36,22 +40,30 @@ at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Te
 /// The same for a std::vector of modules, or a torch::nn::ModuleList of `Block`s:
 /// `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for each.
 template <class Block = void, class Blocks, class... Side>
-at::Tensor run_blocks(Blocks& blocks, at::Tensor x, const Side&... side) {
+requires(!std::same_as<std::remove_const_t<Blocks>, BlockStack>) at::Tensor
+    run_blocks(Blocks& blocks, at::Tensor x, const Side&... side) {
+  auto block = [&blocks](int64_t index) -> decltype(auto) {
+    if constexpr (std::is_void_v<Block>)
+      return (blocks[index]);
+    else
+      return blocks->template at<Block>(index);
+  };
   auto run = [&]<size_t... I>(std::index_sequence<I...>) {
-    return [&blocks](int64_t index, at::Tensor x, const std::vector<at::Tensor>& side) -> at::Tensor {
+    return [block](int64_t index, at::Tensor x, const std::vector<at::Tensor>& side) -> at::Tensor {
       if constexpr (std::is_void_v<Block>)
-        return invoke(blocks[index], std::move(x), side[I]...);
+        return invoke(block(index), std::move(x), side[I]...);
       else
-        return blocks->template at<Block>(index).forward(std::move(x), side[I]...);
+        return block(index).forward(std::move(x), side[I]...);
     };
   }
   (std::index_sequence_for<Side...>{});
+  auto tensors = [block](int64_t index) { return tensors_of(block(index)); };
   int64_t size;
   if constexpr (std::is_void_v<Block>)
     size = static_cast<int64_t>(blocks.size());
   else
     size = static_cast<int64_t>(blocks->size());
-  return run_blocks(BlockStack{size, run}, std::move(x), std::vector<at::Tensor>{side...});
+  return run_blocks(BlockStack{size, run, tensors}, std::move(x), std::vector<at::Tensor>{side...});
 }
 
 }  // namespace wanpar

@@ -56,4 +56,12 @@ NamedTensors named_buffers(M& module) {
     return {};
 }
 
+/// Both, the parameters first.
+template <class M>
+NamedTensors tensors_of(M& module) {
+  auto tensors = named_parameters(module);
+  for (auto& buffer : named_buffers(module)) tensors.push_back(std::move(buffer));
+  return tensors;
+}
+
 }  // namespace wanpar
