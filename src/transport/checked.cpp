@@ -48,6 +48,7 @@ class Checked : public Transport {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   std::string device() const override { return inner_->device(); }
+  bool begins_together() const override { return true; }
 
   std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
     agree(call, all());

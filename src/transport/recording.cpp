@@ -24,6 +24,7 @@ class Recording::Recorder : public Transport {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   std::string device() const override { return inner_->device(); }
+  bool begins_together() const override { return inner_->begins_together(); }
 
   std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
     book_->add(call.operation, 2 * (size() - 1) * static_cast<int64_t>(in.nbytes()) / size());

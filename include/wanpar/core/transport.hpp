@@ -36,6 +36,8 @@ class Transport {
   virtual int size() const = 0;
   /// Where its tensors live, as errors name it ("cpu", "cuda"), or empty where any device will do.
   virtual std::string device() const = 0;
+  /// Whether a call returns only after the ranks that it concerns have begun it too.
+  virtual bool begins_together() const { return false; }
 
   virtual std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) = 0;
   virtual std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
