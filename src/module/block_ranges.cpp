@@ -1,0 +1,129 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/annotations.hpp>
+#include <wanpar/module/block_ranges.hpp>
+
+namespace wanpar {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+void check_counts(int64_t blocks, int64_t stages) {
+  if (stages < 1 || blocks < stages)
+    throw Error(
+        fmt::format("{} blocks cannot be spread over {} stages; each stage needs one", blocks, stages));
+}
+
+/// The best way to cut the first n blocks into so many ranges: its worth, and where the last range begins.
+struct Best {
+  double worth = kNever;
+  int64_t begin = 0;
+};
+
+/// Minimises a worth that grows range by range: `join(worth of the ranges before, cost of the last one)`.
+template <class Join>
+BlockRanges best_ranges(std::span<const double> costs, int64_t stages, const Join& join, double start) {
+  auto blocks = static_cast<int64_t>(costs.size());
+  std::vector<double> until(blocks + 1, 0);
+  for (int64_t i = 0; i < blocks; ++i) until[i + 1] = until[i] + costs[i];
+
+  std::vector<std::vector<Best>> best(stages + 1, std::vector<Best>(blocks + 1));
+  best[0][0].worth = start;
+  for (int64_t stage = 1; stage <= stages; ++stage)
+    for (int64_t end = stage; end <= blocks; ++end)
+      for (int64_t begin = stage - 1; begin < end; ++begin) {
+        auto worth = join(best[stage - 1][begin].worth, until[end] - until[begin]);
+        if (worth < best[stage][end].worth) best[stage][end] = {worth, begin};
+      }
+
+  BlockRanges ranges(stages);
+  for (int64_t stage = stages, end = blocks; stage > 0; end = ranges[--stage].begin)
+    ranges[stage - 1] = {best[stage][end].begin, end};
+  return ranges;
+}
+
+double sum(std::span<const double> costs, BlockRange range) {
+  double total = 0;
+  for (auto i = range.begin; i < range.end; ++i) total += costs[i];
+  return total;
+}
+
+double bytes(const NamedTensors& tensors) {
+  double total = 0;
+  for (auto& [name, tensor] : tensors)
+    total += static_cast<double>(tensor.numel()) * static_cast<double>(tensor.element_size());
+  return total;
+}
+
+}  // namespace
+
+BlockRanges equal_ranges(int64_t blocks, int64_t stages) {
+  check_counts(blocks, stages);
+  BlockRanges ranges;
+  for (int64_t stage = 0, begin = 0; stage < stages; ++stage) {
+    auto end = begin + blocks / stages + (stage < blocks % stages ? 1 : 0);
+    ranges.push_back({begin, end});
+    begin = end;
+  }
+  return ranges;
+}
+
+BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages) {
+  check_counts(static_cast<int64_t>(costs.size()), stages);
+  for (size_t i = 0; i < costs.size(); ++i)
+    if (!std::isfinite(costs[i]) || costs[i] < 0)
+      throw Error(fmt::format("block {} costs {}; a cost is a number of at least 0", i, costs[i]));
+
+  auto largest = [](double before, double last) { return std::max(before, last); };
+  double bound = 0;
+  for (auto& range : best_ranges(costs, stages, largest, 0)) bound = std::max(bound, sum(costs, range));
+  // Many cuts have the smallest largest range: the sum of squares finds the most even one among them. Prefix
+  // sums round, hence the allowance.
+  bound *= 1 + 1e-12;
+  auto evenness = [bound](double before, double last) {
+    return last > bound ? kNever : before + last * last;
+  };
+  return best_ranges(costs, stages, evenness, 0);
+}
+
+void check_ranges(const BlockRanges& ranges, int64_t blocks, int64_t stages) {
+  if (static_cast<int64_t>(ranges.size()) != stages)
+    throw Error(fmt::format("{} ranges of blocks are given for {} stages", ranges.size(), stages));
+  int64_t next = 0;
+  for (auto& range : ranges) {
+    if (range.begin != next || range.end <= range.begin)
+      throw Error(fmt::format("the range of blocks [{}, {}) should begin at {} and hold at least one block",
+                              range.begin, range.end, next));
+    next = range.end;
+  }
+  if (next != blocks)
+    throw Error(fmt::format("the ranges of blocks end at {}, but there are {} blocks", next, blocks));
+}
+
+BlockRanges ranges_of(const BlockSplit& split, const BlockStack& blocks, int64_t stages) {
+  check_counts(blocks.size, stages);
+  if (auto* given = std::get_if<BlockRanges>(&split)) {
+    check_ranges(*given, blocks.size, stages);
+    return *given;
+  }
+  if (auto* profile = std::get_if<BySeconds>(&split)) {
+    if (static_cast<int64_t>(profile->seconds.size()) != blocks.size)
+      throw Error(fmt::format("a profile of {} blocks is given, but there are {}", profile->seconds.size(),
+                              blocks.size));
+    return balanced_ranges(profile->seconds, stages);
+  }
+  if (std::holds_alternative<Equally>(split)) return equal_ranges(blocks.size, stages);
+  if (!blocks.tensors)
+    throw Error(
+        "blocks cannot be cut by bytes when their stack does not list their parameters; set "
+        "BlockStack::tensors");
+  std::vector<double> costs;
+  for (int64_t i = 0; i < blocks.size; ++i) costs.push_back(bytes(blocks.tensors(i)));
+  return balanced_ranges(costs, stages);
+}
+
+}  // namespace wanpar
