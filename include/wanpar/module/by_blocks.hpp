@@ -1,0 +1,137 @@
+#pragma once
+#include <wanpar/module/annotations.hpp>
+
+#include <concepts>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace torch::jit {
+struct Module;
+}
+
+namespace wanpar {
+
+/// A module that is a chain of others and knows them, as torch::nn::Sequential is.
+template <class M>
+concept ChainOfModules = requires(M m, at::Tensor x) {
+  m->size();
+  {m->begin()->forward(x)};
+  m->begin()->ptr();
+};
+
+/// What can be run by its blocks with these arguments: what can be called with them, chains with one tensor.
+template <class M, class... Args>
+concept RunsByBlocks = Invocable<M, Args...> &&
+                       (!ScriptModule<M> || (std::convertible_to<Args, at::Tensor> && ...)) &&
+                       (!ChainOfModules<M> ||
+                        (sizeof...(Args) == 1 && (std::convertible_to<Args, at::Tensor> && ...)));
+
+/// What three callables return before the blocks, and take after them.
+struct Staged {
+  at::Tensor x;
+  std::vector<at::Tensor> side = {};  ///< what every block is given beside x
+};
+
+/// A module made of three callables: `before(args...)` gives x, or a Staged; `block(i, x, side)` applies one
+/// block; `after(x)` makes the result. Gradients over a pipeline want to know each block's parameters.
+///
+///     auto model = wanpar::stack_of(embed, 12, [&](int64_t i, at::Tensor x, auto& side) { … }, head,
+///                                   [&](int64_t i) { return wanpar::tensors_of(blocks[i]); });
+template <class Before, class Block, class After>
+class StackOf {
+ public:
+  StackOf(Before before, int64_t blocks, Block block, After after,
+          std::function<NamedTensors(int64_t)> tensors)
+      : before_(std::move(before)),
+        after_(std::move(after)),
+        stack_{blocks, std::move(block), std::move(tensors)} {}
+
+  template <class... Args>
+  requires Invocable<Before, Args...>
+  auto operator()(Args&&... args) {
+    auto staged = as_staged(invoke(before_, std::forward<Args>(args)...));
+    return invoke(after_, run_blocks(stack_, std::move(staged.x), std::move(staged.side)));
+  }
+
+  /// The blocks' parameters as "0.weight", "1.weight", …, where they are known.
+  NamedTensors named_parameters() const {
+    NamedTensors all;
+    for (int64_t i = 0; stack_.tensors && i < stack_.size; ++i)
+      for (auto& [name, tensor] : stack_.tensors(i)) all.push_back({std::to_string(i) + "." + name, tensor});
+    return all;
+  }
+
+ private:
+  static Staged as_staged(Staged staged) { return staged; }
+  static Staged as_staged(at::Tensor x) { return {std::move(x)}; }
+
+  Before before_;
+  After after_;
+  BlockStack stack_;
+};
+
+template <class Before, class Block, class After>
+auto stack_of(Before before, int64_t blocks, Block block, After after,
+              std::function<NamedTensors(int64_t index)> tensors = {}) {
+  return StackOf<Before, Block, After>(std::move(before), blocks, std::move(block), std::move(after),
+                                       std::move(tensors));
+}
+
+/// A TorchScript module, cut at its blocks: the longest run of submodules of one parent that its forward
+/// calls one after the other, each with the result of the one before and otherwise the same arguments.
+class ScriptStack {
+ public:
+  /// Throws Error when the module has no such run, as a trace without submodules or a frozen module.
+  explicit ScriptStack(const torch::jit::Module& module);
+
+  int64_t size() const;
+  /// What forward gives, which runs its blocks by run_blocks.
+  at::Tensor forward(std::vector<at::Tensor> inputs) const;
+
+ private:
+  struct Parts;
+  std::shared_ptr<const Parts> parts_;
+};
+
+/// A module of any kind, run so that a strategy that listens to run_blocks meets its blocks: TorchScript by
+/// its submodules, torch::nn::Sequential as it is, any other where it calls run_blocks itself.
+template <class Module>
+class ByBlocks {
+ public:
+  explicit ByBlocks(Module& module) requires ScriptModule<Module> : script_(module) {}
+  explicit ByBlocks(Module&) {}
+
+  template <class... Args>
+  requires RunsByBlocks<Module, Args...>
+  auto operator()(Module& module, Args&&... args) const {
+    if constexpr (ScriptModule<Module>)
+      return script_.forward({std::forward<Args>(args)...});
+    else if constexpr (ChainOfModules<Module>)
+      return run_chain(module, std::forward<Args>(args)...);
+    else
+      return invoke(module, std::forward<Args>(args)...);
+  }
+
+ private:
+  static at::Tensor run_chain(Module& module, at::Tensor x) {
+    auto at = [&module](int64_t index) -> auto& { return *(module->begin() + index); };
+    return run_blocks(
+        BlockStack{static_cast<int64_t>(module->size()),
+                   [at](int64_t index, at::Tensor x, const std::vector<at::Tensor>&) -> at::Tensor {
+                     return at(index).forward(std::move(x));
+                   },
+                   [at](int64_t index) {
+                     auto block = at(index).ptr();
+                     return tensors_of(block);
+                   }},
+        std::move(x), {});
+  }
+
+  struct Nothing {};
+  [[no_unique_address]] std::conditional_t<ScriptModule<Module>, ScriptStack, Nothing> script_;
+};
+
+}  // namespace wanpar
