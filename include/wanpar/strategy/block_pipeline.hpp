@@ -1,0 +1,190 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/core/pipeline_schedule.hpp>
+#include <wanpar/module/block_ranges.hpp>
+#include <wanpar/module/by_blocks.hpp>
+#include <wanpar/module/model.hpp>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+//  BlockPipeline: each rank runs a contiguous range of a module's blocks on one micro-batch after the other,
+//  and sends the result on.
+//
+//              blocks             micro-batches 0 1 2 3 ──▶ time
+//     rank 0   0 1 2    before    0 1 2 3
+//     rank 1   3 4                . 0 1 2 3                   send, receive: one activation per micro-batch
+//     rank 2   5 6 7              . . 0 1 2 3                 and boundary; the gradient comes back likewise
+//     rank 3   8 9                . . . 0 1 2 3   after       idle: (ranks − 1) / (micro-batches + ranks − 1)
+//
+//  What comes before and after the blocks runs on every rank. exact
+namespace wanpar {
+
+/// How a side tensor, one that every block is given, goes with the micro-batches.
+enum class Side {
+  cut,    ///< its dimension 0 is the batch: each micro-batch gets its samples
+  whole,  ///< each micro-batch gets all of it
+};
+
+/// What the loss of a batch is of those of its samples.
+enum class LossOf { mean, sum };
+
+struct BlockPipelineOptions {
+  Communicator stages = {};
+  /// Pieces of the batch, dimension 0, as even as whole numbers allow; fewer where there are fewer samples.
+  int64_t micro_batches = 1;
+  BlockSplit ranges = Equally{};
+  /// One for each side tensor. Where left out, a side tensor whose dimension 0 is not as long as the batch
+  /// goes whole; one that is as long might be either, and is refused.
+  std::vector<Side> side = {};
+};
+
+struct TrainOptions {
+  /// Positions of inputs that are not per sample. All others, and the target, have the batch in dimension 0.
+  std::vector<int64_t> whole = {};
+  LossOf loss = LossOf::mean;
+};
+
+class PipelineEngine;
+
+namespace detail {
+
+std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
+                                                     NamedTensors buffers);
+
+/// A forward through the module, between whose beginning and end run_blocks is listened to.
+class PipelineRegion {
+ public:
+  explicit PipelineRegion(PipelineEngine& engine);
+  ~PipelineRegion();
+  PipelineRegion(const PipelineRegion&) = delete;
+  PipelineRegion& operator=(const PipelineRegion&) = delete;
+  /// Throws Error when the module has run no blocks.
+  void leave();
+  /// In a catch block: the error as the strategy threw it.
+  [[noreturn]] static void rethrow();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+using Forward = std::function<at::Tensor(std::vector<at::Tensor>)>;
+using Loss = std::function<at::Tensor(at::Tensor output, at::Tensor target)>;
+at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forward& forward,
+                      std::vector<at::Tensor> inputs, at::Tensor target, const Loss& loss,
+                      const TrainOptions& options);
+
+const Communicator& stages_of(const PipelineEngine& engine);
+const BlockRanges& ranges_of(PipelineEngine& engine);
+const BlockRanges& rebalance(PipelineEngine& engine);
+void synchronize(PipelineEngine& engine);
+const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine);
+
+}  // namespace detail
+
+/// A module whose blocks are spread over ranks, each rank a stage; every rank gives the same inputs and has
+/// the whole result. It cuts torch::nn::Sequential, TorchScript with submodules, `stack_of` three callables,
+/// and any module that calls run_blocks; one without blocks is refused.
+///
+/// Blocks treat the samples of a batch, dimension 0, one by one; a batch norm in training does not, and is
+/// refused where there are several micro-batches. Activations may change shape from block to block; a result
+/// whose shape differs between passes of equal inputs is refused. What is before and after the blocks gives
+/// the same on every rank (no dropout there in training).
+///
+/// *Gradients.* `loss.backward()`, called on every rank, goes back through the stages, all forwards before
+/// all backwards. `train_step` runs 1F1B instead, which keeps fewer micro-batches alive. Afterwards each rank
+/// holds the gradients of its own blocks, and every rank those of all parameters outside of blocks, whole.
+/// Gradients of a parameter that two stages use are refused by backward() and summed by train_step.
+///
+/// *Payload*, all ranks together, of S stages with activations of a_s bytes (the whole batch) behind stage s
+/// and a result of r bytes: forward Σ a_s for s < S − 1, and (S − 1)·r to give all ranks the result.
+/// backward() Σ a_s, (S − 1)·bytes of x where that needs a gradient, and 2 (S − 1) bytes of each side tensor
+/// that does. train_step 2 Σ a_s, and 2 (S − 1) times the bytes of the parameters outside of blocks and of 2
+/// + n numbers, n of those parameters. The first pass of each shape compares what the stages give: S·(S − 1)
+/// KiB more.
+///
+/// One instance belongs to one rank, its calls are collective over the stages.
+template <class Module>
+class BlockPipeline {
+ public:
+  BlockPipeline(Module module, BlockPipelineOptions options)
+      : module_(std::move(module)),
+        by_blocks_(module_),
+        engine_(detail::make_pipeline_engine(std::move(options), wanpar::named_parameters(module_),
+                                             wanpar::named_buffers(module_))) {}
+
+  template <class... Args>
+  requires RunsByBlocks<Module, Args...>
+  auto operator()(Args&&... args) {
+    if (detail::stages_of(*engine_).size() == 1) return invoke(module_, std::forward<Args>(args)...);
+    detail::PipelineRegion region(*engine_);
+    try {
+      auto result = by_blocks_(module_, std::forward<Args>(args)...);
+      region.leave();
+      return result;
+    } catch (...) {
+      detail::PipelineRegion::rethrow();
+    }
+  }
+
+  template <class... Args>
+  requires RunsByBlocks<Module, Args...>
+  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
+
+  /// Collective. One 1F1B pass: the loss of the whole batch [] on every rank, gradients added to `grad()`.
+  /// `loss(output, target)` is called by the last stage, a micro-batch at a time; a mean over samples is
+  /// weighed by their number. Throws Error for a module without blocks.
+  at::Tensor train_step(std::vector<at::Tensor> inputs, at::Tensor target, const detail::Loss& loss,
+                        const TrainOptions& options = {}) {
+    auto call = [this](auto&&... args) requires RunsByBlocks<Module, decltype(args)...> {
+      return by_blocks_(module_, std::forward<decltype(args)>(args)...);
+    };
+    auto forward = [&](std::vector<at::Tensor> arguments) {
+      return detail::call_with(call, std::move(arguments),
+                               std::make_index_sequence<detail::kMostArguments>{});
+    };
+    return detail::train_step(engine_, forward, std::move(inputs), std::move(target), loss, options);
+  }
+
+  /// Collective. Moves the boundaries to where the seconds that each block took in the last pass are spread
+  /// best, and gives the new ranges. After training, call it before the optimizer is made: parameters
+  /// move with their blocks (`synchronize`), an optimizer's state does not.
+  const BlockRanges& rebalance() { return detail::rebalance(*engine_); }
+
+  /// Collective. Gives every rank the parameters and buffers of all blocks as their stage has them: before a
+  /// checkpoint is written, or the module is used without the pipeline, after training.
+  void synchronize() { detail::synchronize(*engine_); }
+
+  /// The blocks of each stage; none before the first pass.
+  const BlockRanges& ranges() const { return detail::ranges_of(*engine_); }
+
+  /// What this rank did in the last pass. On CUDA the times are those of the host.
+  const std::vector<PipelineEvent>& trace() const { return detail::trace_of(*engine_); }
+
+  /// The wrapped module, whose parameters keep their names.
+  Module& inner() { return module_; }
+  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
+  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
+
+ private:
+  Module module_;
+  ByBlocks<Module> by_blocks_;
+  std::shared_ptr<PipelineEngine> engine_;
+};
+
+struct BlockPipelineClosure {
+  BlockPipelineOptions options;
+
+  template <class Module>
+  friend auto operator|(Module module, BlockPipelineClosure closure) {
+    return BlockPipeline<Module>(std::move(module), std::move(closure.options));
+  }
+};
+
+/// `model | block_pipeline({.stages = mesh["pipe"], .micro_batches = 4})`.
+inline BlockPipelineClosure block_pipeline(BlockPipelineOptions options) { return {std::move(options)}; }
+
+}  // namespace wanpar

@@ -1,0 +1,369 @@
+#include <wanpar/strategy/block_pipeline.hpp>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <numeric>
+
+#include "strategy/pipeline_engine.hpp"
+#include "strategy/pipeline_tape.hpp"
+
+namespace wanpar {
+namespace {
+
+const char* kNoBlocks =
+    "BlockPipeline: the module has no block stack, so there is nothing to spread over stages; loop over its "
+    "blocks by wanpar::run_blocks, give three callables by wanpar::stack_of, or wrap a torch::nn::Sequential "
+    "or a TorchScript module with submodules";
+
+class Flag {
+ public:
+  explicit Flag(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Flag() { flag_ = false; }
+  Flag(const Flag&) = delete;
+  Flag& operator=(const Flag&) = delete;
+
+ private:
+  bool& flag_;
+};
+
+/// What decides the shapes of a pass.
+std::string signature(size_t stack, const at::Tensor& x, const std::vector<at::Tensor>& side,
+                      size_t micro_batches) {
+  auto kind = [](const at::Tensor& t) {
+    return t.defined() ? fmt::format("{}{}{}", c10::toString(t.scalar_type()), t.sizes(), t.requires_grad())
+                       : std::string("none");
+  };
+  auto text = fmt::format("{} {} {} {}", stack, micro_batches, at::GradMode::is_enabled(), kind(x));
+  for (auto& tensor : side) text += " " + kind(tensor);
+  return text;
+}
+
+std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vector<Side>& stated,
+                           int64_t samples, size_t micro_batches) {
+  std::vector<Side> sides(side.size(), Side::whole);
+  if (micro_batches == 1) return sides;
+  if (!stated.empty() && stated.size() != side.size())
+    throw Error(fmt::format("BlockPipeline: .side states {} tensors, but the blocks are given {} beside x",
+                            stated.size(), side.size()));
+  for (size_t i = 0; i < side.size(); ++i) {
+    bool is_as_long = side[i].defined() && side[i].dim() > 0 && side[i].size(0) == samples;
+    if (!stated.empty()) {
+      sides[i] = stated[i];
+      if (side[i].defined() && stated[i] == Side::cut && !is_as_long)
+        throw Error(
+            fmt::format("BlockPipeline: side tensor {} is {}, which cannot be cut into micro-batches "
+                        "of a batch of {}; state it as Side::whole",
+                        i, side[i].sizes(), samples));
+    } else if (is_as_long) {
+      throw Error(
+          fmt::format("BlockPipeline: side tensor {} is {} beside a batch of {}: that may or may not "
+                      "be the batch; state Side::cut or Side::whole for each side tensor in .side",
+                      i, side[i].sizes(), samples));
+    }
+  }
+  return sides;
+}
+
+}  // namespace
+
+std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches) {
+  return even_sizes(samples, std::max<int64_t>(1, std::min(samples, micro_batches)));
+}
+
+at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch) {
+  if (sizes.size() == 1) return x;
+  auto begin = std::accumulate(sizes.begin(), sizes.begin() + micro_batch, int64_t{0});
+  return x.narrow(0, begin, sizes[micro_batch]);
+}
+
+at::Tensor stemming_from(at::Tensor arrived, const at::Tensor& source) {
+  bool are_alike = arrived.scalar_type() == source.scalar_type() && arrived.device() == source.device();
+  return are_alike ? arrived.to(source) : arrived;  // returns `arrived` itself
+}
+
+int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor) {
+  int owner = PipelineStack::kOutside;
+  for (auto& stack : stacks) {
+    auto here = stack.owner(tensor);
+    if (here == PipelineStack::kOutside || here == owner) continue;
+    owner = owner == PipelineStack::kOutside ? here : PipelineStack::kSeveral;
+  }
+  return owner;
+}
+
+PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers)
+    : options_(std::move(options)), parameters_(std::move(parameters)) {
+  if (options_.micro_batches < 1)
+    throw Error(
+        fmt::format("BlockPipeline: {} micro-batches; there must be at least 1", options_.micro_batches));
+  auto list = fmt::format("{} {}", options_.micro_batches, options_.ranges.index());
+  if (auto* ranges = std::get_if<BlockRanges>(&options_.ranges))
+    for (auto& range : *ranges) list += fmt::format(" {}-{}", range.begin, range.end);
+  if (auto* profile = std::get_if<BySeconds>(&options_.ranges))
+    list += fmt::format(" {}", fmt::join(profile->seconds, " "));
+  for (auto side : options_.side) list += fmt::format(" {}", static_cast<int>(side));
+  for (auto* tensors : {&parameters_, &buffers})
+    for (auto& [name, tensor] : *tensors)
+      list += fmt::format(" {} {}{}", name, c10::toString(tensor.scalar_type()), tensor.sizes());
+  auto hash = at::tensor({static_cast<int64_t>(std::hash<std::string>{}(list))}, at::kLong);
+  auto all = stages().all_gather(hash.to(stages().device())).get().cpu();
+  for (int rank = 1; rank < stages().size(); ++rank)
+    if (all[rank].item<int64_t>() != all[0].item<int64_t>())
+      throw Error(
+          fmt::format("BlockPipeline: ranks 0 and {} wrap different modules or give different options; "
+                      "names, shapes and dtypes of parameters, micro_batches, ranges and side must be "
+                      "the same on every rank",
+                      rank));
+}
+
+void PipelineEngine::begin() {
+  next_stack_ = 0;
+  if (!passage_) {
+    trace_.clear();
+    if (!is_examined_) examine(at::GradMode::is_enabled());
+  }
+}
+
+void PipelineEngine::end() {
+  if (next_stack_ == 0) throw Error(kNoBlocks);
+  if (!is_examining_) return;
+  check_examined(false);
+  is_examined_ = true;
+  examine(false);
+}
+
+void PipelineEngine::end_passage() const {
+  if (!passage_->left.defined()) throw Error(kNoBlocks);
+}
+
+void PipelineEngine::examine(bool on) {
+  is_examining_ = on;
+  used_inside_.clear(), used_outside_.clear(), ignored_.clear();
+}
+
+void PipelineEngine::ignore(const at::Tensor& leaf) {
+  if (is_examining_ && leaf.defined()) ignored_.emplace(leaf.unsafeGetTensorImpl(), leaf);
+}
+
+void PipelineEngine::before(const Operator& op) {
+  if (!is_examining_) return;
+  auto& used = is_inside_ ? used_inside_ : used_outside_;
+  for (auto& input : op.inputs)
+    if (input.requires_grad() && input.is_leaf() && !ignored_.contains(input.unsafeGetTensorImpl()))
+      used.emplace(input.unsafeGetTensorImpl(), input);
+}
+
+void PipelineEngine::check_examined(bool sums) const {
+  auto name = [&](const at::Tensor& tensor) {
+    for (auto& [name, parameter] : parameters_)
+      if (parameter.is_same(tensor)) return name;
+    return std::string();
+  };
+  auto text = [&](const at::Tensor& tensor) {
+    auto known = name(tensor);
+    return known.empty() ? fmt::format("a parameter {} that the module does not list", tensor.sizes())
+                         : known;
+  };
+  bool lists = std::all_of(stacks_.begin(), stacks_.end(), [](auto& s) { return s.lists_tensors(); });
+  if (!lists && !used_inside_.empty())
+    throw Error(
+        "BlockPipeline: the block stack does not list its parameters, so that gradients do not know "
+        "their stage; set BlockStack::tensors, or run under NoGradGuard");
+  for (auto& [impl, tensor] : used_inside_) {
+    auto owner = owner_among(stacks_, tensor);
+    if (owner == stages().rank()) continue;
+    bool is_summed = sums && owner < 0 && !name(tensor).empty();
+    if (!is_summed)
+      throw Error(
+          fmt::format("BlockPipeline: {} is used by a block that is not the only one to hold it, so its "
+                      "gradient would not be whole; use train_step, which sums the gradients of "
+                      "listed parameters that several stages use",
+                      text(tensor)));
+  }
+  for (auto& [impl, tensor] : used_outside_) {
+    bool is_whole = sums ? owner_among(stacks_, tensor) < 0 && !name(tensor).empty()
+                         : owner_among(stacks_, tensor) == PipelineStack::kOutside;
+    if (!is_whole)
+      throw Error(
+          fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would "
+                      "not be whole on every rank; list it as a parameter of the module, and of no "
+                      "block",
+                      text(tensor)));
+  }
+}
+
+PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
+  if (next_stack_ == stacks_.size()) stacks_.emplace_back(blocks, options_.ranges, stages());
+  auto& stack = stacks_[next_stack_++];
+  if (stack.size() != blocks.size)
+    throw Error(fmt::format("BlockPipeline: a stack of {} blocks had {} in an earlier pass", blocks.size,
+                            stack.size()));
+  return stack;
+}
+
+at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                                      const NextBlocks& next) {
+  if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
+  auto& stack = stack_for(blocks);
+  if (!passage_) return run_whole(stack, blocks, std::move(x), std::move(side), next);
+
+  if (passage_->left.defined())
+    throw Error(
+        "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
+        "backward()");
+  ignore(passage_->received);
+  if (!is_first()) x = stemming_from(passage_->received, x);
+  passage_->left = is_examining_
+                       ? run_and_check(stack, blocks, std::move(x), std::move(side), next, passage_->is_cut)
+                       : run_mine(stack, blocks, std::move(x), std::move(side), next);
+  if (!is_last()) throw GoesOnElsewhere{};
+  return passage_->left;
+}
+
+at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                    std::vector<at::Tensor> side, const NextBlocks& next) {
+  Flag inside(is_inside_);
+  return next(stack.part(blocks), std::move(x), std::move(side));
+}
+
+at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                         std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut) {
+  auto versions = stack.versions();
+  auto y = run_mine(stack, blocks, std::move(x), std::move(side), next);
+  if (is_cut && versions != stack.versions())
+    throw Error(
+        "BlockPipeline: a block writes to its own buffers, as a batch norm in training does: on "
+        "micro-batches that "
+        "gives another result than on the batch; call eval(), or set micro_batches to 1");
+  return y;
+}
+
+at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                     std::vector<at::Tensor> side, const NextBlocks& next) {
+  check_examined(false);
+  if (x.dim() == 0 && options_.micro_batches > 1)
+    throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
+  auto samples = x.dim() > 0 ? x.size(0) : 1;
+  auto sizes = micro_batch_sizes(samples, options_.micro_batches);
+  auto cut = sides_of(side, options_.side, samples, sizes.size());
+  auto count = static_cast<int64_t>(sizes.size());
+  auto& known = learnt_[signature(next_stack_, x, side, sizes.size())];
+  bool is_first_pass = known.empty();
+  stack.begin_pass();
+
+  std::shared_ptr<PipelineTape> tape;
+  if (at::GradMode::is_enabled())
+    tape = std::make_shared<PipelineTape>(shared_from_this(), sizes, x, side, cut);
+  auto side_of = [&](int64_t m) {
+    if (tape) return tape->side(m);
+    std::vector<at::Tensor> mine;
+    for (size_t i = 0; i < side.size(); ++i)
+      mine.push_back(cut[i] == Side::cut && side[i].defined() ? samples_of(side[i], sizes, m) : side[i]);
+    return mine;
+  };
+
+  std::vector<at::Tensor> results;  // of the last stage
+  StageWork work;
+  work.forward = [&](int64_t m, at::Tensor received) {
+    ignore(received);
+    auto entered = received.defined() ? stemming_from(received, x) : at::Tensor();
+    if (tape)
+      entered = tape->enter(m, entered);
+    else if (!entered.defined())
+      entered = samples_of(x, sizes, m);
+    ignore(entered);
+    auto beside = side_of(m);
+    for (auto& tensor : beside) ignore(tensor);
+
+    auto y = is_first_pass && m == 0
+                 ? run_and_check(stack, blocks, std::move(entered), std::move(beside), next, count > 1)
+                 : run_mine(stack, blocks, std::move(entered), std::move(beside), next);
+    if (m == 0) check_examined(false);
+    if (tape) tape->leave(m, y);
+    if (is_last()) results.push_back(y.detach());
+    return y;
+  };
+
+  StageRunner runner(stages(), x.device(), sizes, std::move(work), trace_);
+  if (is_first_pass) known = runner.learn([&](int) { return count > 1; });
+  bool ahead = !stages().transport()->begins_together();
+  runner.run(fill_and_drain(stages().rank(), stages().size(), count, ahead), known);
+
+  auto& last = known.back();
+  auto shape = last.shape;
+  if (count > 1) shape[0] = samples;
+  at::Tensor result;
+  {
+    Plain plain;
+    if (is_last())
+      result = count == 1 ? std::move(results[0]) : at::cat(results);
+    else
+      result = at::empty(shape, x.options().dtype(last.dtype).requires_grad(false));
+    results.clear();
+    result = stages().broadcast(std::move(result), stages().size() - 1).get();
+  }
+  if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
+  return stemming_from(std::move(result), x);
+}
+
+void PipelineEngine::rebalance() {
+  if (stacks_.empty()) throw Error("BlockPipeline: rebalance() needs a pass before it");
+  if (is_trained_) synchronize();
+  for (auto& stack : stacks_) stack.rebalance();
+  learnt_.clear();
+  is_examined_ = false;
+}
+
+void PipelineEngine::synchronize() {
+  if (stacks_.empty() && stages().size() > 1)
+    throw Error("BlockPipeline: synchronize() needs a pass before it");
+  for (auto& stack : stacks_) stack.synchronize();
+}
+
+namespace detail {
+
+struct PipelineRegion::State {
+  explicit State(PipelineEngine& e) : engine(e) {
+    engine.begin();
+    scope.emplace(engine);
+  }
+  PipelineEngine& engine;
+  std::optional<Scope> scope;
+};
+
+PipelineRegion::PipelineRegion(PipelineEngine& engine) : state_(std::make_unique<State>(engine)) {}
+PipelineRegion::~PipelineRegion() = default;
+
+void PipelineRegion::leave() {
+  state_->scope.reset();
+  state_->engine.end();
+}
+
+void PipelineRegion::rethrow() { Scope::rethrow(); }
+
+std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
+                                                     NamedTensors buffers) {
+  return std::make_shared<PipelineEngine>(std::move(options), std::move(parameters), std::move(buffers));
+}
+
+const Communicator& stages_of(const PipelineEngine& engine) { return engine.stages(); }
+
+const BlockRanges& ranges_of(PipelineEngine& engine) {
+  static const BlockRanges none;
+  return engine.stacks().empty() ? none : engine.stacks()[0].ranges();
+}
+
+const BlockRanges& rebalance(PipelineEngine& engine) {
+  if (engine.stages().size() > 1) engine.rebalance();
+  return ranges_of(engine);
+}
+
+void synchronize(PipelineEngine& engine) { engine.synchronize(); }
+
+const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine) { return engine.trace(); }
+
+}  // namespace detail
+}  // namespace wanpar

@@ -1,0 +1,97 @@
+#pragma once
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <unordered_map>
+
+#include "strategy/pipeline_runner.hpp"
+#include "strategy/pipeline_stack.hpp"
+
+namespace wanpar {
+
+/// One rank's side of the strategy: takes the place of the loop over the blocks.
+class PipelineEngine : public Handler, public std::enable_shared_from_this<PipelineEngine> {
+ public:
+  PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers);
+
+  const Communicator& stages() const { return options_.stages; }
+  const BlockPipelineOptions& options() const { return options_; }
+  const NamedTensors& parameters() const { return parameters_; }
+  bool is_first() const { return stages().rank() == 0; }
+  bool is_last() const { return stages().rank() == stages().size() - 1; }
+  std::vector<PipelineEvent>& trace() { return trace_; }
+  /// The stacks met so far, in the order in which a forward runs them.
+  std::deque<PipelineStack>& stacks() { return stacks_; }
+  /// What stages give, by what they were given.
+  std::map<std::string, Boundaries>& learnt() { return learnt_; }
+  /// Tells that parameters differ by stage from now on.
+  void set_trained() { is_trained_ = true; }
+
+  void begin();
+  void end();
+  void rebalance();
+  void synchronize();
+
+  /// One micro-batch on its way through the module of a stage, in training.
+  struct Passage {
+    at::Tensor received = {};  ///< in place of what comes before the blocks; none on the first stage
+    bool is_cut;               ///< whether there are other micro-batches
+    at::Tensor left = {};      ///< what the blocks gave; what comes after runs on the last stage alone
+  };
+  /// Thrown through the module where what comes after the blocks is another stage's.
+  struct GoesOnElsewhere {};
+  void set_passage(Passage* passage) { passage_ = passage; }
+  /// Throws Error when the module has run no blocks.
+  void end_passage() const;
+
+  /// In the first pass of a shape with gradients: parameters used in blocks, and outside, are looked at.
+  void examine(bool on);
+  /// A leaf that is no parameter.
+  void ignore(const at::Tensor& leaf);
+  /// Throws Error for parameters whose gradients would not be whole. `sums` tells that those used by several
+  /// stages are summed where the module lists them.
+  void check_examined(bool sums) const;
+
+  at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                        const NextBlocks& next) override;
+  void before(const Operator& op) override;
+
+ private:
+  PipelineStack& stack_for(const BlockStack& blocks);
+  at::Tensor run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                       std::vector<at::Tensor> side, const NextBlocks& next);
+  at::Tensor run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                      std::vector<at::Tensor> side, const NextBlocks& next);
+  at::Tensor run_and_check(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                           std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut);
+
+  BlockPipelineOptions options_;
+  NamedTensors parameters_;
+  std::deque<PipelineStack> stacks_;
+  size_t next_stack_ = 0;
+  bool is_inside_ = false, is_trained_ = false;
+  Passage* passage_ = nullptr;
+  std::map<std::string, Boundaries> learnt_;
+  std::vector<PipelineEvent> trace_;
+
+  bool is_examining_ = false, is_examined_ = false;
+  std::unordered_map<const at::TensorImpl*, at::Tensor> used_inside_, used_outside_, ignored_;
+};
+
+/// The stage whose blocks alone hold a tensor, over all stacks: PipelineStack::kOutside or kSeveral
+/// otherwise.
+int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor);
+
+/// How a batch is cut: as even as whole numbers allow, in fewer pieces where there are fewer samples.
+std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches);
+
+/// The samples of one micro-batch, along dimension 0.
+at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch);
+
+/// `arrived`, which handlers that follow where tensors stem from take for a descendant of `source`.
+at::Tensor stemming_from(at::Tensor arrived, const at::Tensor& source);
+
+}  // namespace wanpar

@@ -1,0 +1,85 @@
+#include "strategy/pipeline_stack.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <unordered_set>
+#include <wanpar/core/error.hpp>
+
+namespace wanpar {
+
+PipelineStack::PipelineStack(const BlockStack& blocks, const BlockSplit& split, const Communicator& stages)
+    : stages_(stages), size_(blocks.size), ranges_(ranges_of(split, blocks, stages.size())) {
+  for (int64_t i = 0; blocks.tensors && i < size_; ++i) tensors_.push_back(blocks.tensors(i));
+  find_owners();
+  begin_pass();
+}
+
+void PipelineStack::find_owners() {
+  owners_.clear();
+  for (int stage = 0; stage < stages_.size(); ++stage)
+    for (auto i = ranges_[stage].begin; lists_tensors() && i < ranges_[stage].end; ++i)
+      for (auto& [name, tensor] : tensors_[i]) {
+        auto [known, is_new] = owners_.emplace(tensor.unsafeGetTensorImpl(), stage);
+        if (!is_new && known->second != stage) known->second = kSeveral;
+      }
+}
+
+BlockStack PipelineStack::part(const BlockStack& blocks) {
+  BlockStack part;
+  part.size = mine().size();
+  part.run = [this, &blocks](int64_t index, at::Tensor x, const std::vector<at::Tensor>& side) {
+    watch_.start(x.device());
+    auto y = blocks.run(mine().begin + index, std::move(x), side);
+    watch_.stop(index);
+    return y;
+  };
+  if (blocks.tensors)
+    part.tensors = [this, &blocks](int64_t index) { return blocks.tensors(mine().begin + index); };
+  return part;
+}
+
+int PipelineStack::owner(const at::Tensor& tensor) const {
+  auto known = owners_.find(tensor.unsafeGetTensorImpl());
+  return known == owners_.end() ? kOutside : known->second;
+}
+
+std::vector<int64_t> PipelineStack::versions() const {
+  std::vector<int64_t> versions;
+  for (auto i = mine().begin; lists_tensors() && i < mine().end; ++i)
+    for (auto& [name, tensor] : tensors_[i])
+      versions.push_back(tensor.is_inference() ? 0 : tensor._version());
+  return versions;
+}
+
+void PipelineStack::synchronize() const {
+  if (!lists_tensors())
+    throw Error(
+        "BlockPipeline: parameters can be given to all ranks only where the stack lists them; set "
+        "BlockStack::tensors");
+  at::NoGradGuard no_grad;
+  std::unordered_set<const at::TensorImpl*> done;
+  for (int stage = 0; stage < stages_.size(); ++stage)
+    for (auto i = ranges_[stage].begin; i < ranges_[stage].end; ++i)
+      for (auto& [name, tensor] : tensors_[i]) {
+        if (owner(tensor) != stage || !done.insert(tensor.unsafeGetTensorImpl()).second) continue;
+        auto theirs = stages_.broadcast(tensor, stage).get();
+        if (stages_.rank() != stage) at::Tensor(tensor).copy_(theirs);
+      }
+}
+
+void PipelineStack::rebalance() {
+  auto own = watch_.seconds();
+  std::vector<int64_t> sizes;
+  for (auto& range : ranges_) sizes.push_back(range.size());
+  auto all = stages_.all_gather(at::tensor(own, at::kDouble).to(stages_.device()), 0, sizes).get().cpu();
+  std::span<const double> seconds(all.const_data_ptr<double>(), static_cast<size_t>(size_));
+  if (std::all_of(seconds.begin(), seconds.end(), [](double s) { return s == 0; }))
+    throw Error("BlockPipeline: rebalance() needs a pass before it, whose blocks are timed");
+  ranges_ = balanced_ranges(seconds, stages_.size());
+  find_owners();
+  begin_pass();
+}
+
+}  // namespace wanpar

@@ -1,0 +1,40 @@
+#pragma once
+#include "strategy/pipeline_engine.hpp"
+
+namespace wanpar {
+
+/// What a forward over the stages keeps for its backward: this stage's part of the graph, a micro-batch at a
+/// time, cut off at leaves where tensors come in.
+class PipelineTape {
+ public:
+  PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<int64_t> sizes, at::Tensor x,
+               std::vector<at::Tensor> side, std::vector<Side> cut);
+
+  /// Leaves in place of what the blocks are to be given for a micro-batch; `received` is one already.
+  at::Tensor enter(int64_t micro_batch, const at::Tensor& received);
+  const std::vector<at::Tensor>& side(int64_t micro_batch) const { return sides_[micro_batch]; }
+  void leave(int64_t micro_batch, at::Tensor y) { left_[micro_batch] = std::move(y); }
+
+  /// The result of all stages with this tape as its history.
+  static at::Tensor attach(std::shared_ptr<PipelineTape> tape, at::Tensor result, Boundaries boundaries);
+
+ private:
+  struct Node;
+  std::vector<at::Tensor> backward(const at::Tensor& gradient);
+  at::Tensor gradient_of_x();
+  at::Tensor gradient_of_side(size_t index);
+  at::Tensor joined(const std::vector<at::Tensor>& gradients, const at::Tensor& like) const;
+
+  std::shared_ptr<PipelineEngine> engine_;
+  std::vector<int64_t> sizes_;
+  at::Tensor x_;
+  std::vector<at::Tensor> given_side_;
+  std::vector<Side> cut_;
+  Boundaries boundaries_;
+  bool is_spent_ = false;
+
+  std::vector<at::Tensor> entered_, left_;      // by micro-batch
+  std::vector<std::vector<at::Tensor>> sides_;  // by micro-batch
+};
+
+}  // namespace wanpar
