@@ -1,0 +1,111 @@
+#include <wanpar/strategy/block_distribution.hpp>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+
+/// Runs each range of a stack on its device.
+class DistributionEngine : public Handler {
+ public:
+  explicit DistributionEngine(BlockDistributionOptions options) : options_(std::move(options)) {
+    if (options_.devices.empty()) throw Error("BlockDistribution: no devices are given");
+  }
+
+  void begin() { next_stack_ = 0; }
+  void end() const {
+    if (next_stack_ == 0)
+      throw Error(
+          "BlockDistribution: the module has no block stack; loop over its blocks by wanpar::run_blocks, "
+          "give "
+          "three callables by wanpar::stack_of, or wrap a torch::nn::Sequential or a TorchScript module with "
+          "submodules");
+  }
+
+  at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                        const NextBlocks& next) override {
+    if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
+    auto& ranges = ranges_for(blocks);
+    auto home = x.device();
+    is_inside_ = true;
+    struct Leave {
+      bool& inside;
+      ~Leave() { inside = false; }
+    } leave{is_inside_};
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      BlockStack part{ranges[i].size(),
+                      [&](int64_t index, at::Tensor y, const std::vector<at::Tensor>& beside) {
+                        return blocks.run(ranges[i].begin + index, std::move(y), beside);
+                      },
+                      [&](int64_t index) { return blocks.tensors(ranges[i].begin + index); }};
+      auto device = options_.devices[i];
+      auto beside = side;
+      for (auto& tensor : beside)
+        if (tensor.defined()) tensor = tensor.to(device, true);
+      x = next(part, x.to(device, true), std::move(beside));
+    }
+    return x.to(home);
+  }
+
+ private:
+  const BlockRanges& ranges_for(const BlockStack& blocks) {
+    if (next_stack_ == stacks_.size()) stacks_.push_back(place(blocks));
+    auto& ranges = stacks_[next_stack_++];
+    if (ranges.back().end != blocks.size)
+      throw Error(fmt::format("BlockDistribution: a stack of {} blocks had {} in an earlier pass",
+                              blocks.size, ranges.back().end));
+    return ranges;
+  }
+
+  BlockRanges place(const BlockStack& blocks) const {
+    if (!blocks.tensors)
+      throw Error(
+          "BlockDistribution: the block stack does not list its parameters, so they cannot be moved to their "
+          "devices; set BlockStack::tensors");
+    auto ranges = ranges_of(options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
+    for (size_t i = 0; i < ranges.size(); ++i)
+      for (auto b = ranges[i].begin; b < ranges[i].end; ++b)
+        for (auto& [name, tensor] : blocks.tensors(b))
+          if (tensor.device() != options_.devices[i]) tensor.set_data(tensor.to(options_.devices[i]));
+    return ranges;
+  }
+
+  BlockDistributionOptions options_;
+  std::vector<BlockRanges> stacks_;
+  size_t next_stack_ = 0;
+  bool is_inside_ = false;
+};
+
+namespace detail {
+
+struct DistributionRegion::State {
+  explicit State(DistributionEngine& e) : engine(e) {
+    engine.begin();
+    scope.emplace(engine);
+  }
+  DistributionEngine& engine;
+  std::optional<Scope> scope;
+};
+
+DistributionRegion::DistributionRegion(DistributionEngine& engine)
+    : state_(std::make_unique<State>(engine)) {}
+DistributionRegion::~DistributionRegion() = default;
+
+void DistributionRegion::leave() {
+  state_->scope.reset();
+  state_->engine.end();
+}
+
+void DistributionRegion::rethrow() { Scope::rethrow(); }
+
+std::shared_ptr<DistributionEngine> make_distribution_engine(BlockDistributionOptions options) {
+  return std::make_shared<DistributionEngine>(std::move(options));
+}
+
+}  // namespace detail
+}  // namespace wanpar
