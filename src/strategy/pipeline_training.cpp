@@ -130,6 +130,18 @@ class SharedGradients {
   std::vector<Entry> shared_, foreign_;
 };
 
+/// While it lives, the engine looks at which parameters are used where.
+class Examination {
+ public:
+  explicit Examination(PipelineEngine& engine) : engine_(engine) { engine_.examine(true); }
+  ~Examination() { engine_.examine(false); }
+  Examination(const Examination&) = delete;
+  Examination& operator=(const Examination&) = delete;
+
+ private:
+  PipelineEngine& engine_;
+};
+
 /// The forward and backward of one stage, a micro-batch at a time.
 class TrainingStage {
  public:
@@ -219,10 +231,9 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
   TrainingStage stage(*engine, forward, batch, loss);
   StageRunner runner(stages, device, batch.sizes(), stage.work(), engine->trace());
   if (known.empty()) {
-    engine->examine(true);
+    Examination examination(*engine);
     auto last = stages.size() - 1;
     known = runner.learn([&](int at) { return batch.count() > 1 && at != last; });
-    engine->examine(false);
   }
   engine->set_trained();
   SharedGradients shared(*engine);
