@@ -79,11 +79,6 @@ at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64
   return x.narrow(0, begin, sizes[micro_batch]);
 }
 
-at::Tensor stemming_from(at::Tensor arrived, const at::Tensor& source) {
-  bool are_alike = arrived.scalar_type() == source.scalar_type() && arrived.device() == source.device();
-  return are_alike ? arrived.to(source) : arrived;  // returns `arrived` itself
-}
-
 int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor) {
   int owner = PipelineStack::kOutside;
   for (auto& stack : stacks) {
@@ -215,7 +210,7 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
   ignore(passage_->received);
-  if (!is_first()) x = stemming_from(passage_->received, x);
+  if (!is_first()) x = in_place_of(x, passage_->received);
   passage_->left = is_examining_
                        ? run_and_check(stack, blocks, std::move(x), std::move(side), next, passage_->is_cut)
                        : run_mine(stack, blocks, std::move(x), std::move(side), next);
@@ -269,7 +264,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   StageWork work;
   work.forward = [&](int64_t m, at::Tensor received) {
     ignore(received);
-    auto entered = received.defined() ? stemming_from(received, x) : at::Tensor();
+    auto entered = received.defined() ? in_place_of(x, received) : at::Tensor();
     if (tape)
       entered = tape->enter(m, entered);
     else if (!entered.defined())
@@ -306,7 +301,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
     result = stages().broadcast(std::move(result), stages().size() - 1).get();
   }
   if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
-  return stemming_from(std::move(result), x);
+  return in_place_of(x, std::move(result));
 }
 
 void PipelineEngine::rebalance() {

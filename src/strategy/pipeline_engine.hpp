@@ -57,6 +57,7 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override;
+  bool watches() const override { return is_examining_; }
   void before(const Operator& op) override;
 
  private:
@@ -90,8 +91,5 @@ std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches);
 
 /// The samples of one micro-batch, along dimension 0.
 at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch);
-
-/// `arrived`, which handlers that follow where tensors stem from take for a descendant of `source`.
-at::Tensor stemming_from(at::Tensor arrived, const at::Tensor& source);
 
 }  // namespace wanpar

@@ -156,6 +156,17 @@ class SequenceEngine : public Handler {
     return all.flatten(at.dim, at.dim + 2);
   }
 
+  void goes_on(const at::Tensor& x, const at::Tensor& like) override {
+    auto* found = follow_.of(like);
+    if (!found) return;
+    const auto place = *found;
+    if (x.dim() != like.dim() || x.size(place.dim) != place.extent())
+      throw Error(
+          fmt::format("SequenceParallel: {} has come in the place of {}, whose dimension {} is split; {}",
+                      x.sizes(), like.sizes(), place.dim, kRemedy));
+    follow_.mark(x, place);
+  }
+
   bool watches() const override { return !known_path_; }
 
   void before(const Operator& op) override {

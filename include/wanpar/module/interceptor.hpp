@@ -55,6 +55,9 @@ class Handler {
   /// Collective. x as one rank would have it, where this strategy has split it.
   virtual at::Tensor whole(at::Tensor x) { return x; }
 
+  /// Is told that x, which no operator of this rank made, goes on where `like` stood.
+  virtual void goes_on(const at::Tensor& /*x*/, const at::Tensor& /*like*/) {}
+
   using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, std::vector<at::Tensor> side)>;
   /// Takes the place of a loop over blocks; `next` is the handler below, and at last the loop itself.
   virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
@@ -65,6 +68,9 @@ class Handler {
 
 /// Collective. x as one rank would have it: each strategy of this thread joins what it has split.
 at::Tensor whole(at::Tensor x);
+
+/// x, which has come from another rank, for all handlers to take for what `like` is to them.
+at::Tensor in_place_of(const at::Tensor& like, at::Tensor x);
 
 /// Operators are ordinary while it lives: for what a strategy does outside its handler, in a backward.
 class Plain {
