@@ -39,8 +39,12 @@ class Observer : public Handler {
 at::Tensor observe(Model model, const std::vector<at::Tensor>& inputs,
                    const std::function<void(Result)>& found) {
   Observer observer(found);
-  Scope scope(observer);
-  return model.call(inputs).detach();
+  at::Tensor result;
+  {
+    Scope scope(observer);
+    result = model.call(inputs);
+  }
+  return result.detach();
 }
 
 double difference(const at::Tensor& a, const at::Tensor& b) {

@@ -262,6 +262,7 @@ TEST_CASE("an operator that would mix tokens of different ranks is refused by it
   };
   on_worlds(
       [&](Communicator world) {
+        if (world.size() != 2) return;  // six tokens a rank, which the steps are made for
         at::NoGradGuard no_grad;
         for (auto& [step, refusal] : steps) {
           auto module = [&step = step](at::Tensor t) {
