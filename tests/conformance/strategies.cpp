@@ -1,0 +1,153 @@
+#include "strategies.hpp"
+
+#include <wanpar/core/mesh.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+
+using wanpar::Communicator;
+using wanpar::data_parallel;
+using wanpar::Mesh;
+using wanpar::Model;
+using wanpar::sequence_parallel;
+using wanpar::sharded_params;
+using wanpar::Sharding;
+
+namespace {
+
+/// The smallest number of groups, other than one, that ranks can be dealt to evenly.
+int64_t few(int64_t ranks) {
+  for (int64_t n = 2; n < ranks; ++n)
+    if (ranks % n == 0) return n;
+  return ranks;
+}
+
+/// As near to a square as the world allows.
+Mesh grid(const Communicator& world, const std::string& outer, const std::string& inner) {
+  return {world, {{outer, few(world.size())}, {inner, world.size() / few(world.size())}}};
+}
+
+Mesh cube(const Communicator& world) {
+  auto data = few(world.size()), rest = world.size() / data;
+  return {world, {{"data", data}, {"ring", few(rest)}, {"ulysses", rest / few(rest)}}};
+}
+
+Wrapped split(Model model, int64_t ranks) { return {model, gradients_of(model), ranks > 1}; }
+
+template <class Sharded>
+Wrapped averaging(Sharded sharded) {
+  return {sharded, gradients_of_shards(sharded), false, true};
+}
+
+Wrap sharded(Sharding sharding) {
+  return [=](Model model, const Subject&, Communicator world) {
+    return averaging(model | sharded_params({.group = world, .sharding = sharding}));
+  };
+}
+
+}  // namespace
+
+const std::vector<Strategy>& strategies() {
+  static const std::vector<Strategy> all{
+      {"sequence, ulysses",
+       [](Model model, const Subject& subject, Communicator world) {
+         return split(model | sequence_parallel({.ulysses = world, .split = subject.tokens}), world.size());
+       }},
+      {"sequence, ring",
+       [](Model model, const Subject& subject, Communicator world) {
+         return split(model | sequence_parallel({.ring = world, .split = subject.tokens}), world.size());
+       }},
+      {"sequence, ring x ulysses",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "ring", "ulysses");
+         return split(
+             model | sequence_parallel(
+                         {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens}),
+             world.size());
+       }},
+      {"sequence, balanced for causal attention",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "ring", "ulysses");
+         return split(model | sequence_parallel({.ulysses = mesh["ulysses"],
+                                                 .ring = mesh["ring"],
+                                                 .split = subject.tokens,
+                                                 .balance_causal = true}),
+                      world.size());
+       }},
+      {"sharded, full_shard", sharded(Sharding::full_shard)},
+      {"sharded, shard_grad_op", sharded(Sharding::shard_grad_op)},
+      {"sharded, no_shard", sharded(Sharding::no_shard)},
+      {"sharded, hybrid",
+       [](Model model, const Subject&, Communicator world) {
+         auto mesh = grid(world, "replicate", "shard");
+         return averaging(model | sharded_params({.group = mesh["shard"], .replicate = mesh["replicate"]}));
+       }},
+      {"data, the whole batch given to every rank",
+       [](Model model, const Subject& subject, Communicator world) {
+         Model wrapped = model | data_parallel({.group = world, .batch = subject.batch});
+         return Wrapped{wrapped, gradients_of(wrapped)};
+       }},
+      {"data, a batch of each rank's own",
+       [](Model model, const Subject&, Communicator world) {
+         Model wrapped = model | data_parallel({.group = world, .mode = wanpar::BatchMode::local});
+         return Wrapped{wrapped, gradients_of(wrapped), false, true};
+       }},
+  };
+  return all;
+}
+
+const std::vector<Strategy>& compositions() {
+  static const std::vector<Strategy> all{
+      {"model | sharded | sequence",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto sharded = model | sharded_params({.group = world});
+         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens});
+         return Wrapped{whole, gradients_of_shards(sharded), world.size() > 1};
+       }},
+      {"model | sequence | sharded",
+       [](Model model, const Subject& subject, Communicator world) {
+         Model split = model | sequence_parallel({.ulysses = world, .split = subject.tokens});
+         auto sharded = split | sharded_params({.group = world});
+         return Wrapped{sharded, gradients_of_shards(sharded), world.size() > 1};
+       }},
+      {"model | sequence | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "data", "sequence");
+         Model split = model | sequence_parallel({.ulysses = mesh["sequence"], .split = subject.tokens});
+         Model whole = split | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         return Wrapped{whole, gradients_of(whole), mesh.size("sequence") > 1};
+       }},
+      {"model | sharded | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto sharded = model | sharded_params({.group = world});
+         Model whole = sharded | data_parallel({.group = world, .batch = subject.batch});
+         return Wrapped{whole, gradients_of_shards(sharded)};
+       }},
+      {"model | data | sharded",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "data", "shard");
+         Model parts = model | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         auto sharded = parts | sharded_params({.group = mesh["shard"], .replicate = mesh["data"]});
+         return Wrapped{sharded, gradients_of_shards(sharded)};
+       }},
+      {"model | sharded | sequence | data, over a mesh",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = cube(world);
+         auto sharded = model | sharded_params({.group = world});
+         Model split =
+             sharded |
+             sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens});
+         Model whole = split | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("ring") * mesh.size("ulysses") > 1};
+       }},
+      {"model | sequence | sharded | data, shards among the ranks that split tokens",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "data", "sequence");
+         Model split = model | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens});
+         auto sharded = split | sharded_params({.group = mesh["sequence"], .replicate = mesh["data"]});
+         Model whole = sharded | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
+       }},
+  };
+  return all;
+}

@@ -1,0 +1,150 @@
+#include "suite.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/utils.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "ranks/worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Model;
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+struct Shape {
+  int64_t batch, length;
+};
+constexpr Shape kOdd{3, 13}, kShort{5, 6};  // neither goes into the ranks; fewer than eight of them
+
+Model make(const Subject& subject, at::ScalarType dtype) {
+  static std::mutex generator;  // LibTorch's random numbers come from one for all threads
+  std::lock_guard lock(generator);
+  torch::manual_seed(5);
+  return subject.make(dtype);
+}
+
+Tensors inputs(const Subject& subject, Shape shape, at::ScalarType dtype) {
+  auto all = subject.inputs(shape.batch, shape.length);
+  for (auto& x : all)
+    if (x.is_floating_point()) x = x.to(dtype);
+  return all;
+}
+
+/// What a call and its backward leave behind.
+struct Outcome {
+  at::Tensor result;
+  Gradients parameters;
+  Tensors arguments;  // their gradients
+};
+
+/// Calls the module and goes back from a loss that weighs every element differently, times `weight`.
+Outcome train(Model model, Tensors arguments, double weight,
+              const std::function<Gradients()>& take_gradients) {
+  Outcome outcome;
+  Tensors wanted;
+  for (auto& x : arguments)
+    if (x.is_floating_point()) wanted.push_back(x = x.detach().requires_grad_());
+  outcome.result = model.call(arguments);
+  auto scores = at::arange(1, outcome.result.numel() + 1, outcome.result.options()).sin();
+  (outcome.result * scores.view(outcome.result.sizes()) * weight).sum().backward();
+  outcome.result = outcome.result.detach();
+  outcome.parameters = take_gradients();
+  for (auto& x : wanted) outcome.arguments.push_back(x.grad());
+  return outcome;
+}
+
+void require_relative(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
+                      const std::string& claim) {
+  require(actual.defined(), claim + " is there");
+  auto size = expected.numel() ? expected.abs().max().item<double>() : 0;
+  require_close(actual, expected, tolerance * size + 1e-300, claim);
+}
+
+void require_same(const Outcome& actual, const Outcome& expected, double weight, const std::string& where) {
+  require_relative(actual.result, expected.result, 1e-9, where + ", result");
+  require(actual.parameters.size() == expected.parameters.size(), where + ", as many gradients");
+  for (auto& [name, gradient] : expected.parameters)
+    require_relative(actual.parameters.at(name), gradient, 1e-9, where + ", gradient of " + name);
+  for (size_t i = 0; i < expected.arguments.size(); ++i)
+    require_relative(actual.arguments[i], expected.arguments[i] * weight, 1e-9,
+                     fmt::format("{}, gradient of argument {}", where, i));
+}
+
+/// What the module does where nothing wraps it, for the shapes of the suite.
+struct Bare {
+  explicit Bare(const Subject& subject) {
+    for (auto shape : {kOdd, kShort}) {
+      auto exact = make(subject, at::kDouble);
+      trained.push_back(train(exact, inputs(subject, shape, at::kDouble), 1, gradients_of(exact)));
+      at::NoGradGuard no_grad;
+      single.push_back(make(subject, at::kFloat).call(inputs(subject, shape, at::kFloat)));
+    }
+  }
+  std::vector<Outcome> trained;
+  Tensors single;  // results in float32
+};
+
+void check(const Wrap& wrap, const Subject& subject, const Bare& bare, const Communicator& world) {
+  constexpr Shape shapes[] = {kOdd, kShort};
+  const size_t calls[] = {0, 0, 1, 0};  // which shape; two of one in a row, and back
+
+  auto wrapped = wrap(make(subject, at::kDouble), subject, world);
+  auto& model = wrapped.model;
+  if (wrapped.splits_tokens && !subject.refusal.empty()) {
+    auto refused = [&] { model.call(inputs(subject, kOdd, at::kDouble)); };
+    require_error(refused, subject.refusal);
+    at::NoGradGuard no_grad;
+    require_error(refused, subject.refusal);
+    world.barrier();  // nobody waits for a transfer that the others did not begin
+    return;
+  }
+
+  // Where gradients are averaged each rank has a loss of its own, so that one left alone would be seen.
+  double weight = wrapped.averages ? 2.0 * (world.rank() + 1) / (world.size() + 1) : 1.0;
+  for (auto i : calls)
+    require_same(train(model, inputs(subject, shapes[i], at::kDouble), weight, wrapped.take_gradients),
+                 bare.trained[i], weight, fmt::format("{}, training, shape {}", subject.name, i));
+  auto infer = [&](const std::string& where) {
+    for (auto i : calls)
+      require_relative(model.call(inputs(subject, shapes[i], at::kDouble)), bare.trained[i].result, 1e-9,
+                       fmt::format("{}, {}, shape {}", subject.name, where, i));
+  };
+  {
+    at::NoGradGuard no_grad;
+    infer("no_grad");
+  }
+  {
+    c10::InferenceMode inference;
+    infer("inference mode");
+  }
+  auto single = wrap(make(subject, at::kFloat), subject, world).model;
+  at::NoGradGuard no_grad;
+  for (auto i : calls)
+    require_close(single.call(inputs(subject, shapes[i], at::kFloat)), bare.single[i], 1e-5,
+                  fmt::format("{}, float32, shape {}", subject.name, i));
+}
+
+}  // namespace
+
+std::function<Gradients()> gradients_of(Model model) {
+  return [model] {
+    Gradients all;
+    for (auto& [name, tensor] : model.named_parameters()) {
+      all[name] = tensor.grad();
+      tensor.mutable_grad().reset();
+    }
+    return all;
+  };
+}
+
+void conform(const Wrap& wrap, const std::vector<Subject>& modules) {
+  for (auto& subject : modules) {
+    const Bare bare(subject);
+    on_worlds([&](Communicator world) { check(wrap, subject, bare, world); });
+  }
+}

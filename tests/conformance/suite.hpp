@@ -1,0 +1,68 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/module/model.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+/// What every strategy and composition must do, whatever the module: wrapped equals unwrapped.
+
+/// A module that knows nothing of ranks, and what it is called with.
+struct Subject {
+  std::string name;
+  /// Drawn from the generator as it stands; each rank makes its own.
+  std::function<wanpar::Model(at::ScalarType dtype)> make;
+  /// Real numbers in float64, and whole ones.
+  std::function<std::vector<at::Tensor>(int64_t batch, int64_t length)> inputs;
+  std::vector<int64_t> batch = {0};                          ///< the inputs whose dimension 0 is the batch
+  std::vector<wanpar::Cut> tokens = {{.arg = 0, .dim = 1}};  ///< where they lie
+  /// What the error says where tokens cannot be split exactly; empty where they can.
+  std::string refusal = {};
+};
+
+/// Transformer, UNet, decoder, Sequential, TorchScript.
+const std::vector<Subject>& subjects();
+
+using Gradients = std::map<std::string, at::Tensor>;
+
+/// A rank's module, wrapped.
+struct Wrapped {
+  wanpar::Model model;
+  /// The gradients of all parameters, whole, by the module's names; they are gone then.
+  std::function<Gradients()> take_gradients;
+  bool splits_tokens = false;
+  /// Gradients are averaged over ranks whose losses differ.
+  bool averages = false;
+};
+
+/// The gradients that a backward leaves with the parameters themselves.
+std::function<Gradients()> gradients_of(wanpar::Model model);
+/// Those that it leaves with shards: `sharded` is a ShardedParams.
+template <class Sharded>
+std::function<Gradients()> gradients_of_shards(Sharded sharded) {
+  return [sharded]() mutable {
+    std::vector<at::Tensor> values;
+    for (auto& shard : sharded.parameters()) {
+      values.push_back(shard.detach().clone());
+      shard.data().copy_(shard.grad());
+      shard.mutable_grad().reset();
+    }
+    Gradients all;
+    sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
+    auto value = values.begin();
+    for (auto& shard : sharded.parameters()) shard.data().copy_(*value++);
+    return all;
+  };
+}
+
+/// A strategy or a composition: how it wraps one rank's module. Collective.
+using Wrap = std::function<Wrapped(wanpar::Model, const Subject&, wanpar::Communicator world)>;
+
+/// Each subject on each world: two calls in a row, two shapes in a row, fewer samples and fewer tokens than
+/// ranks; float64 with gradients to 1e-9, no_grad, inference mode, float32 to 1e-5. Where a split of tokens
+/// cannot be carried out, that it is refused on every rank.
+void conform(const Wrap& wrap, const std::vector<Subject>& modules = subjects());
