@@ -7,6 +7,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <mutex>
 #include <utility>
@@ -225,6 +226,11 @@ Scope::~Scope() {
 void Scope::rethrow() {
   if (auto error = std::exchange(thrown, nullptr)) std::rethrow_exception(error);
   throw;
+}
+
+bool within(std::string_view strategy) {
+  return std::any_of(handlers.begin(), handlers.end(),
+                     [=](auto* handler) { return handler->strategy() == strategy; });
 }
 
 at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {

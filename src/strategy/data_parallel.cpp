@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <random>
 #include <unordered_set>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 
+#include "module/claim.hpp"
 #include "module/leaves.hpp"
 #include "module/same_module.hpp"
 #include "strategy/buckets.hpp"
@@ -27,6 +29,8 @@ NamedTensors distinct(const NamedTensors& tensors) {
     if (item.tensor.defined() && seen.insert(item.tensor.unsafeGetTensorImpl()).second) once.push_back(item);
   return once;
 }
+
+bool is_claimed(const NamedTensor& item) { return claimed(item.tensor).has_value(); }
 
 /// x, which every rank has alike; its gradient is the mean of theirs.
 at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
@@ -50,6 +54,7 @@ class DataEngine {
     auto states = parameters_;
     states.insert(states.end(), buffers_.begin(), buffers_.end());
     check_same_module("DataParallel", group(), states);
+    std::erase_if(states, is_claimed);
     if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
   }
   ~DataEngine() {
@@ -74,6 +79,7 @@ class DataEngine {
 
     auto trained = parameters_;
     std::erase_if(trained, [](auto& item) { return !item.tensor.requires_grad(); });
+    leave_sharded(trained);
     if (reducer_ ? reducer_->serves(trained) : trained.empty()) return;
     if (reducer_) reducer_->release();
     reducer_.reset();
@@ -110,6 +116,26 @@ class DataEngine {
   }
 
  private:
+  /// Gradients of sharded parameters go to who shards them, and are averaged there. That must be over our
+  /// ranks too: ranks that average together agree on a number that one of them drew.
+  void leave_sharded(NamedTensors& trained) {
+    auto sharded = std::find_if(trained.begin(), trained.end(), is_claimed);
+    if (sharded == trained.end()) return;
+    if (!averages_are_known_) {
+      auto number = at::tensor({static_cast<int64_t>(std::random_device{}())}, at::kLong);
+      const auto averaged_over = claimed(sharded->tensor).value();
+      for (auto& averaging : averaged_over)
+        number = averaging.all_reduce(number.to(averaging.device()), ReduceOp::max).get();
+      auto all = group().all_gather(number.to(group().device())).get();
+      if (!all.eq(all[0]).all().item<bool>())
+        throw Error(
+            "DataParallel: the parameters are sharded, and their gradients are not averaged over these "
+            "ranks; give this group to ShardedParams too, as .group or as .replicate");
+      averages_are_known_ = true;
+    }
+    std::erase_if(trained, is_claimed);
+  }
+
   void check_options() const {
     bool listed =
         std::all_of(options_.batch.begin(), options_.batch.end(), [](auto arg) { return arg >= 0; });
@@ -124,7 +150,7 @@ class DataEngine {
   DataParallelOptions options_;
   NamedTensors parameters_, buffers_;
   std::shared_ptr<GradientReducer> reducer_;
-  bool leaves_are_known_ = false;
+  bool leaves_are_known_ = false, averages_are_known_ = false;
   int pauses_ = 0;
 };
 
@@ -175,6 +201,10 @@ std::vector<int64_t> versions_of(const NamedTensors& tensors) {
 }  // namespace
 
 DataPass::DataPass(std::shared_ptr<DataEngine> engine, size_t arguments) {
+  if (within("SequenceParallel"))
+    throw Error(
+        "DataParallel: inside of SequenceParallel, which cannot follow its tokens through a gathered batch; "
+        "swap the two: model | sequence_parallel(…) | data_parallel(…)");
   auto& options = engine->options();
   for (auto arg : options.batch)
     if (engine->is_whole() && arg >= static_cast<int64_t>(arguments))

@@ -167,6 +167,7 @@ class SequenceEngine : public Handler {
     follow_.mark(x, place);
   }
 
+  std::string_view strategy() const override { return "SequenceParallel"; }
   bool watches() const override { return !known_path_; }
 
   void before(const Operator& op) override {
@@ -371,6 +372,10 @@ struct SequenceRegion::State {
 
 SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments,
                                const std::vector<int64_t>& shapes) {
+  if (within("SequenceParallel"))
+    throw Error(
+        "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, with "
+        "both groups as .ring and .ulysses");
   for (auto& cut : engine->options().split)
     if (cut.arg < 0 || cut.arg >= static_cast<int64_t>(arguments))
       throw Error(fmt::format("SequenceParallel: .split names argument {}, but the module was called with {}",

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace c10 {
@@ -32,6 +33,9 @@ struct Operator {
 class Handler {
  public:
   virtual ~Handler() = default;
+
+  /// The strategy that it belongs to, for those that cannot work inside it.
+  virtual std::string_view strategy() const { return {}; }
 
   using NextAttention = std::function<at::Tensor(const Attention&)>;
   /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
@@ -102,5 +106,8 @@ class Scope {
   struct Guard;
   std::unique_ptr<Guard> guard_;
 };
+
+/// Whether this thread is in a scope of that strategy's handler.
+bool within(std::string_view strategy);
 
 }  // namespace wanpar

@@ -56,7 +56,7 @@ class ShardedUnit : public Source {
 class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
  public:
   ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers)
-      : claim_(parameters), options_(std::move(options)) {
+      : claim_(parameters, {options.group, options.replicate}), options_(std::move(options)) {
     check(parameters, buffers);
     if (options_.sharding == Sharding::no_shard)
       alike_ = {std::exchange(options_.group, {}), options_.replicate};
