@@ -1,10 +1,13 @@
 #include "strategies.hpp"
 
+#include <ATen/ATen.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+using wanpar::block_pipeline;
 using wanpar::Communicator;
 using wanpar::data_parallel;
 using wanpar::Mesh;
@@ -37,6 +40,32 @@ Wrapped split(Model model, int64_t ranks) { return {model, gradients_of(model), 
 template <class Sharded>
 Wrapped averaging(Sharded sharded) {
   return {sharded, gradients_of_shards(sharded), false, true};
+}
+
+/// Stages beside other ranks: as many as there are blocks for.
+Mesh staged(const Communicator& world, const Subject& subject) {
+  auto stages = world.size();
+  while (subject.blocks && (stages > subject.blocks || world.size() % stages)) --stages;
+  return {world, {{"beside", world.size() / stages}, {"stages", stages}}};
+}
+
+wanpar::BlockPipelineOptions over(const Mesh& mesh, const Subject& subject) {
+  return {.stages = mesh["stages"], .micro_batches = 2, .side = subject.side};
+}
+
+/// Each stage has the gradients of its blocks; every one those of what is outside of blocks.
+std::function<Gradients()> of_all_stages(std::function<Gradients()> take, Communicator stages, Model model) {
+  return [=] {
+    auto mine = take();
+    Gradients all;
+    for (auto& [name, tensor] : model.named_parameters()) {
+      auto& gradient = mine.at(name);
+      auto here = gradient.defined() ? gradient : at::zeros_like(tensor);
+      auto holders = stages.all_reduce(here.ne(0).any().to(at::kDouble)).get();
+      all[name] = stages.all_reduce(here).get() / holders;
+    }
+    return all;
+  };
 }
 
 Wrap sharded(Sharding sharding) {
@@ -92,6 +121,13 @@ const std::vector<Strategy>& strategies() {
          Model wrapped = model | data_parallel({.group = world, .mode = wanpar::BatchMode::local});
          return Wrapped{wrapped, gradients_of(wrapped), false, true};
        }},
+      {"pipeline",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model whole = model | block_pipeline(over(mesh, subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true},
   };
   return all;
 }
@@ -148,6 +184,43 @@ const std::vector<Strategy>& compositions() {
          Model whole = sharded | data_parallel({.group = mesh["data"], .batch = subject.batch});
          return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
        }},
+      {"model | sequence | pipeline",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model split = model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens});
+         Model whole = split | block_pipeline(over(mesh, subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
+                        mesh.size("beside") > 1};
+       },
+       true},
+      {"model | pipeline | sequence",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model stage = model | block_pipeline(over(mesh, subject));
+         Model whole = stage | sequence_parallel({.ring = mesh["beside"], .split = subject.tokens});
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
+                        mesh.size("beside") > 1};
+       },
+       true},
+      {"model | pipeline | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model stage = model | block_pipeline(over(mesh, subject));
+         Model whole =
+             stage |
+             data_parallel({.group = mesh["beside"], .batch = subject.batch, .find_unused_parameters = true});
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true},
+      {"model | sharded | pipeline | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         auto sharded = model | sharded_params({.group = mesh["beside"]});
+         Model stage = sharded | block_pipeline(over(mesh, subject));
+         Model whole = stage | data_parallel({.group = mesh["beside"], .batch = subject.batch});
+         return Wrapped{whole, of_all_stages(gradients_of_shards(sharded), mesh["stages"], model)};
+       },
+       true},
   };
   return all;
 }

@@ -1,11 +1,6 @@
 #pragma once
 #include "suite.hpp"
 
-struct Strategy {
-  std::string name;
-  Wrap wrap;
-};
-
 /// Every strategy that the suite is run for, one entry each; compositions read from the module outwards.
 const std::vector<Strategy>& strategies();
 const std::vector<Strategy>& compositions();

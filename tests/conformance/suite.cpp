@@ -21,11 +21,17 @@ struct Shape {
 };
 constexpr Shape kOdd{3, 13}, kShort{5, 6};  // neither goes into the ranks; fewer than eight of them
 
-Model make(const Subject& subject, at::ScalarType dtype) {
+Model make(const Subject& subject, at::ScalarType dtype, bool stacked = false) {
   static std::mutex generator;  // LibTorch's random numbers come from one for all threads
   std::lock_guard lock(generator);
   torch::manual_seed(5);
-  return subject.make(dtype);
+  return stacked && subject.stacked ? subject.stacked(dtype) : subject.make(dtype);
+}
+
+/// What the strategy must say of the subject; empty where it can carry it.
+std::string refusal(const Strategy& strategy, const Subject& subject, const Wrapped& wrapped) {
+  if (wrapped.splits_tokens && !subject.refusal.empty()) return subject.refusal;
+  return strategy.wants_blocks && !subject.stacked ? "the module has no block stack" : "";
 }
 
 Tensors inputs(const Subject& subject, Shape shape, at::ScalarType dtype) {
@@ -89,17 +95,20 @@ struct Bare {
   Tensors single;  // results in float32
 };
 
-void check(const Wrap& wrap, const Subject& subject, const Bare& bare, const Communicator& world) {
+void check(const Strategy& strategy, const Subject& subject, const Bare& bare, const Communicator& world) {
   constexpr Shape shapes[] = {kOdd, kShort};
   const size_t calls[] = {0, 0, 1, 0};  // which shape; two of one in a row, and back
 
-  auto wrapped = wrap(make(subject, at::kDouble), subject, world);
+  auto wrap = [&](at::ScalarType dtype) {
+    return strategy.wrap(make(subject, dtype, strategy.wants_blocks), subject, world);
+  };
+  auto wrapped = wrap(at::kDouble);
   auto& model = wrapped.model;
-  if (wrapped.splits_tokens && !subject.refusal.empty()) {
+  if (auto words = refusal(strategy, subject, wrapped); !words.empty() && world.size() > 1) {
     auto refused = [&] { model.call(inputs(subject, kOdd, at::kDouble)); };
-    require_error(refused, subject.refusal);
+    require_error(refused, words);
     at::NoGradGuard no_grad;
-    require_error(refused, subject.refusal);
+    require_error(refused, words);
     world.barrier();  // nobody waits for a transfer that the others did not begin
     return;
   }
@@ -122,7 +131,7 @@ void check(const Wrap& wrap, const Subject& subject, const Bare& bare, const Com
     c10::InferenceMode inference;
     infer("inference mode");
   }
-  auto single = wrap(make(subject, at::kFloat), subject, world).model;
+  auto single = wrap(at::kFloat).model;
   at::NoGradGuard no_grad;
   for (auto i : calls)
     require_close(single.call(inputs(subject, shapes[i], at::kFloat)), bare.single[i], 1e-5,
@@ -142,9 +151,9 @@ std::function<Gradients()> gradients_of(Model model) {
   };
 }
 
-void conform(const Wrap& wrap, const std::vector<Subject>& modules) {
+void conform(const Strategy& strategy, const std::vector<Subject>& modules) {
   for (auto& subject : modules) {
     const Bare bare(subject);
-    on_worlds([&](Communicator world) { check(wrap, subject, bare, world); });
+    on_worlds([&](Communicator world) { check(strategy, subject, bare, world); });
   }
 }

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/model.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include <functional>
@@ -22,6 +23,10 @@ struct Subject {
   std::vector<wanpar::Cut> tokens = {{.arg = 0, .dim = 1}};  ///< where they lie
   /// What the error says where tokens cannot be split exactly; empty where they can.
   std::string refusal = {};
+  /// The same module met as a stack of blocks; left out where it cannot be.
+  std::function<wanpar::Model(at::ScalarType dtype)> stacked = {};
+  int64_t blocks = 0;
+  std::vector<wanpar::Side> side = {};  ///< what blocks are given beside x
 };
 
 /// Transformer, UNet, decoder, Sequential, TorchScript.
@@ -48,7 +53,7 @@ std::function<Gradients()> gradients_of_shards(Sharded sharded) {
     std::vector<at::Tensor> values;
     for (auto& shard : sharded.parameters()) {
       values.push_back(shard.detach().clone());
-      shard.data().copy_(shard.grad());
+      shard.data().copy_(shard.grad().defined() ? shard.grad() : shard.data() * 0);
       shard.mutable_grad().reset();
     }
     Gradients all;
@@ -59,10 +64,17 @@ std::function<Gradients()> gradients_of_shards(Sharded sharded) {
   };
 }
 
-/// A strategy or a composition: how it wraps one rank's module. Collective.
+/// How one rank's module is wrapped. Collective.
 using Wrap = std::function<Wrapped(wanpar::Model, const Subject&, wanpar::Communicator world)>;
 
+/// A strategy, or several around one another.
+struct Strategy {
+  std::string name;
+  Wrap wrap;
+  bool wants_blocks = false;  ///< it is given the module as a stack of blocks
+};
+
 /// Each subject on each world: two calls in a row, two shapes in a row, fewer samples and fewer tokens than
-/// ranks; float64 with gradients to 1e-9, no_grad, inference mode, float32 to 1e-5. Where a split of tokens
-/// cannot be carried out, that it is refused on every rank.
-void conform(const Wrap& wrap, const std::vector<Subject>& modules = subjects());
+/// ranks; float64 with gradients to 1e-9, no_grad, inference mode, float32 to 1e-5. What a strategy cannot
+/// carry out must be refused on every rank.
+void conform(const Strategy& strategy, const std::vector<Subject>& modules = subjects());

@@ -51,16 +51,20 @@ struct DecoderImpl : torch::nn::Module {
 
   explicit DecoderImpl(int64_t width = 24, int64_t heads = 6) {
     words = register_module("words", torch::nn::Embedding(kWords, width));
-    for (int i = 0; i < 2; ++i) layers->push_back(DecoderLayer(width, heads, heads / 2));
+    for (int i = 0; i < 3; ++i) layers->push_back(DecoderLayer(width, heads, heads / 2));
     register_module("layers", layers);
     frequencies = register_buffer("frequencies", at::logspace(0, -2, width / heads / 2));
   }
   at::Tensor forward(const at::Tensor& ids, const at::Tensor& positions) {
-    auto angles = (positions.unsqueeze(-1) * frequencies).unsqueeze(1);
-    auto x = words(ids);
-    for (auto& layer : *layers) x = layer->as<DecoderLayer>()->forward(x, angles);
-    return at::matmul(x, words->weight.t());
+    auto x = words(ids), beside = angles(positions);
+    for (auto& layer : *layers) x = layer->as<DecoderLayer>()->forward(x, beside);
+    return scores(x);
   }
+  at::Tensor angles(const at::Tensor& positions) {
+    return (positions.unsqueeze(-1) * frequencies).unsqueeze(1);
+  }
+  at::Tensor scores(const at::Tensor& x) { return at::matmul(x, words->weight.t()); }
+
   torch::nn::Embedding words{nullptr};
   torch::nn::ModuleList layers;
   at::Tensor frequencies;
