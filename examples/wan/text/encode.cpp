@@ -8,8 +8,8 @@
 
 namespace wan {
 
-at::Tensor encode_text(Umt5& encoder, const Tokenizer& tokenizer, const std::vector<std::string>& prompts,
-                       int64_t max_tokens) {
+at::Tensor encode_text(wanpar::Model encoder, const Tokenizer& tokenizer,
+                       const std::vector<std::string>& prompts, int64_t max_tokens) {
   std::vector<std::vector<int64_t>> rows;
   for (const auto& prompt : prompts) rows.push_back(tokenizer.encode(prompt, max_tokens));
 
@@ -25,9 +25,9 @@ at::Tensor encode_text(Umt5& encoder, const Tokenizer& tokenizer, const std::vec
     mask[i].narrow(0, 0, length).fill_(1);
   }
 
-  const auto device = encoder->token_embedding->weight.device();
+  const auto device = encoder.named_parameters().front().tensor.device();
   ids = ids.to(device), mask = mask.to(device);
-  auto encoding = encoder->forward(ids, mask);
+  auto encoding = encoder(ids, mask);
   encoding = encoding.masked_fill(mask.eq(0).unsqueeze(-1), 0);
   return at::constant_pad_nd(encoding, {0, 0, 0, max_tokens - longest});
 }
