@@ -7,6 +7,7 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "wanpar/core/error.hpp"
 
@@ -61,22 +62,38 @@ void give(at::Tensor& slot, const at::Tensor& data) {
   slot.set_data(tensor.set_(data.storage(), data.storage_offset(), data.sizes(), data.strides()));
 }
 
+void check(const Slots& slots, const Weights& weights, const LoadOptions& options) {
+  check_no_missing(slots, weights);
+  check_no_unexpected(slots, weights, options);
+  check_shapes(slots, weights);
+}
+
+at::ScalarType dtype_of(const std::string& name, const LoadOptions& options) {
+  const auto is_part = [&](const std::string& part) { return name.find(part) != std::string::npos; };
+  const auto& kept = options.keep_float32;
+  return std::any_of(kept.begin(), kept.end(), is_part) ? at::kFloat : options.dtype;
+}
+
 }  // namespace
 
 void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options) {
   auto slots = slots_of(module);
-  check_no_missing(slots, weights);
-  check_no_unexpected(slots, weights, options);
-  check_shapes(slots, weights);
-
-  const auto dtype_of = [&](const std::string& name) {
-    const auto is_part = [&](const std::string& part) { return name.find(part) != std::string::npos; };
-    const auto& kept = options.keep_float32;
-    return std::any_of(kept.begin(), kept.end(), is_part) ? at::kFloat : options.dtype;
-  };
+  check(slots, weights, options);
   for (auto& [name, slot] : slots) {
-    give(slot, weights.at(name).tensor.to(options.device, dtype_of(name)).contiguous());
+    give(slot, weights.at(name).tensor.to(options.device, dtype_of(name, options)).contiguous());
   }
+}
+
+void prepare(torch::nn::Module& module, const LoadOptions& options) {
+  for (auto& [name, slot] : slots_of(module))
+    slot.set_data(at::empty(slot.sizes(), at::dtype(dtype_of(name, options)).device(options.device)));
+}
+
+Ranges ranges_for(const torch::nn::Module& module, Weights weights, const LoadOptions& options) {
+  check(slots_of(module), weights, options);
+  return [weights = std::move(weights)](const std::string& name, int64_t begin, int64_t end) {
+    return weights.at(name).tensor.flatten().slice(0, begin, end);  // a view, for files lie row by row
+  };
 }
 
 }  // namespace wan

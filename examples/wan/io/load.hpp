@@ -2,6 +2,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,16 @@ struct LoadOptions {
 /// Throws Error, naming file, key, expected and found, when a tensor is missing, unexpected or misshaped;
 /// the module is untouched then.
 void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options);
+
+/// Gives every parameter and buffer of `module` the dtype and device that load() would, and no values: for a
+/// module that is under construction within wanpar::deferred().
+void prepare(torch::nn::Module& module, const LoadOptions& options);
+
+/// Gives the elements [begin, end) of a tensor, flat, as they lie in the file.
+using Ranges = std::function<at::Tensor(const std::string& name, int64_t begin, int64_t end)>;
+
+/// For a module of which each rank loads a part only: no byte of the file is read that is not asked for.
+/// Throws Error like load().
+Ranges ranges_for(const torch::nn::Module& module, Weights weights, const LoadOptions& options);
 
 }  // namespace wan
