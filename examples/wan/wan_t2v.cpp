@@ -12,6 +12,7 @@
 #include "wan/cli/options.hpp"
 #include "wan/generate/agree.hpp"
 #include "wan/generate/generate.hpp"
+#include "wan/generate/transformer.hpp"
 
 namespace {
 

@@ -22,8 +22,16 @@ int64_t choose_ulysses(int64_t ranks, int64_t heads) {
 
 /// What is left for the degrees that nobody requested; 0 when the requested ones do not divide the world.
 int64_t ranks_left(int64_t world, const RequestedDegrees& requested) {
-  const auto taken = requested.cfg.value_or(1) * requested.ulysses.value_or(1) * requested.ring.value_or(1);
+  const auto taken = requested.cfg.value_or(1) * requested.ulysses.value_or(1) * requested.ring.value_or(1) *
+                     requested.data.value_or(1);
   return world % taken == 0 ? world / taken : 0;
+}
+
+/// `--cfg_size 1 x --ulysses_size 2 x --ring_size 2`, as the user would write it.
+std::string as_flags(const Degrees& degrees) {
+  const auto prompts = degrees.data > 1 ? fmt::format("--data_parallel_size {} x ", degrees.data) : "";
+  return fmt::format("{}--cfg_size {} x --ulysses_size {} x --ring_size {}", prompts, degrees.cfg,
+                     degrees.ulysses, degrees.ring);
 }
 
 }  // namespace
@@ -38,23 +46,26 @@ Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& req
   const auto take = [&left](int64_t degree) { return left /= degree, degree; };
 
   Degrees chosen;
+  chosen.data = requested.data.value_or(1);
   chosen.cfg =
       requested.cfg ? *requested.cfg : take(guidance == Guidance::on && left > 0 && left % 2 == 0 ? 2 : 1);
   chosen.ulysses = requested.ulysses ? *requested.ulysses : take(left > 0 ? choose_ulysses(left, heads) : 1);
   chosen.ring = requested.ring ? *requested.ring : take(left > 0 ? left : 1);
 
-  const auto product = chosen.cfg * chosen.ulysses * chosen.ring;
-  if (product != world)
-    throw wanpar::Error(
-        fmt::format("--cfg_size {} x --ulysses_size {} x --ring_size {} is {}, but {} {} started", chosen.cfg,
-                    chosen.ulysses, chosen.ring, product, world, world == 1 ? "rank was" : "ranks were"));
+  if (chosen.ranks() != world)
+    throw wanpar::Error(fmt::format("{} is {}, but {} {} started", as_flags(chosen), chosen.ranks(), world,
+                                    world == 1 ? "rank was" : "ranks were"));
   return chosen;
 }
 
 std::string describe(const Degrees& degrees) {
-  const auto world = degrees.cfg * degrees.ulysses * degrees.ring;
-  return fmt::format("{} {}: {} guidance {} x {} Ulysses x {} ring", world, world == 1 ? "rank" : "ranks",
-                     degrees.cfg, degrees.cfg == 1 ? "group" : "groups", degrees.ulysses, degrees.ring);
+  const auto counted = [](int64_t count, const char* one, const char* many) {
+    return fmt::format("{} {}", count, count == 1 ? one : many);
+  };
+  const auto prompts = degrees.data > 1 ? fmt::format("{} prompts at a time x ", degrees.data) : "";
+  return fmt::format("{}: {}{} x {} Ulysses x {} ring", counted(degrees.ranks(), "rank", "ranks"), prompts,
+                     counted(degrees.cfg, "guidance group", "guidance groups"), degrees.ulysses,
+                     degrees.ring);
 }
 
 }  // namespace wan

@@ -5,11 +5,15 @@
 
 namespace wan {
 
-/// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring.
+/// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring; and the
+/// prompts, where there are several.
 struct Degrees {
   int64_t cfg = 1;
   int64_t ulysses = 1;
   int64_t ring = 1;
+  int64_t data = 1;
+
+  int64_t ranks() const { return cfg * ulysses * ring * data; }
 
   bool operator==(const Degrees&) const = default;
 };
@@ -18,6 +22,7 @@ struct RequestedDegrees {
   std::optional<int64_t> cfg = {};
   std::optional<int64_t> ulysses = {};
   std::optional<int64_t> ring = {};
+  std::optional<int64_t> data = {};
 };
 
 /// Whether every step has one branch to compute, or the guided and the unguided one.
@@ -25,8 +30,8 @@ enum class Guidance { off, on };
 
 /// Degrees for `world` ranks and `heads` attention heads: those requested, the others chosen. Guidance takes
 /// two groups where the rest of the world is even, Ulysses as many ranks as share the heads evenly, the ring
-/// the rest. Throws Error when the degrees do not multiply to the world size, or two groups are asked for one
-/// branch.
+/// the rest; prompts are shared on request only. Throws Error when the degrees do not multiply to the world
+/// size, or two groups are asked for one branch.
 Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance);
 
 /// One line for a person, as in `4 ranks: 2 guidance groups x 2 Ulysses x 1 ring`.

@@ -25,7 +25,8 @@ po::options_description flags() {
 
   po::options_description video("What to make");
   video.add_options()                                                                  //
-      ("prompt", text("TEXT"), "what the video shows; required")                       //
+      ("prompt", text("TEXT"), "what the video shows; this or a file is required")     //
+      ("prompt_file", text("FILE"), "a prompt a line; numbers mark their outputs")     //
       ("negative_prompt", text("TEXT"), "what it must not show (default: Wan's own)")  //
       ("size", text("W*H"), "pixels, multiples of 16 (default 832*480)")               //
       ("frame_num", text("N"), "frames, 4n+1 (default 81)")                            //
@@ -49,13 +50,16 @@ po::options_description flags() {
       ("save_tensors", text("FILE"), "text_embeds, latents and frames as safetensors");
 
   po::options_description machine("Machine");
-  machine.add_options()                                                                  //
-      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")         //
-      ("cfg_size", text("N"), "groups that share the two branches of guidance, 1 or 2")  //
-      ("ulysses_size", text("N"), "ranks that share the attention heads")                //
-      ("ring_size", text("N"), "ranks that share the tokens in a ring")                  //
-      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")         //
-      ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")         //
+  machine.add_options()                                                                    //
+      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")           //
+      ("cfg_size", text("N"), "groups, 1 or 2, for guidance's two branches")               //
+      ("ulysses_size", text("N"), "ranks that share the attention heads")                  //
+      ("ring_size", text("N"), "ranks that share the tokens in a ring")                    //
+      ("data_parallel_size", text("N"), "groups that share the prompts of --prompt_file")  //
+      ("dit_fsdp", "transformer's weights sharded over all ranks")                         //
+      ("t5_fsdp", "text encoder's weights sharded over all ranks")                         //
+      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")           //
+      ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")           //
       ("timeout", text("SECONDS"), "how long a rank waits for the others (default 60)");
 
   po::options_description about("About");
@@ -167,10 +171,22 @@ void require(const Words& words, const char* flag, const char* example) {
   if (words.text(flag).empty()) refuse("--{} is missing; give it, as in --{} {}", flag, flag, example);
 }
 
+void read_prompt(const Words& words, Options& options) {
+  if (words.has("prompt") && words.has("prompt_file"))
+    refuse("--prompt and --prompt_file are both given; add the prompt to the file, or give one of them");
+  if (!words.has("prompt_file")) require(words, "prompt", "\"a red fox in the snow\"");
+  if (!words.has("prompt")) require(words, "prompt_file", "prompts.txt");
+  options.prompt = words.text("prompt");
+  options.prompt_file = words.text("prompt_file");
+  options.negative_prompt = words.text("negative_prompt");
+  if (options.negative_prompt.empty()) options.negative_prompt = kNegativePrompt;
+}
+
 void read_degrees(const Words& words, Options& options) {
   options.degrees = {.cfg = words.count("cfg_size"),
                      .ulysses = words.count("ulysses_size"),
-                     .ring = words.count("ring_size")};
+                     .ring = words.count("ring_size"),
+                     .data = words.count("data_parallel_size")};
   if (options.degrees.cfg.value_or(1) > 2)
     refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
 }
@@ -185,16 +201,13 @@ Options parse_options(const std::vector<std::string>& arguments) {
   if (options.action != Options::Action::generate) return options;
 
   require(words, "ckpt_dir", "Wan2.1-T2V-1.3B");
-  require(words, "prompt", "\"a red fox in the snow\"");
+  read_prompt(words, options);
 
   options.task = words.one_of("task", {"t2v-1.3B", "t2v-14B"});
   if (words.has("size")) read_size(words.text("size"), options);
   options.frame_num = words.count("frame_num").value_or(options.frame_num);
   check_frames(options.frame_num);
   options.ckpt_dir = words.text("ckpt_dir");
-  options.prompt = words.text("prompt");
-  options.negative_prompt = words.text("negative_prompt");
-  if (options.negative_prompt.empty()) options.negative_prompt = kNegativePrompt;
   read_seed(words, options);
   options.sample_solver = words.one_of("sample_solver", {"unipc", "dpm++", "euler", "diffusers_unipc"})
                               .value_or(options.sample_solver);
@@ -204,6 +217,8 @@ Options parse_options(const std::vector<std::string>& arguments) {
       words.number<double>("sample_guide_scale", "a number").value_or(options.sample_guide_scale);
   options.save_file = words.text("save_file");
   read_degrees(words, options);
+  options.dit_fsdp = words.has("dit_fsdp");
+  options.t5_fsdp = words.has("t5_fsdp");
   options.local_ranks = words.count("local_ranks").value_or(options.local_ranks);
   options.device = words.one_of("device", {"cpu", "cuda"});
   options.dtype = words.one_of("dtype", {"float32", "bfloat16"});

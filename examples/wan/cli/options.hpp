@@ -26,7 +26,8 @@ struct Options {
   int64_t height = 480;
   int64_t frame_num = 81;
   std::filesystem::path ckpt_dir;
-  std::string prompt;
+  std::string prompt;  ///< empty where there is a file of prompts
+  std::filesystem::path prompt_file;
   std::string negative_prompt;          ///< the official one where none is given
   std::optional<uint64_t> base_seed;    ///< absent: random
   std::string sample_solver = "unipc";  ///< unipc, dpm++, euler, diffusers_unipc
@@ -35,6 +36,8 @@ struct Options {
   double sample_guide_scale = 5.0;
   std::filesystem::path save_file;  ///< empty: named after task, size, degrees, prompt and time
   RequestedDegrees degrees;
+  bool dit_fsdp = false;  ///< shard the transformer's weights
+  bool t5_fsdp = false;   ///< shard the text encoder's weights
   int64_t local_ranks = 1;
   std::optional<std::string> device;  ///< cpu, cuda
   std::optional<std::string> dtype;   ///< float32, bfloat16

@@ -2,6 +2,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/error.hpp>
 
+#include <chrono>
 #include <functional>
 
 namespace wan {
@@ -11,6 +12,9 @@ class AgreedError : public wanpar::Error {
  public:
   using wanpar::Error::Error;
 };
+
+/// How long ranks wait for one that loads, decodes or writes.
+inline constexpr std::chrono::hours kPatience{1};
 
 /// Collective. Runs what each rank does for itself, and lets none go on when it failed on one: then every
 /// rank throws AgreedError with the sentence of the first rank that failed.

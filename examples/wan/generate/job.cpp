@@ -1,12 +1,11 @@
 #include "wan/generate/job.hpp"
 
 #include <ATen/Context.h>
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <ctime>
+#include <utility>
 
+#include "wan/cli/prompts.hpp"
 #include "wan/scheduler/scheduler.hpp"
 
 namespace wan {
@@ -37,6 +36,7 @@ at::ScalarType choose_dtype(const std::optional<std::string>& wanted, at::Device
 }  // namespace
 
 Job plan(Options options, int world_size) {
+  auto prompts = prompts_of(options);
   Checkpoint checkpoint(options.ckpt_dir);
   const auto& transformer = checkpoint.transformer_config();
   if (options.task) check_task(*options.task, transformer);
@@ -48,21 +48,7 @@ Job plan(Options options, int world_size) {
   const auto degrees = choose_degrees(world_size, transformer.heads, options.degrees, options.guidance());
   const auto device = choose_device(options.device);
   const auto dtype = choose_dtype(options.dtype, device);
-  return {std::move(options), std::move(checkpoint), degrees, size, shift, device, dtype};
-}
-
-std::filesystem::path save_file(const Job& job) {
-  if (!job.options.save_file.empty()) return job.options.save_file;
-  const auto& text = job.options.prompt;
-  auto length = std::min<size_t>(text.size(), 50);
-  while (length < text.size() && (text[length] & 0xC0) == 0x80) --length;  // not in the middle of a letter
-  auto prompt = text.substr(0, length);
-  for (auto& c : prompt)
-    if (c == ' ' || c == '/' || c == '\n') c = '_';
-  const auto seconds = std::time(nullptr);
-  const auto now = *std::localtime(&seconds);
-  return fmt::format("{}_{}x{}_{}_{}_{}_{:%Y%m%d_%H%M%S}.mp4", job.options.task.value_or("t2v"),
-                     job.size.width, job.size.height, job.degrees.ulysses, job.degrees.ring, prompt, now);
+  return {std::move(options), std::move(checkpoint), std::move(prompts), degrees, size, shift, device, dtype};
 }
 
 }  // namespace wan

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "wan/cli/options.hpp"
 #include "wan/io/checkpoint.hpp"
@@ -15,6 +16,7 @@ namespace wan {
 struct Job {
   Options options;
   Checkpoint checkpoint;
+  std::vector<std::string> prompts;
   Degrees degrees;
   VideoSize size;
   double shift;
@@ -23,10 +25,8 @@ struct Job {
 };
 
 /// Decides what the options leave open, from the checkpoint and the machine. Throws Error, in one sentence,
-/// for what could not work: degrees that do not fit, sizes, a checkpoint of another task, no CUDA device.
+/// for what could not work: prompts, degrees that do not fit, sizes, a checkpoint of another task, no CUDA
+/// device.
 Job plan(Options options, int world_size);
-
-/// The file to save to: the one asked for, or one named after the job.
-std::filesystem::path save_file(const Job& job);
 
 }  // namespace wan

@@ -1,0 +1,22 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/mesh.hpp>
+#include <wanpar/module/model.hpp>
+
+#include <functional>
+
+#include "wan/generate/job.hpp"
+
+namespace wan {
+
+/// The noise [channels, T, H, W] that every video of the job starts from: the file's, or that of the seed.
+/// Throws Error for a file that is not of this video size.
+at::Tensor first_latents(const Job& job, uint64_t seed);
+
+/// Collective. The latents [channels, T, H, W] that noise becomes under texts [2, text_len, text_dim], prompt
+/// and negative prompt; `step_done` hears of every step.
+at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model& transformer,
+                   const at::Tensor& noise, const at::Tensor& texts,
+                   const std::function<void(int64_t step, int64_t steps)>& step_done);
+
+}  // namespace wan

@@ -1,0 +1,16 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+
+#include "wan/generate/job.hpp"
+#include "wan/io/progress.hpp"
+
+namespace wan {
+
+/// Collective. The embeddings [prompts + 1, text_len, text_dim] of the job's prompts and, behind them, its
+/// negative prompt, float32, on every rank. Rank 0 alone holds the encoder and encodes; with --t5_fsdp all
+/// ranks hold a part of it, and all encode. `progress` is rank 0's.
+at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::Device device,
+                       Progress* progress);
+
+}  // namespace wan
