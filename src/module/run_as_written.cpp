@@ -9,13 +9,15 @@
 #include <mutex>
 #include <wanpar/module/invoke.hpp>
 
+#include "module/as_written.hpp"
+
 namespace wanpar {
 namespace {
 
 using torch::jit::Code;
 using torch::jit::Graph;
 
-/// The code of a graph without any optimisation, made once.
+/// The code of a graph, made once.
 Code code_of(const std::shared_ptr<Graph>& graph) {
   struct Entry {
     std::weak_ptr<Graph> graph;
@@ -27,15 +29,19 @@ Code code_of(const std::shared_ptr<Graph>& graph) {
   std::erase_if(known, [](auto& entry) { return entry.second.graph.expired(); });
   auto found = known.find(graph.get());
   if (found == known.end()) {
-    auto inlined = graph->copy();
-    torch::jit::Inline(*inlined);
-    torch::jit::runRequiredPasses(inlined);
-    found = known.emplace(graph.get(), Entry{graph, Code(inlined, "forward")}).first;
+    found = known.emplace(graph.get(), Entry{graph, as_written(graph, "forward")}).first;
   }
   return found->second.code;
 }
 
 }  // namespace
+
+Code as_written(const std::shared_ptr<Graph>& graph, const std::string& name) {
+  auto inlined = graph->copy();
+  torch::jit::Inline(*inlined);
+  torch::jit::runRequiredPasses(inlined);
+  return Code(inlined, name);
+}
 
 at::Tensor run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs) {
   auto method = module.get_method("forward");

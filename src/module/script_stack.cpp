@@ -8,12 +8,13 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 
 #include <map>
 #include <set>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/by_blocks.hpp>
+
+#include "module/as_written.hpp"
 
 namespace wanpar {
 namespace {
@@ -129,7 +130,7 @@ struct ScriptStack::Parts {
   std::vector<torch::jit::Module> blocks;
   size_t position = 0;  // of x among a block's arguments, self not counted
   size_t others = 0;    // how many arguments it has beside
-  mutable torch::jit::GraphExecutor before, after;
+  torch::jit::Code before, after;
 };
 
 ScriptStack::ScriptStack(const torch::jit::Module& module) {
@@ -207,8 +208,8 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
   }
   parts->position = run.position - 1;
   parts->others = to_blocks.size() - 1;
-  parts->before = torch::jit::GraphExecutor(before, "before the blocks");
-  parts->after = torch::jit::GraphExecutor(after, "after the blocks");
+  parts->before = as_written(before, "before the blocks");
+  parts->after = as_written(after, "after the blocks");
   parts_ = std::move(parts);
 }
 
@@ -219,7 +220,8 @@ at::Tensor ScriptStack::forward(std::vector<at::Tensor> inputs) const {
   for (auto& input : inputs) stack.emplace_back(std::move(input));
   parts_->module.get_method("forward").function().getSchema().checkAndNormalizeInputs(stack);
   auto arguments = stack;
-  parts_->before.run(stack);  // leaves x, the blocks' other arguments, and what goes past them
+  torch::jit::InterpreterState(parts_->before)
+      .run(stack);  // leaves x, the blocks' other arguments, and what goes past them
 
   auto past = stack.begin() + 1 + static_cast<std::ptrdiff_t>(parts_->others);
   std::vector<c10::IValue> others(stack.begin() + 1, past);
@@ -233,15 +235,14 @@ at::Tensor ScriptStack::forward(std::vector<at::Tensor> inputs) const {
     for (auto& other : given)
       if (other.isTensor()) other = *next++;
     given.insert(given.begin() + static_cast<std::ptrdiff_t>(parts->position), std::move(x));
-    auto block = parts->blocks[index];
-    return block.forward(std::move(given)).toTensor();
+    return run_as_written(parts->blocks[index], std::move(given));
   };
   auto tensors = [parts = parts_](int64_t index) { return tensors_of(parts->blocks[index]); };
   auto y = run_blocks(BlockStack{size(), run, tensors}, stack[0].toTensor(), std::move(side));
 
   arguments.emplace_back(std::move(y));
   arguments.insert(arguments.end(), past, stack.end());
-  parts_->after.run(arguments);
+  torch::jit::InterpreterState(parts_->after).run(arguments);
   return arguments.back().toTensor();
 }
 

@@ -99,7 +99,7 @@ class DataEngine {
     std::unordered_set<at::TensorImpl*> known;
     for (auto& item : parameters_) known.insert(item.tensor.unsafeGetTensorImpl());
     for (auto& leaf : leaves_of(results, arguments))
-      if (!known.contains(leaf.unsafeGetTensorImpl()))
+      if (leaf.numel() > 0 && !known.contains(leaf.unsafeGetTensorImpl()))
         throw Error(fmt::format(
             "DataParallel: the result depends on a tensor {}{} that needs a gradient and is no parameter of "
             "the module, so no rank would share it; wrap the module itself, not a function around it",

@@ -209,16 +209,8 @@ const std::vector<Strategy>& compositions() {
          Model whole =
              stage |
              data_parallel({.group = mesh["beside"], .batch = subject.batch, .find_unused_parameters = true});
-         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
-       },
-       true},
-      {"model | sharded | pipeline | data",
-       [](Model model, const Subject& subject, Communicator world) {
-         auto mesh = staged(world, subject);
-         auto sharded = model | sharded_params({.group = mesh["beside"]});
-         Model stage = sharded | block_pipeline(over(mesh, subject));
-         Model whole = stage | data_parallel({.group = mesh["beside"], .batch = subject.batch});
-         return Wrapped{whole, of_all_stages(gradients_of_shards(sharded), mesh["stages"], model)};
+         return Wrapped{whole,
+                        {}};  // DataParallel refuses to train it: micro-batches are backwards of their own
        },
        true},
   };

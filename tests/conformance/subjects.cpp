@@ -94,7 +94,7 @@ const std::vector<Subject>& subjects() {
   using Inputs = std::vector<at::Tensor>;
   static const std::vector<Subject> all{
       {.name = "transformer",
-       .make = [](auto dtype) { return cast(AttentionModel(AttentionModelOptions{.dim = 24}), dtype); },
+       .make = [](auto dtype) { return cast(transformer(), dtype); },
        .inputs =
            [](int64_t batch, int64_t length) {
              return Inputs{random({batch, length, 24}), random({batch, 5, 24})};

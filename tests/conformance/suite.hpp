@@ -37,7 +37,8 @@ using Gradients = std::map<std::string, at::Tensor>;
 /// A rank's module, wrapped.
 struct Wrapped {
   wanpar::Model model;
-  /// The gradients of all parameters, whole, by the module's names; they are gone then.
+  /// The gradients of all parameters, whole, by the module's names; they are gone then. Empty where the
+  /// composition runs without gradients only.
   std::function<Gradients()> take_gradients;
   bool splits_tokens = false;
   /// Gradients are averaged over ranks whose losses differ.

@@ -12,6 +12,7 @@
 #include "wan/pipeline/noise.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/negative_prompt.hpp"
+#include "wan/text/umt5.hpp"
 #include "wan/vae/decoder.hpp"
 
 namespace fs = std::filesystem;

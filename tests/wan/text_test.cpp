@@ -9,6 +9,7 @@
 #include "wan/text/clean.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/negative_prompt.hpp"
+#include "wan/text/umt5.hpp"
 
 using wan_test::message_of;
 using wan_test::says;
