@@ -23,15 +23,18 @@ int64_t choose_ulysses(int64_t ranks, int64_t heads) {
 /// What is left for the degrees that nobody requested; 0 when the requested ones do not divide the world.
 int64_t ranks_left(int64_t world, const RequestedDegrees& requested) {
   const auto taken = requested.cfg.value_or(1) * requested.ulysses.value_or(1) * requested.ring.value_or(1) *
-                     requested.data.value_or(1);
+                     requested.data.value_or(1) * requested.pipeline.value_or(1);
   return world % taken == 0 ? world / taken : 0;
 }
 
 /// `--cfg_size 1 x --ulysses_size 2 x --ring_size 2`, as the user would write it.
 std::string as_flags(const Degrees& degrees) {
-  const auto prompts = degrees.data > 1 ? fmt::format("--data_parallel_size {} x ", degrees.data) : "";
-  return fmt::format("{}--cfg_size {} x --ulysses_size {} x --ring_size {}", prompts, degrees.cfg,
-                     degrees.ulysses, degrees.ring);
+  const auto rare = [](const char* flag, int64_t degree) {
+    return degree > 1 ? fmt::format("{} {} x ", flag, degree) : "";
+  };
+  return fmt::format("{}{}--cfg_size {} x --ulysses_size {} x --ring_size {}",
+                     rare("--data_parallel_size", degrees.data), rare("--pipeline_size", degrees.pipeline),
+                     degrees.cfg, degrees.ulysses, degrees.ring);
 }
 
 }  // namespace
@@ -47,6 +50,7 @@ Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& req
 
   Degrees chosen;
   chosen.data = requested.data.value_or(1);
+  chosen.pipeline = requested.pipeline.value_or(1);
   chosen.cfg =
       requested.cfg ? *requested.cfg : take(guidance == Guidance::on && left > 0 && left % 2 == 0 ? 2 : 1);
   chosen.ulysses = requested.ulysses ? *requested.ulysses : take(left > 0 ? choose_ulysses(left, heads) : 1);
@@ -62,10 +66,13 @@ std::string describe(const Degrees& degrees) {
   const auto counted = [](int64_t count, const char* one, const char* many) {
     return fmt::format("{} {}", count, count == 1 ? one : many);
   };
-  const auto prompts = degrees.data > 1 ? fmt::format("{} prompts at a time x ", degrees.data) : "";
-  return fmt::format("{}: {}{} x {} Ulysses x {} ring", counted(degrees.ranks(), "rank", "ranks"), prompts,
-                     counted(degrees.cfg, "guidance group", "guidance groups"), degrees.ulysses,
-                     degrees.ring);
+  const auto rare = [](int64_t degree, const char* what) {
+    return degree > 1 ? fmt::format("{} {} x ", degree, what) : "";
+  };
+  return fmt::format("{}: {}{} x {}{} Ulysses x {} ring", counted(degrees.ranks(), "rank", "ranks"),
+                     rare(degrees.data, "prompts at a time"),
+                     counted(degrees.cfg, "guidance group", "guidance groups"),
+                     rare(degrees.pipeline, "pipeline stages"), degrees.ulysses, degrees.ring);
 }
 
 }  // namespace wan

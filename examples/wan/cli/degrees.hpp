@@ -5,15 +5,16 @@
 
 namespace wan {
 
-/// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring; and the
-/// prompts, where there are several.
+/// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring; and, on
+/// request, the prompts where there are several, and the transformer's blocks.
 struct Degrees {
   int64_t cfg = 1;
   int64_t ulysses = 1;
   int64_t ring = 1;
   int64_t data = 1;
+  int64_t pipeline = 1;
 
-  int64_t ranks() const { return cfg * ulysses * ring * data; }
+  int64_t ranks() const { return cfg * ulysses * ring * data * pipeline; }
 
   bool operator==(const Degrees&) const = default;
 };
@@ -23,6 +24,7 @@ struct RequestedDegrees {
   std::optional<int64_t> ulysses = {};
   std::optional<int64_t> ring = {};
   std::optional<int64_t> data = {};
+  std::optional<int64_t> pipeline = {};
 };
 
 /// Whether every step has one branch to compute, or the guided and the unguided one.
@@ -30,7 +32,7 @@ enum class Guidance { off, on };
 
 /// Degrees for `world` ranks and `heads` attention heads: those requested, the others chosen. Guidance takes
 /// two groups where the rest of the world is even, Ulysses as many ranks as share the heads evenly, the ring
-/// the rest; prompts are shared on request only. Throws Error when the degrees do not multiply to the world
+/// the rest. Throws Error when the degrees do not multiply to the world
 /// size, or two groups are asked for one branch.
 Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance);
 

@@ -55,6 +55,7 @@ po::options_description flags() {
       ("cfg_size", text("N"), "groups, 1 or 2, for guidance's two branches")               //
       ("ulysses_size", text("N"), "ranks that share the attention heads")                  //
       ("ring_size", text("N"), "ranks that share the tokens in a ring")                    //
+      ("pipeline_size", text("N"), "stages that share the transformer's blocks")           //
       ("data_parallel_size", text("N"), "groups that share the prompts of --prompt_file")  //
       ("dit_fsdp", "transformer's weights sharded over all ranks")                         //
       ("t5_fsdp", "text encoder's weights sharded over all ranks")                         //
@@ -186,7 +187,8 @@ void read_degrees(const Words& words, Options& options) {
   options.degrees = {.cfg = words.count("cfg_size"),
                      .ulysses = words.count("ulysses_size"),
                      .ring = words.count("ring_size"),
-                     .data = words.count("data_parallel_size")};
+                     .data = words.count("data_parallel_size"),
+                     .pipeline = words.count("pipeline_size")};
   if (options.degrees.cfg.value_or(1) > 2)
     refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
 }

@@ -25,8 +25,9 @@ Velocity velocity(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model&
   const auto scale = job.options.sample_guide_scale;
   if (job.options.guidance() == Guidance::off) return under(0);
   if (mesh.size("cfg") == 2) return guided_over(mesh["cfg"], under(mesh.index("cfg")), scale);
-  // Both branches in one pass, so that each block's weights are gathered once for the two.
-  if (job.options.dit_fsdp) return guided_at_once(conditioned(transformer, texts), scale);
+  // Both branches in one pass: each block's weights are gathered once for the two, stages have both to do.
+  if (job.options.dit_fsdp || mesh.size("pipeline") > 1)
+    return guided_at_once(conditioned(transformer, texts), scale);
   return guided(under(0), under(1), scale);
 }
 

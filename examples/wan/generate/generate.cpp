@@ -9,6 +9,7 @@
 #include <random>
 
 #include "wan/generate/agree.hpp"
+#include "wan/generate/deal.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/outputs.hpp"
 #include "wan/generate/text.hpp"
@@ -50,28 +51,11 @@ at::Tensor decode(const Job& job, const at::Tensor& latents, at::Device device, 
   return vae->decode(latents.unsqueeze(0), frame_done).squeeze(0).to(at::kFloat).cpu();
 }
 
-/// Prompts dealt to the data-parallel groups like cards, a round at a time.
-class Deal {
- public:
-  Deal(const wanpar::Mesh& mesh, size_t prompts)
-      : groups_(mesh.size("data")),
-        group_(mesh.index("data")),
-        prompts_(static_cast<int64_t>(prompts)),
-        is_leader_(mesh.world().rank() % (mesh.world().size() / groups_) == 0) {}
-
-  int64_t rounds() const { return (prompts_ + groups_ - 1) / groups_; }
-  /// This group's prompt in a round; none where they have run out.
-  std::optional<int64_t> prompt(int64_t round) const {
-    const auto dealt = round * groups_ + group_;
-    return dealt < prompts_ ? std::optional(dealt) : std::nullopt;
-  }
-  /// Whether this rank is its group's first, which decodes and writes.
-  bool is_leader() const { return is_leader_; }
-
- private:
-  int64_t groups_, group_, prompts_;
-  bool is_leader_;
-};
+/// Whether this rank is the first of its data-parallel group, which decodes and writes; `data` is the
+/// outermost axis.
+bool is_leader(const wanpar::Mesh& mesh) {
+  return mesh.world().rank() % (mesh.world().size() / mesh.size("data")) == 0;
+}
 
 }  // namespace
 
@@ -79,10 +63,13 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
               std::ostream& out) {
   const at::NoGradGuard no_grad;
   const wanpar::Mesh mesh(world, axes_of(job.degrees));
-  const Deal deal(mesh, job.prompts.size());
+  const Deal deal{.prompts = static_cast<int64_t>(job.prompts.size()),
+                  .groups = mesh.size("data"),
+                  .group = mesh.index("data")};
+  const bool is_writer = is_leader(mesh);
   const auto outputs = outputs_of(job);
   agree(world, [&] {
-    for (int64_t round = 0; round < deal.rounds() && deal.is_leader(); ++round)
+    for (int64_t round = 0; round < deal.rounds() && is_writer; ++round)
       if (const auto prompt = deal.prompt(round)) check_writable(job, outputs[*prompt]);
   });
 
@@ -108,13 +95,13 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
     if (prompt || job.options.dit_fsdp) {
       const auto index = prompt.value_or(0);
       result.texts = at::stack({texts[index], texts[-1]});
-      const auto which = job.prompts.size() > 1 ? fmt::format(" {}/{}", index + 1, job.prompts.size()) : "";
-      if (progress) progress->start("denoise" + which, job.options.sample_steps);
+      const auto which = deal.prompts > 1 ? fmt::format("prompt {}: ", index + 1) : "";
+      if (progress) progress->start(which + "denoise", job.options.sample_steps);
       result.latents = denoise(mesh, job, *transformer, noise, result.texts, step_done);
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
     agree(world.with_timeout(kPatience), [&] {
-      if (!prompt || !deal.is_leader()) return;
+      if (!prompt || !is_writer) return;
       result.frames = decode(job, result.latents, device, progress);
       write(job, outputs[*prompt], job.prompts[*prompt], seed, result);
       fmt::print(out, "{}\n", outputs[*prompt].video.string());

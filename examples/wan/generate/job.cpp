@@ -46,6 +46,11 @@ Job plan(Options options, int world_size) {
   const auto shift = options.sample_shift.value_or(checkpoint.flow_shift().value_or(5.0));
   make_scheduler(options.sample_solver, options.sample_steps, shift);
   const auto degrees = choose_degrees(world_size, transformer.heads, options.degrees, options.guidance());
+  if (degrees.pipeline > transformer.layers)
+    throw wanpar::Error(
+        fmt::format("--pipeline_size {} is more stages than the transformer has blocks, {}; let "
+                    "--ulysses_size and --ring_size share them",
+                    degrees.pipeline, transformer.layers));
   const auto device = choose_device(options.device);
   const auto dtype = choose_dtype(options.dtype, device);
   return {std::move(options), std::move(checkpoint), std::move(prompts), degrees, size, shift, device, dtype};

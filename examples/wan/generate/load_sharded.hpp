@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <utility>
 #include <wanpar/module/deferred.hpp>
 #include <wanpar/module/model.hpp>
@@ -9,14 +10,16 @@
 
 namespace wan {
 
-/// Collective. A module whose weights are shared out over a group: constructed without memory, then filled by
-/// each rank with its own part of the files. No rank ever holds, or reads, all of them.
-template <class Module, class Config>
-wanpar::Model load_sharded(const Config& config, const Weights& weights, const LoadOptions& options,
-                           const wanpar::Communicator& group) {
+/// Collective over the world. A module whose weights are shared out over a group: constructed without memory,
+/// then filled by each rank with its own part of the files. No rank ever holds, or reads, all of them.
+/// `part_of(module)` is what of it this rank's group is to hold.
+template <class Module, class Config, class PartOf = std::identity>
+wanpar::Model load_sharded(const wanpar::Communicator& world, const wanpar::Communicator& group,
+                           const Config& config, const Weights& weights, const LoadOptions& options,
+                           const PartOf& part_of = {}) {
   Module module{nullptr};
   Ranges ranges;
-  agree(group, [&] {
+  agree(world, [&] {
     module = wanpar::deferred([&] {
       Module empty(config);
       prepare(*empty, options);
@@ -24,8 +27,8 @@ wanpar::Model load_sharded(const Config& config, const Weights& weights, const L
     });
     ranges = ranges_for(*module, weights, options);
   });
-  auto sharded = std::move(module) | wanpar::sharded_params({.group = group, .prefetch = 1});
-  agree(group.with_timeout(kPatience), [&] { sharded.load(ranges); });
+  auto sharded = part_of(std::move(module)) | wanpar::sharded_params({.group = group, .prefetch = 1});
+  agree(world.with_timeout(kPatience), [&] { sharded.load(ranges); });
   return sharded;
 }
 

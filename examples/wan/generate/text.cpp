@@ -56,8 +56,8 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
 
   at::Tensor embeds;
   if (job.options.t5_fsdp) {
-    const auto encoder = load_sharded<Umt5>(job.checkpoint.text_encoder_config(),
-                                            job.checkpoint.text_encoder(), options, world);
+    const auto encoder = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
+                                            job.checkpoint.text_encoder(), options);
     agree(patient, [&] { embeds = encode(job, encoder, progress); });
     return embeds;
   }

@@ -1,15 +1,50 @@
 #include "wan/generate/transformer.hpp"
 
+#include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "wan/generate/agree.hpp"
 #include "wan/generate/load_sharded.hpp"
+#include "wan/generate/stage.hpp"
 
 namespace wan {
 namespace {
 
 LoadOptions load_options(const Job& job, at::Device device) {
   return {.dtype = job.dtype, .device = device, .keep_float32 = kFloat32Parameters};
+}
+
+wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {
+  Transformer transformer{nullptr};
+  agree(mesh.world().with_timeout(kPatience), [&] { transformer = shared.get(); });
+  return transformer;
+}
+
+/// This rank's part: of the blocks of its stage, and of the weights of those, where they are sharded.
+wanpar::Model load_part(const wanpar::Mesh& mesh, const Job& job, const LoadOptions& options) {
+  const auto& config = job.checkpoint.transformer_config();
+  const auto stages = wanpar::equal_ranges(config.layers, mesh.size("pipeline"));
+  const auto stage_of = [&](Transformer whole) {
+    return Stage(std::move(whole), stages[mesh.index("pipeline")]);
+  };
+  // Ranks that make other prompts share the weights too: all call the transformer equally often.
+  const auto sharers =
+      job.options.dit_fsdp ? mesh.flatten({"data", "cfg", "ring", "ulysses"}) : wanpar::Communicator();
+  auto part = load_sharded<Transformer>(mesh.world(), sharers, config, job.checkpoint.transformer(), options,
+                                        stage_of);
+  // Stages differ in their parameters. The pipeline need not know: it moves none.
+  return wanpar::Model([part](at::Tensor latents, at::Tensor timestep, at::Tensor text) mutable {
+    return part(std::move(latents), std::move(timestep), std::move(text));
+  });
+}
+
+/// The two branches of guidance follow one another through the stages, unless each would gather the weights
+/// once more.
+wanpar::BlockPipelineOptions pipeline_options(const wanpar::Mesh& mesh, const Job& job) {
+  using wanpar::Side;
+  return {.stages = mesh["pipeline"],
+          .micro_batches = job.options.dit_fsdp ? 1 : 2,
+          .side = {Side::cut, Side::cut, Side::whole}};  // of a Block: time, text, rotation
 }
 
 }  // namespace
@@ -21,24 +56,20 @@ Transformer load_transformer(const Job& job, at::Device device) {
 }
 
 std::vector<wanpar::Axis> axes_of(const Degrees& degrees) {
-  return {{"data", degrees.data}, {"cfg", degrees.cfg}, {"ring", degrees.ring}, {"ulysses", degrees.ulysses}};
+  return {{"data", degrees.data},
+          {"cfg", degrees.cfg},
+          {"pipeline", degrees.pipeline},
+          {"ring", degrees.ring},
+          {"ulysses", degrees.ulysses}};
 }
 
 wanpar::Model parallel_transformer(const wanpar::Mesh& mesh, const Job& job, SharedTransformer& shared,
                                    at::Device device) {
-  const auto load_whole = [&] {
-    Transformer transformer{nullptr};
-    agree(mesh.world().with_timeout(kPatience), [&] { transformer = shared.get(); });
-    return wanpar::Model(std::move(transformer));
-  };
-  // Ranks that make other prompts share the weights too: all call the transformer equally often.
-  const auto load_part = [&] {
-    return load_sharded<Transformer>(job.checkpoint.transformer_config(), job.checkpoint.transformer(),
-                                     load_options(job, device),
-                                     mesh.flatten({"data", "cfg", "ring", "ulysses"}));
-  };
-  auto model = job.options.dit_fsdp ? load_part() : load_whole();
+  const auto options = load_options(job, device);
+  const bool is_shared = !job.options.dit_fsdp && mesh.size("pipeline") == 1;
+  auto model = is_shared ? load_whole(mesh, shared) : load_part(mesh, job, options);
   model = model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+  if (mesh.size("pipeline") > 1) model = model | wanpar::block_pipeline(pipeline_options(mesh, job));
   return model;
 }
 
