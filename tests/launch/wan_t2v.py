@@ -46,7 +46,7 @@ def difference(a, b):
 
 
 def words(name, **changes):
-    """A command line that makes the reference's video; changes replace flags, None removes one."""
+    """A command line that makes the reference's video; changes replace flags, None removes one, True has no value."""
     flags = dict(
         ckpt_dir=checkpoint,
         prompt=manifest["prompts"][settings["prompt"]],
@@ -62,7 +62,7 @@ def words(name, **changes):
         save_tensors=folder / (name + ".safetensors"),
     )
     flags.update(changes)
-    return [program] + [w for k, v in flags.items() if v is not None for w in ("--" + k, str(v))]
+    return [program] + [w for k, v in flags.items() if v is not None for w in (["--" + k] if v is True else ["--" + k, str(v)])]
 
 
 reference = read(data / "reference.safetensors")
@@ -85,13 +85,38 @@ starts = {
     "8 threads, more than heads": words("t8", local_ranks=8, cfg_size=1, ulysses_size=8),
     "torchrun 3": torchrun(python, 3, words("p3")),
     "mpirun 2": mpirun(2, words("p2")),
+    "torchrun 2, sharded": torchrun(python, 2, words("s2", cfg_size=1, dit_fsdp=True, t5_fsdp=True)),
+    "3 threads, sharded": words("s3", local_ranks=3, dit_fsdp=True, t5_fsdp=True),
+    "mpirun 2, pipeline": mpirun(2, words("b2", pipeline_size=2)),
+    "8 threads, all at once": words("b8", local_ranks=8, cfg_size=2, pipeline_size=2, ulysses_size=2, dit_fsdp=True, t5_fsdp=True),
 }
-files = dict(zip(starts, ("t2", "t3", "t4", "t8", "p3", "p2")))
+files = dict(zip(starts, ("t2", "t3", "t4", "t8", "p3", "p2", "s2", "s3", "b2", "b8")))
 for how, command in starts.items():
     done = run(command)
     made = read(folder / (files[how] + ".safetensors")) if done.status == 0 else None
     off = difference(made["latents"], one["latents"]) if made else None
     check("{}: the same latents as one rank ({})".format(how, off), made and off <= 1e-4, done)
+
+prompts = folder / "prompts.txt"
+prompts.write_text("a cat\n\n{}\r\nthe sea\n".format(manifest["prompts"][settings["prompt"]]), encoding="utf8")
+several = dict(prompt=None, prompt_file=prompts)
+groups = {
+    "1 rank, prompts in turn": words("turn", **several),
+    "torchrun 2, 2 prompts at a time": torchrun(python, 2, words("deal", data_parallel_size=2, **several)),
+    "4 threads, 2 prompts at a time, sharded": words(
+        "both", local_ranks=4, data_parallel_size=2, dit_fsdp=True, t5_fsdp=True, **several
+    ),
+}
+turn = None
+for (how, command), name in zip(groups.items(), ("turn", "deal", "both")):
+    done = run(command)
+    made = [read(folder / "{}_{}.safetensors".format(name, i)) for i in (1, 2, 3)] if done.status == 0 else None
+    turn = turn or made
+    off = max(difference(a[key], b[key]) for a, b in zip(made, turn) for key in ("latents", "frames", "text_embeds")) if made and turn else None
+    alone = difference(made[1]["latents"], one["latents"]) if made else None
+    fine = made and off <= 1e-4 and alone <= 1e-4 and difference(made[0]["latents"], one["latents"]) > 0.1
+    check("{}: each prompt's video is the one that it makes alone ({}, {})".format(how, alone, off), fine, done)
+    check("{}: an mp4 for each prompt".format(how), all((folder / "{}_{}.mp4".format(name, i)).exists() for i in (1, 2, 3)))
 
 small = dict(size="32*32", frame_num=1, sample_steps=2, noise=None, save_tensors=None)
 run(words("seed_a", base_seed=5, **small | dict(save_tensors=folder / "a.safetensors")))
@@ -103,6 +128,7 @@ half = run(words("half", dtype="bfloat16", local_ranks=2, **small))
 check("bfloat16 runs on two ranks", half.status == 0, half)
 
 (folder / "empty").mkdir()
+(folder / "blank.txt").write_text("\n \n")
 (folder / "text.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
 mistakes = {
     "a size that 16 does not divide": (dict(size="50*32"), "50"),
@@ -118,6 +144,12 @@ mistakes = {
     "noise that git-lfs holds": (dict(noise=folder / "text.safetensors"), "LFS"),
     "a folder to save to that is not there": (dict(save_file=folder / "none" / "a.mp4"), "none"),
     "another task's checkpoint": (dict(task="t2v-14B"), "t2v-14B"),
+    "more groups than prompts": (dict(local_ranks=2, data_parallel_size=2), "--data_parallel_size 2"),
+    "groups that do not fit": (dict(local_ranks=3, data_parallel_size=2, **several), "--data_parallel_size 2 x"),
+    "more stages than blocks": (dict(local_ranks=3, pipeline_size=3), "--pipeline_size 3"),
+    "a file of prompts that is not there": (several | dict(prompt_file=folder / "no.txt"), "no.txt"),
+    "a file without a prompt": (several | dict(prompt_file=folder / "blank.txt"), "blank.txt"),
+    "a prompt and a file of them": (dict(prompt_file=prompts), "--prompt_file"),
     "no CUDA device": (dict(device="cuda"), "no CUDA device"),
 }
 for name, (changes, part) in mistakes.items():
@@ -133,6 +165,11 @@ limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash"]  # files end at 1 KiB
 done = run(limited + words("full", save_tensors=None, local_ranks=2), limit=60)
 said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
 check("a disk that fills up while writing: {}".format(said), done.status == 1 and len(said) == 1 and not list(folder.glob("full*")), done)
+
+blank = torchrun(python, 2, words("blank", data_parallel_size=2, **several | dict(prompt_file=folder / "blank.txt")))
+done = run(blank, limit=60)
+said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
+check("processes that have no prompt all end: {}".format(said), done.status != 0 and len(said) == 1 and "blank.txt" in said[0], done)
 
 done = run(torchrun(python, 2, words("world", ulysses_size=3)), limit=60)
 said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]

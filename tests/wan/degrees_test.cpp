@@ -42,6 +42,22 @@ TEST_CASE("degrees that do not multiply to the world size are refused with the n
   CHECK_THROWS_AS(choose_degrees(8, 12, {1, 2, 2}, Guidance::on), wanpar::Error);
 }
 
+TEST_CASE("prompts and blocks are shared on request only, and the rest of the world as ever") {
+  CHECK((choose_degrees(8, 12, {.data = 2}, Guidance::on) == Degrees{.cfg = 2, .ulysses = 2, .data = 2}));
+  CHECK((choose_degrees(3, 12, {.data = 3}, Guidance::on) == Degrees{.data = 3}));
+  CHECK((choose_degrees(4, 12, {.cfg = 1, .pipeline = 2}, Guidance::on) ==
+         Degrees{.ulysses = 2, .pipeline = 2}));
+  CHECK((choose_degrees(12, 12, {.data = 2, .pipeline = 3}, Guidance::on) ==
+         Degrees{.cfg = 2, .data = 2, .pipeline = 3}));
+  CHECK_THROWS_WITH_AS(
+      choose_degrees(3, 12, {.data = 2, .pipeline = 2}, Guidance::on),
+      "--data_parallel_size 2 x --pipeline_size 2 x --cfg_size 1 x --ulysses_size 1 x --ring_size 1 is 4, "
+      "but 3 ranks were started",
+      wanpar::Error);
+}
+
 TEST_CASE("degrees are described in one line") {
+  CHECK(wan::describe({.data = 2, .pipeline = 3}) ==
+        "6 ranks: 2 prompts at a time x 1 guidance group x 3 pipeline stages x 1 Ulysses x 1 ring");
   CHECK(wan::describe({2, 2, 1}) == "4 ranks: 2 guidance groups x 2 Ulysses x 1 ring");
 }

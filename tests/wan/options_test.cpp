@@ -42,6 +42,8 @@ TEST_CASE("options that nobody gave are the official defaults") {
   CHECK_FALSE(options.base_seed);
   CHECK_FALSE(options.sample_shift);
   CHECK_FALSE(options.task);
+  CHECK_FALSE(options.dit_fsdp);
+  CHECK_FALSE(options.t5_fsdp);
 }
 
 TEST_CASE("every flag reaches its option") {
@@ -68,6 +70,12 @@ TEST_CASE("every flag reaches its option") {
                               "3",
                               "--cfg_size",
                               "2",
+                              "--data_parallel_size",
+                              "1",
+                              "--pipeline_size",
+                              "4",
+                              "--dit_fsdp",
+                              "--t5_fsdp",
                               "--local_ranks",
                               "12",
                               "--device",
@@ -99,6 +107,10 @@ TEST_CASE("every flag reaches its option") {
   CHECK(options.degrees.cfg == 2);
   CHECK(options.degrees.ulysses == 2);
   CHECK(options.degrees.ring == 3);
+  CHECK(options.degrees.data == 1);
+  CHECK(options.degrees.pipeline == 4);
+  CHECK(options.dit_fsdp);
+  CHECK(options.t5_fsdp);
   CHECK(options.local_ranks == 12);
   CHECK(options.device == "cpu");
   CHECK(options.dtype == "bfloat16");
@@ -151,6 +163,9 @@ TEST_CASE("what is required is asked for") {
                        wan::UsageError);
   CHECK_THROWS_WITH_AS(parse_options({"--ckpt_dir", "weights"}), doctest::Contains("--prompt is missing"),
                        wan::UsageError);
+  CHECK(parse_options({"--ckpt_dir", "weights", "--prompt_file", "list"}).prompt_file == "list");
+  CHECK(complaint({"--prompt_file", "list"}).starts_with("--prompt and --prompt_file are both given"));
+  CHECK(complaint({"--dit_fsdp", "2"}).starts_with("a word stands alone"));
 }
 
 TEST_CASE("help and version need nothing else, and help fits a screen") {

@@ -1,4 +1,6 @@
+#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
@@ -61,6 +63,15 @@ TEST_CASE("guidance goes from the negative through the positive velocity") {
   };
   CHECK(at_one(wan::guided(constant(3), constant(1), 5)) == doctest::Approx(11));
   CHECK(at_one(wan::guided(constant(3), constant(1), 0)) == doctest::Approx(1));
+}
+
+TEST_CASE("guidance in one call has the positive sample first") {
+  const wan::Velocity both = [](const at::Tensor& latents, double) {
+    return latents + at::tensor({3.0, 1.0});
+  };
+  const auto velocity = wan::guided_at_once(both, 5)(at::full({1}, 10.0), 500);
+  CHECK(velocity.sizes() == at::IntArrayRef{1});
+  CHECK(velocity.item<double>() == doctest::Approx(21));
 }
 
 TEST_CASE("guidance of scale 1 asks the model once") {
