@@ -4,6 +4,9 @@
 
 namespace wan {
 
+/// Latents that make one token, along height and width; along time it is one.
+constexpr int64_t kPatch = 2;
+
 /// Shape of the diffusion transformer, as its config.json and its tensors tell it.
 struct TransformerConfig {
   int64_t dim = 1536;

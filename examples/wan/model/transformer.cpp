@@ -17,8 +17,6 @@ namespace wan {
 
 namespace {
 
-constexpr int64_t kPatch = 2;  // along height and width; one along time
-
 /// [cos, sin] of timestep * 10000^(-j / half), j = 0..half-1, [batch, dim], computed in float64.
 at::Tensor sinusoid(const at::Tensor& timestep, int64_t dim) {
   const auto half = static_cast<double>(dim) / 2;

@@ -10,12 +10,6 @@
 
 namespace wan {
 
-namespace {
-
-constexpr int64_t kPatch = 2;
-
-}  // namespace
-
 std::array<int64_t, 4> latent_shape(const VaeConfig& config, const VideoSize& size) {
   const int64_t in_space = int64_t{1} << (config.multipliers.size() - 1);
   const int64_t in_time =

@@ -1,0 +1,6 @@
+#pragma once
+// What nearly every source includes, parsed once.
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
