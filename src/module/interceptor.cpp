@@ -1,6 +1,7 @@
 // The one file that knows the dispatch key by which strategies enter modules that know nothing of them.
 #include <wanpar/module/interceptor.hpp>
 
+#include <ATen/ThreadLocalState.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -199,6 +200,25 @@ at::Tensor ask_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, std:
   return x;
 }
 
+/// A thread as it was in a forward: its dispatch state, and the handlers that take part again, no others.
+class Reentered {
+ public:
+  explicit Reentered(const at::ThreadLocalState& forward) : state_(forward) {}
+  ~Reentered() {
+    while (!held_.empty()) held_.pop_back();  // the innermost first
+    handlers = std::move(others_);
+  }
+  Reentered(const Reentered&) = delete;
+  Reentered& operator=(const Reentered&) = delete;
+
+  void hold(std::shared_ptr<void> handler) { held_.push_back(std::move(handler)); }
+
+ private:
+  at::ThreadLocalStateGuard state_;
+  std::vector<Handler*> others_ = std::exchange(handlers, {});
+  std::vector<std::shared_ptr<void>> held_;
+};
+
 }  // namespace
 
 Plain::Plain() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kKey)) {
@@ -255,6 +275,17 @@ at::Tensor in_place_of(const at::Tensor& like, at::Tensor x) {
   Plain plain;
   for (auto* handler : handlers) handler->goes_on(x, like);
   return x;
+}
+
+Reentry reentry(std::span<const at::Tensor> inputs) {
+  std::vector<Reentry> each;
+  for (auto* handler : handlers)
+    if (auto again = handler->reentry(inputs)) each.push_back(std::move(again));
+  return [each = std::move(each), forward = at::ThreadLocalState()](std::span<const at::Tensor> inputs) {
+    auto reentered = std::make_shared<Reentered>(forward);
+    for (auto& again : each) reentered->hold(again(inputs));
+    return reentered;
+  };
 }
 
 at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {

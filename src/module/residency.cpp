@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <wanpar/core/error.hpp>
 
+#include "module/recompute.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -109,10 +111,9 @@ void Residency::before(const Operator& op) {
   for (auto& input : op.inputs)
     if (int unit = unit_of(input); unit >= 0) include(touched_, unit);
   if (touched_.empty()) return;
-  if (BackwardPass::is_running() && !at::GradMode::is_enabled())
-    need_in_backward(touched_);
-  else
-    need(touched_, BackwardPass::is_running() ? backward_ : forward_);
+  if (!BackwardPass::is_running()) return need(touched_, forward_);
+  begin_backward();
+  need(touched_, backward_);
 }
 
 void Residency::after(const Operator&, std::span<const at::Tensor> outputs) {
@@ -123,8 +124,17 @@ void Residency::after(const Operator&, std::span<const at::Tensor> outputs) {
     if (unit_of(output) >= 0) return;
     has_node |= hook(output, touched_);
   }
-  if (!has_node)
+  if (!has_node && !Unrecorded::is_on())
     for (int unit : touched_) include(orphans_, unit);
+}
+
+Reentry Residency::reentry(std::span<const at::Tensor>) {
+  struct Again {
+    explicit Again(std::shared_ptr<Residency> r) : residency(std::move(r)), scope(*residency) {}
+    std::shared_ptr<Residency> residency;
+    Scope scope;
+  };
+  return [self = shared_from_this()](std::span<const at::Tensor>) { return std::make_shared<Again>(self); };
 }
 
 bool Residency::hook(const at::Tensor& tensor, const std::vector<int>& units) {
@@ -152,15 +162,19 @@ void Residency::need_in_backward(const std::vector<int>& units) {
         "sharded parameters: a backward with create_graph would save parameters that are let go of; "
         "differentiate once only");
   Plain plain;
-  if (pass_.begin([self = weak_from_this()] {
-        auto residency = self.lock();
-        if (residency && residency->release_ != Release::never) residency->release_all();
-      })) {
-    auto seen = forward_.seen();
-    backward_.begin({seen.rbegin(), seen.rend()});
-    step_.clear();
-  }
+  begin_backward();
   need(units, backward_);
+}
+
+void Residency::begin_backward() {
+  bool is_first = pass_.begin([self = weak_from_this()] {
+    auto residency = self.lock();
+    if (residency && residency->release_ != Release::never) residency->release_all();
+  });
+  if (!is_first) return;
+  auto seen = forward_.seen();
+  backward_.begin({seen.rbegin(), seen.rend()});
+  step_.clear();
 }
 
 void Residency::need(const std::vector<int>& step, VisitOrder& order) {

@@ -69,6 +69,7 @@ class Residency : public Handler, public std::enable_shared_from_this<Residency>
 
   void before(const Operator& op) override;
   void after(const Operator& op, std::span<const at::Tensor> outputs) override;
+  Reentry reentry(std::span<const at::Tensor> inputs) override;
 
   /// From a hook: these units are about to be needed by a backward.
   void need_in_backward(const std::vector<int>& units);
@@ -90,6 +91,7 @@ class Residency : public Handler, public std::enable_shared_from_this<Residency>
   };
 
   int unit_of(const at::Tensor& tensor) const;
+  void begin_backward();
   void need(const std::vector<int>& step, VisitOrder& order);
   void fetch(int unit);
   void arrive(int unit);

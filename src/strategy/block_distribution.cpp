@@ -8,6 +8,8 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "module/no_blocks.hpp"
+
 namespace wanpar {
 
 /// Runs each range of a stack on its device.
@@ -19,12 +21,7 @@ class DistributionEngine : public Handler {
 
   void begin() { next_stack_ = 0; }
   void end() const {
-    if (next_stack_ == 0)
-      throw Error(
-          "BlockDistribution: the module has no block stack; loop over its blocks by wanpar::run_blocks, "
-          "give "
-          "three callables by wanpar::stack_of, or wrap a torch::nn::Sequential or a TorchScript module with "
-          "submodules");
+    if (next_stack_ == 0) refuse_without_blocks("BlockDistribution");
   }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
@@ -38,11 +35,13 @@ class DistributionEngine : public Handler {
       ~Leave() { inside = false; }
     } leave{is_inside_};
     for (size_t i = 0; i < ranges.size(); ++i) {
-      BlockStack part{ranges[i].size(),
-                      [&](int64_t index, at::Tensor y, const std::vector<at::Tensor>& beside) {
-                        return blocks.run(ranges[i].begin + index, std::move(y), beside);
-                      },
-                      [&](int64_t index) { return blocks.tensors(ranges[i].begin + index); }};
+      const auto begin = ranges[i].begin;
+      BlockStack part{
+          ranges[i].size(),
+          [begin, run = blocks.run](int64_t index, at::Tensor y, const std::vector<at::Tensor>& beside) {
+            return run(begin + index, std::move(y), beside);
+          },
+          [begin, tensors = blocks.tensors](int64_t index) { return tensors(begin + index); }};
       auto device = options_.devices[i];
       auto beside = side;
       for (auto& tensor : beside)

@@ -7,16 +7,12 @@
 
 #include <numeric>
 
+#include "module/no_blocks.hpp"
 #include "strategy/pipeline_engine.hpp"
 #include "strategy/pipeline_tape.hpp"
 
 namespace wanpar {
 namespace {
-
-const char* kNoBlocks =
-    "BlockPipeline: the module has no block stack, so there is nothing to spread over stages; loop over its "
-    "blocks by wanpar::run_blocks, give three callables by wanpar::stack_of, or wrap a torch::nn::Sequential "
-    "or a TorchScript module with submodules";
 
 class Flag {
  public:
@@ -123,7 +119,7 @@ void PipelineEngine::begin() {
 }
 
 void PipelineEngine::end() {
-  if (next_stack_ == 0) throw Error(kNoBlocks);
+  if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
   if (!is_examining_) return;
   check_examined(false);
   is_examined_ = true;
@@ -131,7 +127,7 @@ void PipelineEngine::end() {
 }
 
 void PipelineEngine::end_passage() const {
-  if (!passage_->left.defined()) throw Error(kNoBlocks);
+  if (!passage_->left.defined()) refuse_without_blocks("BlockPipeline");
 }
 
 void PipelineEngine::examine(bool on) {
@@ -146,9 +142,12 @@ void PipelineEngine::ignore(const at::Tensor& leaf) {
 void PipelineEngine::before(const Operator& op) {
   if (!is_examining_) return;
   auto& used = is_inside_ ? used_inside_ : used_outside_;
-  for (auto& input : op.inputs)
-    if (input.requires_grad() && input.is_leaf() && !ignored_.contains(input.unsafeGetTensorImpl()))
-      used.emplace(input.unsafeGetTensorImpl(), input);
+  for (auto& input : op.inputs) {
+    if (!input.requires_grad() || !input.is_leaf()) continue;
+    auto leaf =
+        input.is_view() ? input._base() : input;  // a view made without gradients says that it is a leaf
+    if (!ignored_.contains(leaf.unsafeGetTensorImpl())) used.emplace(leaf.unsafeGetTensorImpl(), leaf);
+  }
 }
 
 void PipelineEngine::check_examined(bool sums) const {

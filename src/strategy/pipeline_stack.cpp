@@ -29,14 +29,17 @@ void PipelineStack::find_owners() {
 BlockStack PipelineStack::part(const BlockStack& blocks) {
   BlockStack part;
   part.size = mine().size();
-  part.run = [this, &blocks](int64_t index, at::Tensor x, const std::vector<at::Tensor>& side) {
+  part.run = [this, run = blocks.run, begin = mine().begin](int64_t index, at::Tensor x,
+                                                            const std::vector<at::Tensor>& side) {
     watch_.start(x.device());
-    auto y = blocks.run(mine().begin + index, std::move(x), side);
+    auto y = run(begin + index, std::move(x), side);
     watch_.stop(index);
     return y;
   };
   if (blocks.tensors)
-    part.tensors = [this, &blocks](int64_t index) { return blocks.tensors(mine().begin + index); };
+    part.tensors = [tensors = blocks.tensors, begin = mine().begin](int64_t index) {
+      return tensors(begin + index);
+    };
   return part;
 }
 

@@ -5,41 +5,19 @@
 
 #include <map>
 #include <optional>
-#include <unordered_set>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "module/follow/follow.hpp"
 #include "module/linear_map.hpp"
-#include "strategy/ring.hpp"
+#include "strategy/met_attention.hpp"
+#include "strategy/split_attention.hpp"
 #include "strategy/token_layout.hpp"
-#include "strategy/ulysses.hpp"
 
 namespace wanpar {
 namespace {
 
-const char* kRemedy =
-    "call at::scaled_dot_product_attention instead, or keep this part outside split_sequence and "
-    "gather_sequence";
-
-/// Attention that is not scaled_dot_product_attention.
-const std::unordered_set<std::string> kFusedAttention{"aten::_native_multi_head_attention",
-                                                      "aten::_transformer_encoder_layer_fwd",
-                                                      "aten::_scaled_dot_product_flash_attention_for_cpu",
-                                                      "aten::_scaled_dot_product_flash_attention",
-                                                      "aten::_scaled_dot_product_efficient_attention",
-                                                      "aten::_scaled_dot_product_cudnn_attention",
-                                                      "aten::_scaled_dot_product_attention_math"};
-
 const std::string kAttention = "aten::scaled_dot_product_attention";
-
-/// What became of an attention: taken over, or left to this rank alone.
-struct Met {
-  std::vector<int64_t> query, key;  // shapes
-  std::optional<Place> over;        // the split that its keys stem from, and is attended over
-
-  bool operator==(const Met&) const = default;
-};
 
 /// What was learnt in one pass through the module, in order: enough for later passes with the same shapes to
 /// go without looking at operators.
@@ -49,10 +27,19 @@ struct Path {
   std::vector<Place> gathers;
 };
 
+/// One way through the module, or through a part of it.
+struct Pass {
+  std::vector<int64_t> shapes = {};  // of its arguments
+  const Path* known = nullptr;       // what it keeps to, without looking
+  Path path = {};
+  std::optional<Met> met = {};  // the attention at hand
+  Follow follow{"SequenceParallel", kSequenceRemedy};
+};
+
 }  // namespace
 
 /// One rank's side of the strategy: knows how the tokens are split, and takes over attention over them.
-class SequenceEngine : public Handler {
+class SequenceEngine : public Handler, public std::enable_shared_from_this<SequenceEngine> {
  public:
   explicit SequenceEngine(SequenceParallelOptions options) : options_(std::move(options)) {}
 
@@ -61,35 +48,33 @@ class SequenceEngine : public Handler {
 
   /// A pass through the module begins, with arguments of these shapes.
   void begin(const std::vector<int64_t>& shapes) {
-    path_ = {};
-    met_.reset();
-    shapes_ = shapes;
+    pass_ = {.shapes = shapes};
     auto known = known_.find(shapes);
     // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
     bool look = known == known_.end() || options_.always_look || at::GradMode::is_enabled();
-    known_path_ = look ? nullptr : &known->second;
+    if (!look) pass_.known = &known->second;
   }
 
   /// The pass was carried to its end.
   void learn() {
-    if (!known_path_) known_.insert_or_assign(shapes_, path_);
+    if (!pass_.known) known_.insert_or_assign(pass_.shapes, pass_.path);
   }
 
-  void end() { follow_.clear(); }
+  void end() { pass_ = {}; }
 
   /// To be asked before the result is gathered: was this a split forward that may be believed?
   void check_region() const {
-    if (path_.splits.empty())
+    if (pass_.path.splits.empty())
       throw Error(
           "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence "
           "in the module");
-    bool attended =
-        std::any_of(path_.attentions.begin(), path_.attentions.end(), [](auto& met) { return met.over; });
+    bool attended = std::any_of(pass_.path.attentions.begin(), pass_.path.attentions.end(),
+                                [](auto& met) { return met.over; });
     if (!attended)
       throw Error(
           fmt::format("SequenceParallel: no attention over the split tokens was met, so the result would be "
                       "that of {} separate sequences; {}",
-                      size(), kRemedy));
+                      size(), kSequenceRemedy));
   }
 
   at::Tensor cut(const at::Tensor& x, int64_t dim) {
@@ -98,21 +83,23 @@ class SequenceEngine : public Handler {
                               dim, x.dim()));
     dim = dim < 0 ? dim + x.dim() : dim;
     auto total = x.size(dim);
-    auto& splits = path_.splits;
+    auto& splits = pass_.path.splits;
     auto known = std::find(splits.begin(), splits.end(), total);
     if (known == splits.end()) known = splits.insert(known, total);
     int split = static_cast<int>(known - splits.begin());
-    if (known_path_ &&
-        (split >= static_cast<int>(known_path_->splits.size()) || known_path_->splits[split] != total))
+    if (pass_.known &&
+        (split >= static_cast<int>(pass_.known->splits.size()) || pass_.known->splits[split] != total))
       refuse_other_path();
     auto place = layout(total);
     auto mine = place.of(options_.ring.rank(), options_.ulysses.rank());
     auto part = linear_map(
         x, [=](const at::Tensor& whole) { return take(whole, dim, mine); },
-        [=, this](const at::Tensor& gradient) { return joined(gradient, dim, place); });
+        [=, self = shared_from_this()](const at::Tensor& gradient) {
+          return self->joined(gradient, dim, place);
+        });
     // What all of x is would otherwise be taken for split, where one rank has it all.
     if (part.is_same(x)) part = x.alias();
-    follow_.mark(part, {.split = split, .length = length(mine), .total = total, .dim = dim});
+    pass_.follow.mark(part, {.split = split, .length = length(mine), .total = total, .dim = dim});
     return part;
   }
 
@@ -148,7 +135,7 @@ class SequenceEngine : public Handler {
   at::Tensor gather_sequence(at::Tensor x, int64_t dim) override { return gather(x, dim); }
 
   at::Tensor whole(at::Tensor x) override {
-    auto* found = follow_.of(x);
+    auto* found = pass_.follow.of(x);
     if (!found) return x;
     const auto at = *found;
     auto all = joined(x.detach().unflatten(at.dim, {at.before, at.length, at.after}).contiguous(), at.dim + 1,
@@ -157,52 +144,87 @@ class SequenceEngine : public Handler {
   }
 
   void goes_on(const at::Tensor& x, const at::Tensor& like) override {
-    auto* found = follow_.of(like);
+    auto* found = pass_.follow.of(like);
     if (!found) return;
     const auto place = *found;
     if (x.dim() != like.dim() || x.size(place.dim) != place.extent())
       throw Error(
           fmt::format("SequenceParallel: {} has come in the place of {}, whose dimension {} is split; {}",
-                      x.sizes(), like.sizes(), place.dim, kRemedy));
-    follow_.mark(x, place);
+                      x.sizes(), like.sizes(), place.dim, kSequenceRemedy));
+    pass_.follow.mark(x, place);
   }
 
   std::string_view strategy() const override { return "SequenceParallel"; }
-  bool watches() const override { return !known_path_; }
+  bool watches() const override { return !pass_.known; }
 
   void before(const Operator& op) override {
-    if (kFusedAttention.contains(op.name) && follow_.touches(op.inputs))
+    if (is_fused_attention(op.name) && pass_.follow.touches(op.inputs))
       throw Error(
           fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
                       "Python: torch.backends.mha.set_fastpath_enabled(False) "
                       "before tracing)",
-                      op.name, kRemedy));
+                      op.name, kSequenceRemedy));
     if (op.name == kAttention)
-      met_ = meet(op.inputs);
+      pass_.met = meet(pass_.follow, op.inputs);
     else
-      follow_.before(op);
+      pass_.follow.before(op);
     sum_gradients_of_whole(op);
   }
 
   void after(const Operator& op, std::span<const at::Tensor> outputs) override {
-    if (op.name != kAttention) return follow_.after(op, outputs);
-    if (auto* place = follow_.of(op.inputs[0])) follow_.mark(outputs[0], *place);
+    if (op.name != kAttention) return pass_.follow.after(op, outputs);
+    if (auto* place = pass_.follow.of(op.inputs[0])) pass_.follow.mark(outputs[0], *place);
+  }
+
+  Reentry reentry(std::span<const at::Tensor> inputs) override {
+    std::vector<std::optional<Place>> places;
+    for (auto& x : inputs) {
+      auto* place = x.defined() ? pass_.follow.of(x) : nullptr;
+      places.push_back(place ? std::optional(*place) : std::nullopt);
+    }
+    return [self = shared_from_this(), path = pass_.path, places](std::span<const at::Tensor> inputs) {
+      Pass again{.path = path};
+      for (size_t i = 0; i < places.size(); ++i)
+        if (places[i]) again.follow.mark(inputs[i], *places[i]);
+      return std::make_shared<Again>(self, std::move(again));
+    };
   }
 
   at::Tensor attention(const Attention& call, const NextAttention& next) override {
-    auto n = path_.attentions.size();
-    if (known_path_) {
-      auto same = n < known_path_->attentions.size() &&
-                  known_path_->attentions[n].query == call.query.sizes() &&
-                  known_path_->attentions[n].key == call.key.sizes();
+    auto n = pass_.path.attentions.size();
+    if (pass_.known) {
+      auto same = n < pass_.known->attentions.size() &&
+                  pass_.known->attentions[n].query == call.query.sizes() &&
+                  pass_.known->attentions[n].key == call.key.sizes();
       if (!same) refuse_other_path();
-      met_ = known_path_->attentions[n];
+      pass_.met = pass_.known->attentions[n];
     }
-    path_.attentions.push_back(*met_);
-    return met_->over ? split_attention(call, next, met_->over->total) : local(call, next);
+    pass_.path.attentions.push_back(*pass_.met);
+    return pass_.met->over ? split_attention(options_, layout(pass_.met->over->total), call, next)
+                           : local_attention(call, next);
   }
 
  private:
+  /// A pass through a part of the module, in the place of the one at hand.
+  class Again {
+   public:
+    Again(std::shared_ptr<SequenceEngine> engine, Pass again)
+        : engine_(std::move(engine)),
+          others_(std::exchange(engine_->pass_, std::move(again))),
+          scope_(std::make_unique<Scope>(*engine_)) {}
+    ~Again() {
+      scope_.reset();
+      engine_->pass_ = std::move(others_);
+    }
+    Again(const Again&) = delete;
+    Again& operator=(const Again&) = delete;
+
+   private:
+    std::shared_ptr<SequenceEngine> engine_;
+    Pass others_;
+    std::unique_ptr<Scope> scope_;
+  };
+
   [[noreturn]] static void refuse_other_path() {
     throw Error(
         "SequenceParallel: the module took another path than in its first pass with arguments of these "
@@ -212,52 +234,17 @@ class SequenceEngine : public Handler {
 
   /// Where the tokens of something that is to be gathered lie.
   Place gathered_place(const at::Tensor& x) {
-    if (known_path_) {
-      auto n = path_.gathers.size();
-      if (n >= known_path_->gathers.size()) refuse_other_path();
-      path_.gathers.push_back(known_path_->gathers[n]);
+    if (pass_.known) {
+      auto n = pass_.path.gathers.size();
+      if (n >= pass_.known->gathers.size()) refuse_other_path();
+      pass_.path.gathers.push_back(pass_.known->gathers[n]);
     } else {
-      auto* place = follow_.of(x);
+      auto* place = pass_.follow.of(x);
       if (!place)
         throw Error("SequenceParallel: what is to be gathered does not stem from one split sequence");
-      path_.gathers.push_back(*place);
+      pass_.path.gathers.push_back(*place);
     }
-    return path_.gathers.back();
-  }
-
-  /// What kind of attention this is, told by where its inputs stem from.
-  Met meet(std::span<const at::Tensor> inputs) const {
-    auto &query = inputs[0], &key = inputs[1], &value = inputs[2];
-    Met met{query.sizes().vec(), key.sizes().vec(), {}};
-    auto *queries = follow_.of(query), *keys = follow_.of(key), *values = follow_.of(value);
-    if (inputs.size() > 3 && follow_.of(inputs[3]))
-      throw Error(
-          "SequenceParallel: the mask of an attention stems from split tokens; give the mask whole, it is "
-          "cut inside");
-    auto tokens = query.dim() - 2;
-    bool whole_keys = !keys && !values;
-    if (whole_keys && (!queries || queries->dim <= tokens)) return met;
-    bool alike = queries && keys && values && *queries == *keys && *keys == *values;
-    if (!alike || queries->dim > tokens)
-      throw Error(
-          "SequenceParallel: an attention whose queries, keys and values do not all stem from one split "
-          "sequence cannot be split; " +
-          std::string(kRemedy));
-    // Tokens in a batch dimension (frames, in attention within each frame) attend each for themselves.
-    if (queries->dim < tokens) {
-      auto shape = query.sizes();
-      bool mask_too =
-          inputs.size() > 3 && inputs[3].dim() >= static_cast<int64_t>(shape.size()) - queries->dim &&
-          inputs[3].size(inputs[3].dim() - (static_cast<int64_t>(shape.size()) - queries->dim)) != 1;
-      if (mask_too)
-        throw Error("SequenceParallel: a mask of its own for each split element; make it the same for all");
-      return met;
-    }
-    if (queries->before * queries->after != 1)
-      throw Error("SequenceParallel: tokens merged with another dimension cannot be attended over; " +
-                  std::string(kRemedy));
-    met.over = *queries;
-    return met;
+    return pass_.path.gathers.back();
   }
 
   TokenLayout layout(int64_t total) const {
@@ -275,9 +262,9 @@ class SequenceEngine : public Handler {
   /// A weight, or any other tensor that every rank holds whole, meets this rank's tokens only. Its gradient
   /// is the sum over the ranks, and autograd is told so where the two meet.
   void sum_gradients_of_whole(const Operator& op) const {
-    if (!at::GradMode::is_enabled() || !follow_.touches(op.inputs)) return;
+    if (!at::GradMode::is_enabled() || !pass_.follow.touches(op.inputs)) return;
     for (auto& x : op.inputs) {
-      if (!x.requires_grad() || follow_.of(x)) continue;
+      if (!x.requires_grad() || pass_.follow.of(x)) continue;
       if (&x == &op.inputs.front() && op.name.ends_with("_"))
         throw Error(fmt::format(
             "SequenceParallel: {} writes split tokens into a tensor that is not split and asks for "
@@ -291,71 +278,9 @@ class SequenceEngine : public Handler {
     }
   }
 
-  /// Attention that needs no other rank. One without queries or keys must not reach LibTorch's kernel, yet
-  /// stay known to autograd: in backward this rank has to take part like every other.
-  static at::Tensor local(const Attention& call, const NextAttention& next) {
-    if (call.query.numel() > 0 && call.key.numel() > 0) return next(call);
-    std::vector<at::Tensor> inputs{call.query, call.key, call.value}, zeros;
-    if (call.mask) inputs.push_back(*call.mask);
-    for (auto& x : inputs) zeros.push_back(at::zeros({1}, x.options()).expand(x.sizes()));
-    return linear_map(
-        inputs, [&](auto&&) { return std::vector{attention_with_lse(call).out}; },
-        [zeros](auto&&) { return zeros; })[0];
-  }
-
-  at::Tensor split_attention(Attention call, const NextAttention& next, int64_t total) {
-    auto place = layout(total);
-    const auto ring = options_.ring.rank();
-    const auto& lengths = place.lengths(ring);
-    check(call, total);
-    auto shape = call.query.sizes().vec();
-    auto four = [](const at::Tensor& x) {
-      return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
-    };
-    call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
-
-    auto around_the_ring = [&](Attention all) {
-      if (all.mask && all.mask->dim() >= 2 && all.mask->size(-2) > 1)
-        all.mask = take(*all.mask, -2, place.groups()[ring]);
-      return options_.ring.size() == 1 ? local(all, next)
-                                       : ring_attention(options_.ring, all, place.groups());
-    };
-    auto out = options_.ulysses.size() == 1
-                   ? around_the_ring(call)
-                   : ulysses_attention(options_.ulysses, call, lengths, around_the_ring);
-    shape.back() = out.size(-1);
-    return out.dim() == static_cast<int64_t>(shape.size()) ? out : out.reshape(shape);
-  }
-
-  static void check(const Attention& call, int64_t total) {
-    if (call.dropout > 0)
-      throw Error(
-          "SequenceParallel: attention with dropout cannot be split exactly; call eval(), or set its dropout "
-          "to 0");
-    if (call.query.dim() < 3)
-      throw Error(fmt::format("SequenceParallel: attention without a head dimension, {}, cannot be split",
-                              call.query.sizes()));
-    if (!call.mask) return;
-    if (call.query.dim() > 4)
-      throw Error(
-          fmt::format("SequenceParallel: a masked attention of {} cannot be split; give it as [batch, heads, "
-                      "tokens, channels]",
-                      call.query.sizes()));
-    bool columns_whole = call.mask->size(-1) == total;
-    bool rows_whole = call.mask->dim() < 2 || call.mask->size(-2) == 1 || call.mask->size(-2) == total;
-    if (!columns_whole || !rows_whole)
-      throw Error(
-          fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside",
-                      call.mask->sizes(), total));
-  }
-
   SequenceParallelOptions options_;
-  Follow follow_{"SequenceParallel", kRemedy};
-  Path path_;                                   // of this pass
-  std::vector<int64_t> shapes_;                 // of its arguments
-  std::map<std::vector<int64_t>, Path> known_;  // of earlier ones
-  const Path* known_path_ = nullptr;            // the one that this pass keeps to, without looking
-  std::optional<Met> met_;                      // the attention at hand
+  std::map<std::vector<int64_t>, Path> known_;  // of earlier passes, by the shapes of their arguments
+  Pass pass_;
 };
 
 namespace detail {

@@ -2,11 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+using wanpar::activation_checkpointing;
 using wanpar::block_pipeline;
 using wanpar::Communicator;
 using wanpar::data_parallel;
@@ -184,6 +186,36 @@ const std::vector<Strategy>& compositions() {
          Model whole = sharded | data_parallel({.group = mesh["data"], .batch = subject.batch});
          return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
        }},
+      {"model | checkpointing | sequence",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "ring", "ulysses");
+         Model again = model | activation_checkpointing();
+         return split(
+             again | sequence_parallel(
+                         {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens}),
+             world.size());
+       },
+       true, true},
+      {"model | sharded | sequence | checkpointing | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "data", "sequence");
+         auto sharded = model | sharded_params({.group = world});
+         Model split = sharded | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens});
+         Model again = split | activation_checkpointing();
+         Model whole = again | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
+       },
+       true, true},
+      {"model | sequence | checkpointing | pipeline",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model split = model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens});
+         Model again = split | activation_checkpointing();
+         Model whole = again | block_pipeline(over(mesh, subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
+                        mesh.size("beside") > 1};
+       },
+       true, true},
       {"model | sequence | pipeline",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);

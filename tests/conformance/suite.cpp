@@ -104,7 +104,8 @@ void check(const Strategy& strategy, const Subject& subject, const Bare& bare, c
   };
   auto wrapped = wrap(at::kDouble);
   auto& model = wrapped.model;
-  if (auto words = refusal(strategy, subject, wrapped); !words.empty() && world.size() > 1) {
+  if (auto words = refusal(strategy, subject, wrapped);
+      !words.empty() && (world.size() > 1 || strategy.refuses_alone)) {
     auto refused = [&] { model.call(inputs(subject, kOdd, at::kDouble)); };
     require_error(refused, words);
     at::NoGradGuard no_grad;

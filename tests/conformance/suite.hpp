@@ -72,7 +72,8 @@ using Wrap = std::function<Wrapped(wanpar::Model, const Subject&, wanpar::Commun
 struct Strategy {
   std::string name;
   Wrap wrap;
-  bool wants_blocks = false;  ///< it is given the module as a stack of blocks
+  bool wants_blocks = false;   ///< it is given the module as a stack of blocks
+  bool refuses_alone = false;  ///< one rank alone is not simply the bare module
 };
 
 /// Each subject on each world: two calls in a row, two shapes in a row, fewer samples and fewer tokens than

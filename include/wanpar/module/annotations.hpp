@@ -27,7 +27,8 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim);
 /// Blocks that x passes one after the other.
 struct BlockStack {
   int64_t size;
-  /// Block `index` applied to x; `side` are the tensors that every block is given beside x.
+  /// Block `index` applied to x; `side` are the tensors that every block is given beside x. A strategy may
+  /// keep it, and call it again in a backward.
   std::function<at::Tensor(int64_t index, at::Tensor x, const std::vector<at::Tensor>& side)> run;
   /// The parameters and buffers of block `index`. May be left out; a strategy that needs them says so.
   std::function<NamedTensors(int64_t index)> tensors = {};

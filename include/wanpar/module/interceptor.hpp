@@ -26,6 +26,10 @@ struct Operator {
   const c10::OperatorHandle& handle;
 };
 
+/// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while what
+/// it returns lives, that part may run once more.
+using Reentry = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
+
 /// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
 /// them on.
 ///
@@ -68,7 +72,14 @@ class Handler {
                                 const NextBlocks& next) {
     return next(blocks, std::move(x), std::move(side));
   }
+
+  /// What lets a backward run a part of this forward once more within this handler, long after its scope has
+  /// ended. None where the handler has nothing to do there.
+  virtual Reentry reentry(std::span<const at::Tensor> /*inputs*/) { return {}; }
 };
+
+/// The same for all handlers of this thread together, in the thread's state as it is now (autocast).
+Reentry reentry(std::span<const at::Tensor> inputs);
 
 /// Collective. x as one rank would have it: each strategy of this thread joins what it has split.
 at::Tensor whole(at::Tensor x);

@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function.h>
@@ -12,6 +11,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include "module/autocast_cache.hpp"
 #include "module/claim.hpp"
 #include "module/deferred.hpp"
 #include "module/residency.hpp"
@@ -269,18 +269,15 @@ namespace detail {
 struct ShardedForward::State {
   explicit State(std::shared_ptr<ShardedEngine> e) : engine(std::move(e)) {
     engine->residency().begin_forward();
-    // The cache of weights that autocast has converted would outlive the weights.
-    at::autocast::set_autocast_cache_enabled(false);
     scope.emplace(engine->residency());
   }
   ~State() {
     scope.reset();
-    at::autocast::set_autocast_cache_enabled(had_cache);
     engine->residency().end_forward();
   }
 
   std::shared_ptr<ShardedEngine> engine;
-  bool had_cache = at::autocast::is_autocast_cache_enabled();
+  NoAutocastCache no_cache;
   std::optional<Scope> scope;
 };
 

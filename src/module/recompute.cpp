@@ -1,0 +1,174 @@
+#include "module/recompute.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include <optional>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+#include "module/autocast_cache.hpp"
+#include "module/backward_pass.hpp"
+#include "module/linear_map.hpp"
+#include "module/random_state.hpp"
+
+namespace wanpar {
+namespace {
+
+using torch::autograd::variable_list;
+
+/// What the random numbers of the first time were drawn from, where any were.
+struct Draws {
+  RandomState before, after;
+};
+
+struct Again : torch::autograd::Node {
+  variable_list apply(variable_list&& gradients) override {
+    check_is_whole_backward();
+    variable_list inputs;
+    for (auto& input : saved) {
+      auto x = input.unpack();
+      inputs.push_back(x.defined() ? x.detach().requires_grad_(x.requires_grad()) : x);
+    }
+    if (gradients[0].defined()) {
+      BackwardPass::Inner inner;
+      auto result = run(inputs);
+      if (result.requires_grad()) torch::autograd::backward({result}, {gradients[0]});
+    }
+    for (auto& x : inputs) x = x.defined() ? x.grad() : x;
+    return inputs;
+  }
+
+  void release_variables() override {
+    for (auto& input : saved) input.reset_data();
+  }
+  std::string name() const override { return "wanpar::Again"; }
+
+  static void check_is_whole_backward() {
+    if (at::GradMode::is_enabled())
+      throw Error(
+          "activation checkpointing: gradients of gradients do not pass a block that runs again; call "
+          "backward "
+          "without create_graph");
+    if (!torch::autograd::Engine::get_default_engine().is_checkpoint_valid())
+      throw Error(
+          "activation checkpointing: gradients by torch::autograd::grad, or by backward with a list of "
+          "inputs, "
+          "would leave out those of the blocks' parameters; call backward() without inputs");
+  }
+
+  at::Tensor run(const variable_list& inputs) {
+    auto held = within(inputs);
+    NoAutocastCache no_cache;
+    try {
+      if (!draws) return like_the_first(part(inputs[0], {inputs.begin() + 1, inputs.end()}));
+      auto now = RandomState::now(inputs[0].device());
+      draws->before.restore();
+      auto result = like_the_first(part(inputs[0], {inputs.begin() + 1, inputs.end()}));
+      auto drawn = RandomState::now(inputs[0].device());
+      now.restore();
+      if (!(drawn == draws->after))
+        throw Error(
+            "activation checkpointing: a block drew other random numbers when it ran again; ranks that are "
+            "threads share one generator, so train with dropout on processes");
+      return result;
+    } catch (...) {
+      Scope::rethrow();
+    }
+  }
+
+  at::Tensor like_the_first(at::Tensor result) const {
+    if (result.sizes() != sizes || result.scalar_type() != dtype)
+      throw Error(
+          fmt::format("activation checkpointing: a block gave {} when it ran again, another shape or dtype "
+                      "than before; it must do the same whenever it is given the same",
+                      result.sizes()));
+    return result;
+  }
+
+  Part part;
+  Reentry within;
+  std::optional<Draws> draws;
+  std::vector<torch::autograd::SavedVariable> saved;  // x and what is beside it
+  std::vector<int64_t> sizes;                         // of the result
+  at::ScalarType dtype;
+};
+
+/// Sees whether a part draws random numbers. The generator's state does not tell: other threads draw too.
+class Drawing : public Handler {
+ public:
+  void before(const Operator& op) override {
+    seen |= op.name != "aten::scaled_dot_product_attention" &&
+            op.handle.hasTag(at::Tag::nondeterministic_seeded) && !is_off(op);
+  }
+  at::Tensor attention(const Attention& call, const NextAttention& next) override {
+    seen |= call.dropout > 0;
+    return next(call);
+  }
+  bool seen = false;
+
+ private:
+  /// Dropout outside of training.
+  static bool is_off(const Operator& op) {
+    auto index = op.handle.schema().argumentIndexWithName("train");
+    return index && op.arguments[*index].isBool() && !op.arguments[*index].toBool();
+  }
+};
+
+int64_t times_written(const at::Tensor& x) { return x.is_inference() ? 0 : x._version(); }
+
+}  // namespace
+
+at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<at::Tensor>& side) {
+  variable_list inputs{x};
+  inputs.insert(inputs.end(), side.begin(), side.end());
+  std::vector<int64_t> written;
+  for (auto& input : inputs) written.push_back(input.defined() ? times_written(input) : 0);
+
+  auto node = std::shared_ptr<Again>(new Again, torch::autograd::deleteNode);
+  node->within = reentry(inputs);
+  auto before = RandomState::now(x.device());
+  at::Tensor first;
+  Drawing drawing;
+  {
+    Scope watch(drawing);
+    Unrecorded unrecorded;
+    at::NoGradGuard no_grad;
+    NoAutocastCache no_cache;
+    first = part(x, side);
+  }
+  if (drawing.seen) node->draws = Draws{std::move(before), RandomState::now(x.device())};
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].defined() && times_written(inputs[i]) != written[i])
+      throw Error(
+          "activation checkpointing: a block writes to what it is given, so it could not run again from "
+          "there; "
+          "use the operator that makes a new tensor");
+
+  Plain plain;
+  at::Tensor result;
+  {
+    at::NoGradGuard no_grad;
+    result = first.detach();  // what a block hands on as it was given has a history of its own
+  }
+  node->part = part;
+  node->sizes = result.sizes().vec();
+  node->dtype = result.scalar_type();
+  torch::autograd::edge_list edges;
+  for (auto& input : inputs) {
+    edges.push_back(input.defined() ? torch::autograd::impl::gradient_edge(input) : torch::autograd::Edge());
+    node->saved.emplace_back(input, false);
+  }
+  node->set_next_edges(std::move(edges));
+  torch::autograd::set_history(result, node);
+  return in_place_of(first, std::move(result));
+}
+
+}  // namespace wanpar

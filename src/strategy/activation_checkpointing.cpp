@@ -1,0 +1,99 @@
+#include <wanpar/strategy/activation_checkpointing.hpp>
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <optional>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+#include "module/no_blocks.hpp"
+#include "module/recompute.hpp"
+
+namespace wanpar {
+namespace {
+
+const char* kName = "ActivationCheckpointing";
+
+/// How often the tensors of a block have been written to.
+int64_t times_written(const BlockStack& blocks, int64_t index) {
+  int64_t sum = 0;
+  if (!blocks.tensors) return sum;
+  for (auto& [name, tensor] : blocks.tensors(index))
+    if (tensor.defined() && !tensor.is_inference()) sum += tensor._version();
+  return sum;
+}
+
+/// Whether backward may want to come through this block at all.
+bool is_trained(const BlockStack& blocks, int64_t index, const at::Tensor& x,
+                const std::vector<at::Tensor>& side) {
+  auto wants = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+  if (!blocks.tensors || wants(x) || std::any_of(side.begin(), side.end(), wants)) return true;
+  auto tensors = blocks.tensors(index);
+  return std::any_of(tensors.begin(), tensors.end(), [&](auto& t) { return wants(t.tensor); });
+}
+
+class Checkpointing : public Handler {
+ public:
+  explicit Checkpointing(std::shared_ptr<void> module) : module_(std::move(module)) {}
+
+  std::string_view strategy() const override { return kName; }
+  bool watches() const override { return false; }
+
+  at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                        const NextBlocks& next) override {
+    met_blocks = true;
+    auto checkpointed = blocks;
+    checkpointed.run = [blocks, module = module_](int64_t index, at::Tensor x,
+                                                  const std::vector<at::Tensor>& side) {
+      if (!at::GradMode::is_enabled() || !is_trained(blocks, index, x, side))
+        return blocks.run(index, std::move(x), side);
+      auto part = [run = blocks.run, index, module](at::Tensor x, const std::vector<at::Tensor>& side) {
+        return run(index, std::move(x), side);
+      };
+      auto written = times_written(blocks, index);
+      auto y = recomputed(part, x, side);
+      if (times_written(blocks, index) != written)
+        throw Error(
+            "ActivationCheckpointing: a block writes to its buffers, as batch norm does in training, and "
+            "would do "
+            "so a second time in backward; call eval() on that layer, or use one without running statistics");
+      return y;
+    };
+    return next(checkpointed, std::move(x), std::move(side));
+  }
+
+  bool met_blocks = false;
+
+ private:
+  std::shared_ptr<void> module_;
+};
+
+}  // namespace
+
+namespace detail {
+
+struct CheckpointedRegion::State {
+  explicit State(std::shared_ptr<void> module) : handler(std::move(module)) { scope.emplace(handler); }
+  Checkpointing handler;
+  std::optional<Scope> scope;
+};
+
+CheckpointedRegion::CheckpointedRegion(std::shared_ptr<void> module) {
+  if (within(kName))
+    throw Error(
+        "ActivationCheckpointing: inside of another one, whose blocks run again already; wrap the module "
+        "once");
+  state_ = std::make_unique<State>(std::move(module));
+}
+
+CheckpointedRegion::~CheckpointedRegion() = default;
+
+void CheckpointedRegion::leave() {
+  if (!state_->handler.met_blocks) refuse_without_blocks(kName);
+}
+
+void CheckpointedRegion::rethrow() { Scope::rethrow(); }
+
+}  // namespace detail
+}  // namespace wanpar

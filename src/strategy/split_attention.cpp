@@ -1,0 +1,73 @@
+#include "strategy/split_attention.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <wanpar/core/error.hpp>
+
+#include "module/linear_map.hpp"
+#include "strategy/ring.hpp"
+#include "strategy/ulysses.hpp"
+
+namespace wanpar {
+namespace {
+
+void check(const Attention& call, int64_t total) {
+  if (call.dropout > 0)
+    throw Error(
+        "SequenceParallel: attention with dropout cannot be split exactly; call eval(), or set its dropout "
+        "to 0");
+  if (call.query.dim() < 3)
+    throw Error(fmt::format("SequenceParallel: attention without a head dimension, {}, cannot be split",
+                            call.query.sizes()));
+  if (!call.mask) return;
+  if (call.query.dim() > 4)
+    throw Error(
+        fmt::format("SequenceParallel: a masked attention of {} cannot be split; give it as [batch, heads, "
+                    "tokens, channels]",
+                    call.query.sizes()));
+  bool columns_whole = call.mask->size(-1) == total;
+  bool rows_whole = call.mask->dim() < 2 || call.mask->size(-2) == 1 || call.mask->size(-2) == total;
+  if (!columns_whole || !rows_whole)
+    throw Error(
+        fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside",
+                    call.mask->sizes(), total));
+}
+
+}  // namespace
+
+at::Tensor local_attention(const Attention& call, const Handler::NextAttention& next) {
+  if (call.query.numel() > 0 && call.key.numel() > 0) return next(call);
+  std::vector<at::Tensor> inputs{call.query, call.key, call.value}, zeros;
+  if (call.mask) inputs.push_back(*call.mask);
+  for (auto& x : inputs) zeros.push_back(at::zeros({1}, x.options()).expand(x.sizes()));
+  return linear_map(
+      inputs, [&](auto&&) { return std::vector{attention_with_lse(call).out}; },
+      [zeros](auto&&) { return zeros; })[0];
+}
+
+at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call,
+                           const Handler::NextAttention& next) {
+  const auto ring = options.ring.rank();
+  const auto& lengths = place.lengths(ring);
+  check(call, place.total());
+  auto shape = call.query.sizes().vec();
+  auto four = [](const at::Tensor& x) {
+    return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
+  };
+  call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
+
+  auto around_the_ring = [&](Attention all) {
+    if (all.mask && all.mask->dim() >= 2 && all.mask->size(-2) > 1)
+      all.mask = take(*all.mask, -2, place.groups()[ring]);
+    return options.ring.size() == 1 ? local_attention(all, next)
+                                    : ring_attention(options.ring, all, place.groups());
+  };
+  auto out = options.ulysses.size() == 1 ? around_the_ring(call)
+                                         : ulysses_attention(options.ulysses, call, lengths, around_the_ring);
+  shape.back() = out.size(-1);
+  return out.dim() == static_cast<int64_t>(shape.size()) ? out : out.reshape(shape);
+}
+
+}  // namespace wanpar

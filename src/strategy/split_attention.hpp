@@ -1,0 +1,18 @@
+#pragma once
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+
+#include "strategy/token_layout.hpp"
+
+namespace wanpar {
+
+/// Attention that needs no other rank. One without queries or keys must not reach LibTorch's kernel, yet
+/// stay known to autograd: in backward this rank has to take part like every other.
+at::Tensor local_attention(const Attention& call, const Handler::NextAttention& next);
+
+/// Attention over tokens of which each rank has the part that `place` gives it. Throws Error for what cannot
+/// be split exactly, a mask that is not whole among it.
+at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call,
+                           const Handler::NextAttention& next);
+
+}  // namespace wanpar
