@@ -8,6 +8,7 @@
 
 #include "core/arguments.hpp"
 #include "core/flat.hpp"
+#include "core/packing.hpp"
 
 namespace wanpar {
 
@@ -17,56 +18,6 @@ struct Communicator::Group {
   std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
   std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
 };
-
-namespace {
-
-std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
-  std::vector<int64_t> result(counts.begin(), counts.end());
-  for (auto& count : result) count *= factor;
-  return result;
-}
-
-std::vector<int64_t> with(at::IntArrayRef shape, int64_t dim, int64_t extent) {
-  auto result = shape.vec();
-  result[dim] = extent;
-  return result;
-}
-
-int64_t volume(at::IntArrayRef shape) { return c10::multiply_integers(shape); }
-
-/// Flat memory that nobody else can write to: x itself where the caller gave it away, a copy otherwise.
-at::Tensor own(at::Tensor x) {
-  bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
-  if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
-  return x.view({-1});
-}
-
-/// Flat pieces, one behind the other, as tensors of the given shapes joined along dim.
-at::Tensor join(const at::Tensor& flat, const std::vector<std::vector<int64_t>>& shapes, int64_t dim) {
-  std::vector<at::Tensor> pieces;
-  int64_t at = 0;
-  for (auto& shape : shapes) {
-    pieces.push_back(flat.narrow(0, at, volume(shape)).view(shape));
-    at += volume(shape);
-  }
-  return at::cat(pieces, dim);
-}
-
-/// x cut along dim, the pieces one behind the other in memory that nobody else can write to.
-at::Tensor pack(at::Tensor x, int64_t dim, std::span<const int64_t> sizes) {
-  bool in_order = volume(x.sizes().slice(0, dim)) == 1;
-  if (in_order) return own(std::move(x));
-  auto flat = at::empty({x.numel()}, x.options());
-  int64_t from = 0, at = 0;
-  for (auto size : sizes) {
-    auto piece = x.narrow(dim, from, size);
-    flat.narrow(0, at, piece.numel()).view(piece.sizes()).copy_(piece);
-    from += size, at += piece.numel();
-  }
-  return flat;
-}
-
-}  // namespace
 
 std::vector<int64_t> even_sizes(int64_t n, int64_t parts) {
   std::vector<int64_t> sizes(parts, n / parts);

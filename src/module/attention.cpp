@@ -49,7 +49,9 @@ AttentionWithLse on_cuda(const Attention& call) {
   auto type = call.query.scalar_type();
   bool half = type == at::kHalf || type == at::kBFloat16;
   if (!same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0) return by_operators(call);
-  if (half && !call.mask && call.query.size(-1) <= 256) {
+  // Flash aligns a causal mask with the last key, the others with the first.
+  bool aligned = !call.causal || call.query.size(-2) == call.key.size(-2);
+  if (half && aligned && !call.mask && call.query.size(-1) <= 256) {
     auto result = at::_scaled_dot_product_flash_attention(call.query, call.key, call.value, 0.0, call.causal,
                                                           false, call.scale);
     return {std::get<0>(result), std::get<1>(result)};

@@ -42,11 +42,14 @@ class DistributionEngine : public Handler {
             return run(begin + index, std::move(y), beside);
           },
           [begin, tensors = blocks.tensors](int64_t index) { return tensors(begin + index); }};
-      auto device = options_.devices[i];
+      // A copy to the CPU is waited for: nothing there would wait for it.
+      auto moved = [device = options_.devices[i]](const at::Tensor& t) {
+        return t.to(device, device.is_cuda());
+      };
       auto beside = side;
       for (auto& tensor : beside)
-        if (tensor.defined()) tensor = tensor.to(device, true);
-      x = next(part, x.to(device, true), std::move(beside));
+        if (tensor.defined()) tensor = moved(tensor);
+      x = next(part, moved(x), std::move(beside));
     }
     return x.to(home);
   }
