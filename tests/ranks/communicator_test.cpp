@@ -3,6 +3,7 @@
 #include <torch/types.h>
 #include <wanpar/core/mesh.hpp>
 
+#include "transports.hpp"
 #include "worlds.hpp"
 
 using wanpar::Communicator;
@@ -49,7 +50,7 @@ at::Tensor joined(int ranks, int64_t dim, const std::function<at::Tensor(int)>& 
 }  // namespace
 
 TEST_CASE("all_reduce gives every rank the same reduction, in each dtype") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     for (auto dtype : kReducible) {
       auto expected = float64(values(0, {3, 5}, dtype));
       for (int r = 1; r < world.size(); ++r) expected = expected + float64(values(r, {3, 5}, dtype));
@@ -60,7 +61,7 @@ TEST_CASE("all_reduce gives every rank the same reduction, in each dtype") {
 }
 
 TEST_CASE("all_reduce knows product, minimum, maximum and mean") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto all = [&] {
       std::vector<at::Tensor> each;
       for (int r = 0; r < world.size(); ++r) each.push_back(values(r, {7}, at::kDouble) + 1);
@@ -77,7 +78,7 @@ TEST_CASE("all_reduce knows product, minimum, maximum and mean") {
 }
 
 TEST_CASE("all_gather joins even and uneven pieces along any dimension, in each dtype") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto sizes = uneven(world.size());
     for (auto dtype : kMovable) {
       auto even = [&](int r) { return values(r, {2, 3, 4}, dtype); };
@@ -92,7 +93,7 @@ TEST_CASE("all_gather joins even and uneven pieces along any dimension, in each 
 }
 
 TEST_CASE("reduce_scatter gives each rank its piece of the reduction, even and uneven") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto sizes = uneven(world.size());
     auto whole = [&](int r, at::ScalarType dtype) {
       return values(r, {2, at::tensor(sizes).sum().item<int64_t>()}, dtype);
@@ -112,7 +113,7 @@ TEST_CASE("reduce_scatter gives each rank its piece of the reduction, even and u
 }
 
 TEST_CASE("all_to_all trades tokens for heads and back, even and uneven") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto tokens = uneven(world.size()), heads = wanpar::even_sizes(5, world.size());
     for (auto dtype : kMovable) {
       auto shard = [&](int r) { return values(r, {tokens[r], 5, 2}, dtype); };
@@ -134,7 +135,7 @@ TEST_CASE("all_to_all trades tokens for heads and back, even and uneven") {
 }
 
 TEST_CASE("all_to_all_packed moves what each pair agreed on, nothing at all included") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto count = [&](int from, int to) { return int64_t{(from + 2 * to) % 4}; };
     std::vector<int64_t> send, receive;
     std::vector<at::Tensor> out, expected;
@@ -148,7 +149,7 @@ TEST_CASE("all_to_all_packed moves what each pair agreed on, nothing at all incl
 }
 
 TEST_CASE("broadcast gives every rank the root's tensor") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     for (auto dtype : kMovable)
       for (int root : {0, world.size() - 1})
         require_equal(world.broadcast(values(world.rank(), {4, 3}, dtype), root).get(),
@@ -157,7 +158,7 @@ TEST_CASE("broadcast gives every rank the root's tensor") {
 }
 
 TEST_CASE("exchange sends round a ring, several at once, in order") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     int next = (world.rank() + 1) % world.size(), previous = (world.rank() + world.size() - 1) % world.size();
     if (world.size() == 1) return;
     for (auto dtype : kMovable) {
@@ -172,7 +173,7 @@ TEST_CASE("exchange sends round a ring, several at once, in order") {
 }
 
 TEST_CASE("a receiver never sees what the sender writes later") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     if (world.size() == 1) return;  // there the result is the tensor that was given
     auto x = at::full({1000}, 1.0 + world.rank());
     auto gathered = world.all_gather(x);
@@ -187,7 +188,7 @@ TEST_CASE("a receiver never sees what the sender writes later") {
 }
 
 TEST_CASE("results may be taken in another order than the calls were made, or not at all") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto a = world.all_reduce(at::full({10}, 1.0));
     auto b = world.all_gather(at::full({1}, 2.0));
     { auto dropped = world.all_reduce(at::ones({5})); }
@@ -198,7 +199,7 @@ TEST_CASE("results may be taken in another order than the calls were made, or no
 }
 
 TEST_CASE("split and subgroup make groups that work and can be split again") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto half = world.split(world.rank() % 2, -world.rank());  // ordered by falling rank
     auto sum = half.all_gather(at::tensor({int64_t{world.rank()}})).get();
     std::vector<int64_t> expected;
@@ -211,7 +212,7 @@ TEST_CASE("split and subgroup make groups that work and can be split again") {
 }
 
 TEST_CASE("a mesh puts each rank into one group an axis, row-major, in any order and flattened") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     for (int64_t inner = 1; inner <= world.size(); ++inner) {
       if (world.size() % inner) continue;
       wanpar::Mesh mesh(world, {{"outer", world.size() / inner}, {"inner", inner}});
@@ -240,7 +241,7 @@ TEST_CASE("a mesh puts each rank into one group an axis, row-major, in any order
 }
 
 TEST_CASE("arguments that do not fit are refused before anything moves, with the numbers") {
-  on_worlds([](Communicator world) {
+  on_transports([](Communicator world) {
     auto n = world.size();
     auto x = at::zeros({2 * n + 1, 3});
     if (n > 1)

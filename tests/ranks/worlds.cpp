@@ -8,12 +8,24 @@
 #include <wanpar/launch/connect.hpp>
 #include <wanpar/transport/local.hpp>
 
+#include <algorithm>
+
 using wanpar::Communicator;
 
-void on_worlds(const std::function<void(Communicator)>& claim, const std::vector<int>& sizes) {
+namespace {
+
+Communicator started_in() {
   static auto world = wanpar::connect({.timeout = std::chrono::seconds(30)});
-  if (world.size() > 1) {
-    CHECK_NOTHROW(claim(world));
+  return world;
+}
+
+}  // namespace
+
+bool is_one_of_several_processes() { return started_in().size() > 1; }
+
+void on_worlds(const std::function<void(Communicator)>& claim, const std::vector<int>& sizes) {
+  if (is_one_of_several_processes()) {
+    if (std::ranges::count(sizes, started_in().size())) CHECK_NOTHROW(claim(started_in()));
     return;
   }
   for (int size : sizes) {
