@@ -1,5 +1,6 @@
 #include "wan/model/block.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -51,12 +52,12 @@ at::Tensor BlockImpl::forward(at::Tensor x, const at::Tensor& time, const at::Te
   const auto m = (modulation + time).chunk(6, 1);
   const auto &shift1 = m[0], &scale1 = m[1], &gate1 = m[2], &shift2 = m[3], &scale2 = m[4], &gate2 = m[5];
 
-  // The first sum makes a new tensor, so that the caller's x stays as it was; the others are free to
-  // overwrite it.
+  // The first sum makes a new tensor, so that the caller's x stays as it was; the others overwrite it, unless
+  // a backward may want what it was.
+  const auto free = [](const at::Tensor& y) { return at::GradMode::is_enabled() ? y.clone() : y; };
   x = at::addcmul(x, self_attn(modulated_norm(x, shift1, scale1, eps_), rotation), gate1);
-  x.add_(cross_attn(norm3(x), text));
-  x.addcmul_(ffn->forward(modulated_norm(x, shift2, scale2, eps_)), gate2);
-  return x;
+  x = free(x).add_(cross_attn(norm3(x), text));
+  return free(x).addcmul_(ffn->forward(modulated_norm(x, shift2, scale2, eps_)), gate2);
 }
 
 }  // namespace wan

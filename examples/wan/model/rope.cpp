@@ -7,6 +7,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/view_as_complex.h>
 #include <ATen/ops/view_as_real.h>
+#include <c10/core/ScalarType.h>
 
 #include <vector>
 
@@ -50,7 +51,8 @@ RopeTables rope_tables(const Grid& grid, int64_t head_dim, const at::Device& dev
 at::Tensor rotation(const RopeTables& tables) { return at::complex(tables.cos, tables.sin).unsqueeze(1); }
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& rotation) {
-  const auto pairs = at::view_as_complex(x.to(at::kFloat).unflatten(-1, {-1, 2}));
+  const auto real = at::promote_types(x.scalar_type(), at::kFloat);
+  const auto pairs = at::view_as_complex(x.to(real).unflatten(-1, {-1, 2}));
   return at::view_as_real(pairs * rotation).flatten(-2);
 }
 

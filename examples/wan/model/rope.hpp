@@ -22,7 +22,8 @@ RopeTables rope_tables(const Grid& grid, int64_t head_dim, const at::Device& dev
 /// The tables as complex numbers cos + i sin, [tokens, 1, head_dim / 2]: what rotate() multiplies with.
 at::Tensor rotation(const RopeTables& tables);
 
-/// Rotates adjacent pairs of channels of x [batch, tokens, heads, head_dim] by the angles of their token.
+/// Rotates adjacent pairs of channels of x [batch, tokens, heads, head_dim] by the angles of their token, in
+/// float32 at least.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& rotation);
 
 }  // namespace wan
