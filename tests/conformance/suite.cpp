@@ -143,17 +143,6 @@ void check(const Strategy& strategy, const Subject& subject, const Bare& bare, c
 
 }  // namespace
 
-std::function<Gradients()> gradients_of(Model model) {
-  return [model] {
-    Gradients all;
-    for (auto& [name, tensor] : model.named_parameters()) {
-      all[name] = tensor.grad();
-      tensor.mutable_grad().reset();
-    }
-    return all;
-  };
-}
-
 void conform(const Strategy& strategy, const std::vector<Subject>& modules) {
   for (auto& subject : modules) {
     const Bare bare(subject);

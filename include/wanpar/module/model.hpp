@@ -15,10 +15,11 @@ namespace detail {
 
 constexpr size_t kMostArguments = 8;
 
-/// A callable that takes the list itself. A ModuleHolder must not be asked: it fails where it cannot be
-/// called.
+/// A callable that takes the list itself, unless it takes anything, as what is around a
+/// torch::nn::Sequential. A ModuleHolder must not be asked: it fails where it cannot be called.
 template <class M>
-concept TakesList = !Held<M> && std::is_invocable_r_v<at::Tensor, M&, std::vector<at::Tensor>>;
+concept TakesList =
+    !Held<M> && !Invocable<M, at::Tensor> && std::is_invocable_r_v<at::Tensor, M&, std::vector<at::Tensor>>;
 
 template <size_t>
 using TensorOf = at::Tensor;

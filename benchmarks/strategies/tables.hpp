@@ -1,0 +1,26 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+
+#include <functional>
+#include <vector>
+
+#include "models/attention_model.hpp"
+
+// What the strategies promise, each measured on thread ranks and printed as a table in Markdown.
+
+void print_exactness();
+void print_payload();
+void print_peak();
+void print_bytes_read();
+void print_memory();
+void print_bubble();
+void print_training();
+void print_cost_alone();
+
+/// The same weights for whoever asks, on whatever thread.
+AttentionModel make_model(at::ScalarType dtype, int64_t layers = 4);
+at::Tensor random(std::vector<int64_t> shape, at::ScalarType dtype, int seed = 7);
+
+/// The greatest of what the ranks of some worlds found.
+double greatest(const std::vector<int>& worlds, const std::function<double(wanpar::Communicator)>& measure);
