@@ -18,9 +18,9 @@ using wanpar::Model;
 void print_bubble() {
   const int64_t stages = 4, micro_batches = 8;
   std::vector<std::vector<wanpar::PipelineEvent>> recorded(stages);
-  torch::nn::Sequential model;
-  for (int64_t i = 0; i < stages; ++i) model->push_back(torch::nn::Linear(16, 16));
   wanpar::local::run(stages, [&](Communicator world) {
+    torch::nn::Sequential model;
+    for (int64_t i = 0; i < stages; ++i) model->push_back(torch::nn::Linear(16, 16));
     auto wrapped = model | wanpar::block_pipeline({.stages = world, .micro_batches = micro_batches});
     auto loss = [](const at::Tensor& y, const at::Tensor& target) { return (y - target).square().mean(); };
     auto x = random({2 * micro_batches, 16}, at::kFloat);

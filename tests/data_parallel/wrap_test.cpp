@@ -87,3 +87,13 @@ TEST_CASE("a group of one calls the module itself: no bit changes") {
   CHECK(parallel.named_parameters().size() == plain->parameters().size());
   CHECK(parallel.unused_parameters().empty());
 }
+
+TEST_CASE("what is around a torch::nn::Sequential, which takes anything, stands in a Model too") {
+  on_worlds([](Communicator world) {
+    torch::nn::Sequential chain(torch::nn::Linear(3, 3), torch::nn::Tanh());
+    wanpar::Model model = chain | wanpar::data_parallel({.group = world});
+    auto x = at::ones({5, 3});
+    at::NoGradGuard no_grad;
+    require(model(x).sizes() == x.sizes(), "it is called with the tensor, not with a list");
+  });
+}
