@@ -51,13 +51,14 @@ at::Tensor ask(size_t depth, const Attention& call) {
 }
 
 /// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is
-/// computed with.
+/// computed with. No handler is told of a cast, so the result goes on in the place of what was cast.
 void cast_as_autocast_would(Attention& call) {
   auto device = call.query.device().type();
   if (!at::autocast::is_autocast_enabled(device) || call.query.scalar_type() == at::kDouble) return;
   auto dtype = at::autocast::get_autocast_dtype(device);
-  call.query = call.query.to(dtype), call.key = call.key.to(dtype), call.value = call.value.to(dtype);
-  if (call.mask && call.mask->is_floating_point()) call.mask = call.mask->to(dtype);
+  auto cast = [dtype](at::Tensor& x) { x = in_place_of(x, x.to(dtype)); };
+  cast(call.query), cast(call.key), cast(call.value);
+  if (call.mask && call.mask->is_floating_point()) cast(*call.mask);
 }
 
 /// The handlers of this thread that want to be told of operators, outermost first.

@@ -1,0 +1,75 @@
+// Verdicts on split tokens: what a rank decides must not hang on how many of them it happens to hold.
+#include <ATen/autocast_mode.h>
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/autograd.h>
+#include <wanpar/core/mesh.hpp>
+#include <wanpar/module/annotations.hpp>
+#include <wanpar/module/model.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+
+#include "worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Mesh;
+using wanpar::Model;
+
+namespace {
+
+using Step = std::function<at::Tensor(at::Tensor)>;  // of [1, tokens, 16], split along 1
+
+at::Tensor random(std::vector<int64_t> shape, int seed = 0) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed + 7);
+  return at::randn(shape, generator);
+}
+
+at::Tensor attend(const at::Tensor& t) {
+  auto heads = t.unflatten(-1, {4, -1}).transpose(1, 2);
+  return at::scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2);
+}
+
+/// The step, and attention over all tokens behind it.
+Model with_attention(const Step& step) {
+  return Model([step](const at::Tensor& t) { return attend(step(t)); });
+}
+
+Model split(Model module, const Mesh& mesh, int64_t arg = 0) {
+  return module | wanpar::sequence_parallel(
+                      {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = {{.arg = arg, .dim = 1}}});
+}
+
+/// All tokens around a ring, and all traded for heads.
+void on_meshes(const std::function<void(Mesh&)>& claim, const std::vector<int>& sizes = {2, 3, 4}) {
+  on_worlds(
+      [&](Communicator world) {
+        for (int64_t ulysses : {1, world.size()}) {
+          Mesh mesh(world, {{"ring", world.size() / ulysses}, {"ulysses", ulysses}});
+          claim(mesh);
+        }
+      },
+      sizes);
+}
+
+std::string text(const Mesh& mesh, int64_t tokens) {
+  return fmt::format("ring {} x ulysses {}, {} tokens", mesh.size("ring"), mesh.size("ulysses"), tokens);
+}
+
+}  // namespace
+
+TEST_CASE("autocast casts queries and keys of a first pass without losing that they are split") {
+  on_meshes([](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    auto weight = random({16, 16}, 1);
+    // Queries and keys are normalised in float32, values come from a layer that autocast runs in half.
+    Model module([=](const at::Tensor& t) {
+      auto value = at::linear(t, weight).unsqueeze(1);
+      auto query = at::layer_norm(t.to(at::kFloat), {16}).unsqueeze(1);
+      return at::scaled_dot_product_attention(query, query, value).squeeze(1).to(at::kFloat);
+    });
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    auto wrapped = split(module, mesh);
+    for (int pass = 0; pass < 2; ++pass)
+      require_close(wrapped(random({1, 11, 16})), module(random({1, 11, 16})), 0.1, text(mesh, 11));
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+  });
+}
