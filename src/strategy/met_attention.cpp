@@ -18,7 +18,7 @@ bool is_fused_attention(const std::string& name) {
 
 Met meet(const Follow& follow, std::span<const at::Tensor> inputs) {
   auto &query = inputs[0], &key = inputs[1], &value = inputs[2];
-  Met met{query.sizes().vec(), key.sizes().vec(), {}};
+  Met met{query.sizes().vec(), key.sizes().vec(), {}, {}};
   auto *queries = follow.of(query), *keys = follow.of(key), *values = follow.of(value);
   if (inputs.size() > 3 && follow.of(inputs[3]))
     throw Error(
@@ -26,6 +26,7 @@ Met meet(const Follow& follow, std::span<const at::Tensor> inputs) {
         "cut inside");
   auto tokens = query.dim() - 2;
   bool whole_keys = !keys && !values;
+  if (whole_keys && queries && queries->dim == tokens) met.rows = *queries;
   if (whole_keys && (!queries || queries->dim <= tokens)) return met;
   bool alike = queries && keys && values && *queries == *keys && *keys == *values;
   if (!alike || queries->dim > tokens)

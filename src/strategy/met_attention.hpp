@@ -17,6 +17,7 @@ inline constexpr const char* kSequenceRemedy =
 struct Met {
   std::vector<int64_t> query, key;  // shapes
   std::optional<Place> over;        // the split that its keys stem from, and is attended over
+  std::optional<Place> rows;        // the split that its queries alone stem from: the keys are whole
 
   bool operator==(const Met&) const = default;
 };

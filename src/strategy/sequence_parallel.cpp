@@ -200,8 +200,9 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
       pass_.met = pass_.known->attentions[n];
     }
     pass_.path.attentions.push_back(*pass_.met);
-    return pass_.met->over ? split_attention(options_, layout(pass_.met->over->total), call, next)
-                           : local_attention(call, next);
+    if (auto& over = pass_.met->over) return split_attention(options_, layout(over->total), call, next);
+    if (auto& rows = pass_.met->rows) return attention_of_rows(*rows, held(*rows), call, next);
+    return local_attention(call, next);
   }
 
  private:
@@ -249,6 +250,11 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   TokenLayout layout(int64_t total) const {
     return {total, options_.ring.size(), options_.ulysses.size(), options_.balance_causal};
+  }
+
+  /// Which elements of a split are here.
+  Ranges held(const Place& at) const {
+    return layout(at.total).of(options_.ring.rank(), options_.ulysses.rank());
   }
 
   /// The ranks' parts, joined along dim.

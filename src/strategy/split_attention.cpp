@@ -47,6 +47,24 @@ at::Tensor local_attention(const Attention& call, const Handler::NextAttention& 
       [zeros](auto&&) { return zeros; })[0];
 }
 
+at::Tensor attention_of_rows(const Place& at, const Ranges& mine, Attention call,
+                             const Handler::NextAttention& next) {
+  const auto all = at.before * at.total * at.after;
+  auto numbered = [&](int64_t n) { return at::arange(n, call.query.options().dtype(at::kLong)); };
+  auto rows = take(numbered(all).view({at.before, at.total, at.after}), 1, mine).flatten();
+  if (call.mask && call.mask->dim() >= 2 && call.mask->size(-2) != 1) {
+    if (call.mask->size(-2) != all)
+      throw Error(
+          fmt::format("SequenceParallel: a mask {} for {} queries; give the mask whole, it is cut inside",
+                      call.mask->sizes(), all));
+    call.mask = call.mask->index_select(-2, rows);
+  } else if (call.causal && !call.mask) {  // query i attends to keys 0 to i
+    call.mask = numbered(call.key.size(-2)).le(rows.unsqueeze(1));
+    call.causal = false;
+  }
+  return local_attention(call, next);
+}
+
 at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call,
                            const Handler::NextAttention& next) {
   const auto ring = options.ring.rank();

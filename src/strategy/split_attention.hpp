@@ -2,6 +2,7 @@
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
+#include "module/follow/follow.hpp"
 #include "strategy/token_layout.hpp"
 
 namespace wanpar {
@@ -9,6 +10,11 @@ namespace wanpar {
 /// Attention that needs no other rank. One without queries or keys must not reach LibTorch's kernel, yet
 /// stay known to autograd: in backward this rank has to take part like every other.
 at::Tensor local_attention(const Attention& call, const Handler::NextAttention& next);
+
+/// Attention of this rank's queries, those of `mine`, to keys that every rank has whole: a causal mask, and
+/// one given whole, are cut to their rows. Throws Error for a mask of other rows.
+at::Tensor attention_of_rows(const Place& at, const Ranges& mine, Attention call,
+                             const Handler::NextAttention& next);
 
 /// Attention over tokens of which each rank has the part that `place` gives it. Throws Error for what cannot
 /// be split exactly, a mask that is not whole among it.

@@ -73,3 +73,43 @@ TEST_CASE("autocast casts queries and keys of a first pass without losing that t
     at::autocast::set_autocast_enabled(at::kCPU, false);
   });
 }
+
+TEST_CASE("split queries know their rows in attention to whole keys: causal, and under a mask of all rows") {
+  on_meshes([](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    for (int64_t tokens : {12, 11, 3, 1})
+      for (int64_t words : {12, 5})
+        for (bool balanced : {false, true})
+          for (int kind = 0; kind < 4; ++kind) {
+            std::optional<at::Tensor> mask;
+            if (kind == 1) mask = random({tokens, words}, 3);
+            if (kind == 2)
+              mask = random({1, 1, tokens, words}, 3).gt(-0.5).logical_or(at::arange(words).eq(0));
+            if (kind == 3) mask = random({1, words}, 3);
+            Model module([=](const at::Tensor& t, const at::Tensor& text) {
+              auto whole = text.unsqueeze(1), query = t.unsqueeze(1);
+              auto seen = at::scaled_dot_product_attention(query, whole, whole, mask, 0, !mask).squeeze(1);
+              return attend(seen);
+            });
+            Model wrapped = module | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
+                                                                .ring = mesh["ring"],
+                                                                .split = {{.arg = 0, .dim = 1}},
+                                                                .balance_causal = balanced});
+            auto x = random({1, tokens, 16}), context = random({1, words, 16}, 1);
+            for (int pass = 0; pass < 2; ++pass)
+              require_close(wrapped(x, context), module(x, context), 1e-5,
+                            fmt::format("{}, {} words, kind {}", text(mesh, tokens), words, kind));
+          }
+  });
+}
+
+TEST_CASE("a mask of neither one nor all rows is refused in attention to whole keys") {
+  on_meshes([](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    auto module = with_attention([](at::Tensor t) {
+      auto words = at::ones({1, 1, 5, 16}), mask = at::ones({t.size(1), 5});
+      return at::scaled_dot_product_attention(t.unsqueeze(1), words, words, mask).squeeze(1);
+    });
+    require_error([&] { split(module, mesh)(random({1, 24, 16})); }, "give the mask whole");
+  });
+}
