@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
+#include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
 namespace wanpar {
@@ -17,6 +18,7 @@ struct Adjoint : torch::autograd::Node {
   explicit Adjoint(TensorMap m) : map(std::move(m)) {}
 
   variable_list apply(variable_list&& gradients) override {
+    refuse_create_graph();
     Plain plain;
     at::NoGradGuard no_grad;
     for (size_t i = 0; i < gradients.size(); ++i)
@@ -40,6 +42,13 @@ variable_list without_gradient(const variable_list& x, const TensorMap& map) {
 }
 
 }  // namespace
+
+void refuse_create_graph() {
+  if (at::GradMode::is_enabled())
+    throw Error(
+        "gradients of gradients do not pass an exchange between ranks; differentiate once, and call backward "
+        "without create_graph");
+}
 
 bool wants_gradient(const std::vector<at::Tensor>& tensors) {
   return at::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(),

@@ -20,6 +20,10 @@ std::vector<at::Tensor> linear_map(std::vector<at::Tensor> x, const TensorMap& f
 at::Tensor linear_map(at::Tensor x, const std::function<at::Tensor(at::Tensor)>& forward,
                       const std::function<at::Tensor(at::Tensor)>& adjoint);
 
+/// To be called in a backward of our own, which autograd cannot look into. Throws Error in one with
+/// create_graph: what it gave would lack the terms that pass through here.
+void refuse_create_graph();
+
 /// Whether autograd would record an operator on these.
 bool wants_gradient(const std::vector<at::Tensor>& tensors);
 

@@ -201,6 +201,7 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    refuse_create_graph();
     Plain plain;
     at::NoGradGuard no_grad;
     auto saved = context->get_saved_variables();

@@ -113,3 +113,19 @@ TEST_CASE("a mask of neither one nor all rows is refused in attention to whole k
     require_error([&] { split(module, mesh)(random({1, 24, 16})); }, "give the mask whole");
   });
 }
+
+TEST_CASE("gradients of gradients are refused, not given without some of their terms") {
+  on_meshes([](Mesh& mesh) {
+    auto wrapped = split(with_attention([](at::Tensor t) { return t * t; }), mesh);
+    auto x = random({1, 8, 16}).requires_grad_();
+    auto loss = wrapped(x).pow(2).sum();
+    require_error([&] { torch::autograd::grad({loss}, {x}, {}, true, true); }, "without create_graph");
+    auto ring = [&](at::Tensor t) { return at::scaled_dot_product_attention(t, t, t); };
+    Model alone =
+        Model(ring) | wanpar::sequence_parallel({.ring = mesh["ring"], .split = {{.arg = 0, .dim = 2}}});
+    if (mesh.size("ring") == 1) return;
+    auto y = random({1, 2, 8, 16}).requires_grad_();
+    require_error([&] { torch::autograd::grad({alone(y).pow(2).sum()}, {y}, {}, true, true); },
+                  "without create_graph");
+  });
+}
