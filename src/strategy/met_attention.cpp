@@ -25,6 +25,12 @@ Met meet(const Follow& follow, std::span<const at::Tensor> inputs) {
         "SequenceParallel: the mask of an attention stems from split tokens; give the mask whole, it is "
         "cut inside");
   auto tokens = query.dim() - 2;
+  bool own_rows = queries && queries->single && inputs.size() > 3 && inputs[3].dim() >= 2 &&
+                  inputs[3].size(-2) == 1 && follow.may_be_share(inputs[3]);
+  if (own_rows)
+    throw Error(
+        "SequenceParallel: the one row of an attention's mask may be made for the one token that a rank has; "
+        "give the mask whole, it is cut inside");
   bool whole_keys = !keys && !values;
   if (whole_keys && queries && queries->dim == tokens) met.rows = *queries;
   if (whole_keys && (!queries || queries->dim <= tokens)) return met;

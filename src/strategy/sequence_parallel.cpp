@@ -99,7 +99,9 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
         });
     // What all of x is would otherwise be taken for split, where one rank has it all.
     if (part.is_same(x)) part = x.alias();
-    pass_.follow.mark(part, {.split = split, .length = length(mine), .total = total, .dim = dim});
+    pass_.follow.mark(
+        part,
+        {.split = split, .length = length(mine), .total = total, .dim = dim, .single = place.has_single()});
     return part;
   }
 

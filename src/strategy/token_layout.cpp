@@ -56,6 +56,11 @@ TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced) : 
   for (auto& range : consecutive(sizes)) groups_.push_back({range});
 }
 
+bool TokenLayout::has_single() const {
+  return std::any_of(lengths_.begin(), lengths_.end(),
+                     [](auto& lengths) { return std::count(lengths.begin(), lengths.end(), 1); });
+}
+
 Ranges TokenLayout::of(int ring_rank, int ulysses_rank) const {
   auto mine = consecutive(lengths_[ring_rank])[ulysses_rank];
   Ranges ranges;

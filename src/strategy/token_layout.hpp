@@ -34,6 +34,8 @@ class TokenLayout {
   const std::vector<Ranges>& groups() const { return groups_; }
   /// How many tokens each rank of one ulysses group holds.
   const std::vector<int64_t>& lengths(int ring_rank) const { return lengths_[ring_rank]; }
+  /// Whether some rank holds one token, no more.
+  bool has_single() const;
   /// What one rank holds.
   Ranges of(int ring_rank, int ulysses_rank) const;
   /// The groups' tokens, joined along dim in the order of the ring, put into the order of the sequence.

@@ -7,6 +7,7 @@
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/transport/recording.hpp>
 
 #include "worlds.hpp"
 
@@ -127,5 +128,97 @@ TEST_CASE("gradients of gradients are refused, not given without some of their t
     auto y = random({1, 2, 8, 16}).requires_grad_();
     require_error([&] { torch::autograd::grad({alone(y).pow(2).sum()}, {y}, {}, true, true); },
                   "without create_graph");
+  });
+}
+
+TEST_CASE("a part of the tokens is refused, on every rank, also where it is all that a rank has") {
+  auto kernel = at::ones({16, 16, 1});
+  const std::vector<std::pair<Step, std::string>> parts = {
+      {[](at::Tensor t) { return t.slice(1, 0, 5); }, "takes part of dimension 1"},
+      {[](at::Tensor t) { return t.narrow(1, 0, 1); }, "takes part of dimension 1"},
+      {[](at::Tensor t) { return t.slice(1, -4); }, "takes part of dimension 1"},
+      {[](at::Tensor t) { return t.slice(1, 0, std::nullopt, 2); }, "takes part of dimension 1"},
+      {[](at::Tensor t) {
+         return t.repeat({1, 2, 1});
+       },
+       "repeats dimension 1"},
+      {[=](at::Tensor t) { return at::conv1d(t.transpose(1, 2), kernel, {}, 2).transpose(1, 2); },
+       "a stride of 2"},
+      {[=](at::Tensor t) { return at::conv1d(t.transpose(1, 2), kernel, {}, 3, 1).transpose(1, 2); },
+       "a padding of 1"}};
+  auto all = with_attention([](at::Tensor t) { return t.slice(1, 0).slice(1, -12, 12); });
+  on_meshes(
+      [&](Mesh& mesh) {
+        at::NoGradGuard no_grad;
+        for (auto& [part, refusal] : parts)
+          for (int64_t tokens : {10, 11, 6}) {
+            auto wrapped = split(with_attention(part), mesh);
+            for (int attempt = 0; attempt < 2; ++attempt)
+              require_error([&] { wrapped(random({1, tokens, 16})); }, refusal);
+          }
+        for (int64_t tokens : {12, 11, 2})
+          require_close(split(all, mesh)(random({1, tokens, 16})), all(random({1, tokens, 16})), 1e-5,
+                        text(mesh, tokens));
+      },
+      {2, 3, 6});
+}
+
+TEST_CASE("what a module makes for one token is not taken for what it makes for all, where ranks have one") {
+  auto table = random({40, 16}, 1), weight = random({96, 8}, 2);
+  const std::vector<Step> positions = {
+      [](at::Tensor t) { return t + at::arange(t.size(1)).unsqueeze(1); },
+      [=](at::Tensor t) { return t + at::embedding(table, at::arange(t.size(1))); },
+      [=](at::Tensor t) { return t + table.slice(0, 0, t.size(1)); },
+      [=](at::Tensor t) { return t + table.narrow(0, 0, t.size(1)).mul(2).unsqueeze(0); },
+      [=](at::Tensor t) { return t + table.index_select(0, at::arange(t.size(1)) + 1); },
+      [](at::Tensor t) {
+        return at::matmul(at::ones({1, t.size(1), 4, 4}), t.unflatten(-1, {4, 4})).flatten(2);
+      },
+      [](at::Tensor t) { return t * at::arange(t.size(1)).unsqueeze(1).expand_as(t); },
+      [](at::Tensor t) {
+        auto words = at::ones({1, 1, 5, 16}), mask = at::ones({t.size(1), 5}).cumsum(0);
+        return at::scaled_dot_product_attention(t.unsqueeze(1), words, words, mask).squeeze(1);
+      }};
+  const std::vector<Step> constants = {
+      [](at::Tensor t) { return t * 2 + at::scalar_tensor(3.0); },
+      [=](at::Tensor t) { return t + table.select(0, 3) + table.slice(1, 0, 16).select(0, 1).unsqueeze(0); },
+      // The modulation of a diffusion transformer, by an embedding of the timestep.
+      [=](at::Tensor t) {
+        auto timestep = at::linear(at::arange(8).to(at::kFloat).cos().unsqueeze(0), weight);
+        return t * timestep.unflatten(1, {6, 16}).chunk(6, 1)[2];
+      }};
+  on_meshes([&](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    for (int64_t tokens : {mesh.world().size() + 0, mesh.world().size() + 1, mesh.world().size() - 1}) {
+      auto x = random({1, tokens, 16});
+      for (auto& step : positions) require_error([&] { split(with_attention(step), mesh)(x); }, "");
+      for (auto& step : constants)
+        require_close(split(with_attention(step), mesh)(x), with_attention(step)(x), 1e-4,
+                      text(mesh, tokens));
+    }
+  });
+}
+
+TEST_CASE("a view that leaves another number free than the tokens' is refused: it may count windows") {
+  auto windows = [](const at::Tensor& t, std::vector<int64_t> shape) {
+    auto each = t.reshape(shape);
+    return attend(at::scaled_dot_product_attention(each, each, each).reshape({1, -1, 16}));
+  };
+  on_meshes([&](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    const int64_t share = 4, tokens = share * mesh.world().size();
+    auto x = random({1, tokens, 16});
+    for (auto shape : {std::vector<int64_t>{1, -1, share, 16}, {-1, share, 16}, {1, share, -1, 16}}) {
+      Model module([=](const at::Tensor& t) { return windows(t, shape); });
+      require_error([&] { split(module, mesh)(x); }, "write -1 for the split dimension");
+    }
+    Model unflat([](const at::Tensor& t) { return attend(t.unflatten(1, {-1, 4}).flatten(1, 2)); });
+    require_error([&] { split(unflat, mesh)(x); }, "write -1 for the split dimension");
+    // The free number is the tokens', or one that stands for heads.
+    Model heads([](const at::Tensor& t) {
+      auto y = t.view({1, -1, 4, 4}).reshape({1, -1, 16}).view({t.size(0), t.size(1), -1, 8}).flatten(2);
+      return attend(y.view({y.size(0), y.size(1), 16}));
+    });
+    require_close(split(heads, mesh)(x), heads(x), 1e-5, "heads");
   });
 }

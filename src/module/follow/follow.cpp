@@ -2,8 +2,10 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <unordered_set>
 #include <wanpar/core/error.hpp>
 
 #include "module/follow/rules.hpp"
@@ -25,6 +27,14 @@ bool gives_tensors(const Operator& op) {
   });
 }
 
+/// Whether a number that it is given says how many elements it gives along some dimension.
+bool takes_extent(const Operator& op) {
+  static const std::unordered_set<std::string_view> extents{
+      "length", "end", "size", "split_size", "split_sizes", "output_size", "k", "pad"};
+  auto& arguments = op.handle.schema().arguments();
+  return std::any_of(arguments.begin(), arguments.end(), [](auto& x) { return extents.contains(x.name()); });
+}
+
 Rule rule_of(const Operator& op) {
   auto name = without_underscore(op.name);
   if (auto rule = rule_of_views(name)) return rule;
@@ -40,6 +50,16 @@ const at::Tensor& Step::tensor(size_t i) const {
 }
 
 const Place* Step::place(size_t i) const { return follow.of(tensor(i)); }
+
+bool Step::is_one(const at::Tensor& x, int64_t dim, const Place& split) const {
+  if (x.size(dim) != 1) return false;
+  if (split.single && split.before * split.after == 1 && follow.may_be_share(x))
+    refuse(fmt::format(
+        "meets a tensor {} of the module's own, whose one element along the split dimension {} may be made "
+        "for the one that a rank has of {}; give every rank two, or hand it to split_sequence as a companion",
+        x.sizes(), split.dim, split.total));
+  return true;
+}
 
 const c10::IValue* Step::named(std::string_view name) const {
   auto& arguments = op.handle.schema().arguments();
@@ -63,15 +83,30 @@ std::optional<std::vector<int64_t>> Step::dims(std::string_view name, int64_t di
 }
 
 void Follow::mark(const at::Tensor& tensor, const Place& place) {
+  keep(tensor, place);
+  single_ |= place.single;
+}
+
+void Follow::keep(const at::Tensor& tensor, std::optional<Place> place) {
   auto* impl = tensor.unsafeGetTensorImpl();
   marks_.insert_or_assign(impl, Mark{Weak(tensor.getIntrusivePtr()), place});
   if (marks_.size() > sweep_at_) sweep();
 }
 
-const Place* Follow::of(const at::Tensor& tensor) const {
+const Follow::Mark* Follow::mark_of(const at::Tensor& tensor) const {
   if (!tensor.defined()) return nullptr;
   auto found = marks_.find(tensor.unsafeGetTensorImpl());
-  return found != marks_.end() && !found->second.tensor.expired() ? &found->second.place : nullptr;
+  return found != marks_.end() && !found->second.tensor.expired() ? &found->second : nullptr;
+}
+
+const Place* Follow::of(const at::Tensor& tensor) const {
+  auto* mark = mark_of(tensor);
+  return mark && mark->place ? &*mark->place : nullptr;
+}
+
+bool Follow::may_be_share(const at::Tensor& x) const {
+  auto* mark = mark_of(x);
+  return mark && !mark->place;
 }
 
 bool Follow::touches(std::span<const at::Tensor> tensors) const {
@@ -94,8 +129,24 @@ void Follow::before(const Operator& op) const {
   if (rule == &elementwise) elementwise({*this, op, {}});
 }
 
+/// Made of numbers alone, cut to a number of elements, or of something that was.
+void Follow::mark_what_may_be_share(const Operator& op, std::span<const at::Tensor> outputs) {
+  int64_t given = 0;
+  for (auto& x : op.inputs) given = std::max(given, x.numel());
+  bool made = op.inputs.empty() ||
+              std::any_of(op.inputs.begin(), op.inputs.end(), [&](auto& x) { return may_be_share(x); });
+  for (auto& x : outputs) {
+    bool has_one = std::count(x.sizes().begin(), x.sizes().end(), 1);
+    if (has_one && (made || (x.numel() < given && takes_extent(op)))) keep(x, {});
+  }
+}
+
 void Follow::after(const Operator& op, std::span<const at::Tensor> outputs) {
-  if (outputs.empty() || !touches(op.inputs)) return;
+  if (outputs.empty()) return;
+  if (!touches(op.inputs)) {
+    if (single_) mark_what_may_be_share(op, outputs);
+    return;
+  }
   auto rule = rule_of(op);
   auto place = rule ? rule({*this, op, outputs}) : std::nullopt;
   if (!place) return;

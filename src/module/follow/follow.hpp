@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/intrusive_ptr.h>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -17,6 +18,7 @@ struct Place {
   int64_t total;   ///< all ranks' shares together
   int64_t dim;
   int64_t before = 1, after = 1;
+  bool single = false;  ///< some rank's share is one element: broadcasting does not tell it from one for all
 
   int64_t extent() const { return before * length * after; }
   bool operator==(const Place&) const = default;
@@ -34,12 +36,14 @@ class Follow {
   /// Null where the tensor does not stem from a split.
   const Place* of(const at::Tensor& tensor) const;
   bool touches(std::span<const at::Tensor> tensors) const;
+  /// Whether x, which is not split, may have an extent of one because the module asked how many elements are
+  /// here: positions, say, made for as many tokens as there are. Known only where some rank has one.
+  bool may_be_share(const at::Tensor& x) const;
 
   /// To be told of each operator, so that what it gives is marked. Throws Error for what it cannot carry.
   void before(const Operator& op) const;
   void after(const Operator& op, std::span<const at::Tensor> outputs);
 
-  void clear() { marks_.clear(); }
   [[noreturn]] void refuse(const std::string& name, const std::string& reason) const;
 
  private:
@@ -47,13 +51,17 @@ class Follow {
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   struct Mark {
     Weak tensor;
-    Place place;
+    std::optional<Place> place;  // none: not split, but may have the extent of a share
   };
+  const Mark* mark_of(const at::Tensor& tensor) const;
+  void keep(const at::Tensor& tensor, std::optional<Place> place);
+  void mark_what_may_be_share(const Operator& op, std::span<const at::Tensor> outputs);
   void sweep();
 
   std::string strategy_, remedy_;
   std::unordered_map<at::TensorImpl*, Mark> marks_;
   size_t sweep_at_ = 256;
+  bool single_ = false;  // there is such a place
 };
 
 }  // namespace wanpar

@@ -21,6 +21,9 @@ struct Step {
   const at::Tensor& tensor(size_t i) const;
   /// The place in the i-th argument; null where that is no split tensor.
   const Place* place(size_t i) const;
+  /// Whether x, which is not split, has one element along `dim` for all those of the split that it meets
+  /// there. Refuses where that cannot be told from one for the single element of some rank.
+  bool is_one(const at::Tensor& x, int64_t dim, const Place& split) const;
   /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
   /// out.
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;

@@ -26,7 +26,7 @@ std::optional<Place> product(const Step& step, size_t left, size_t right) {
   bool vector = other.dim() == 1;
   if (a && !vector) place.dim += step.outputs[0].dim() - x.dim();
   if (b && !vector) place.dim = step.outputs[0].dim() - from_end;
-  if (from_end > 2 && other.dim() >= from_end && other.size(other.dim() - from_end) != 1)
+  if (from_end > 2 && other.dim() >= from_end && !step.is_one(other, other.dim() - from_end, place))
     step.refuse(fmt::format("meets a tensor of its own along dimension {}, which is split", place.dim));
   return place;
 }
@@ -87,19 +87,29 @@ std::optional<Place> extreme(const Step& step) {
   return step.named("other") ? elementwise(step) : reduced(step);
 }
 
-/// A kernel of one along the split sees each element for itself.
+/// A kernel of one along the split that takes each element once sees each for itself.
 std::optional<Place> convolved(const Step& step) {
   auto* place = step.place(0);
   if (!place || step.place(1)) step.refuse("takes split elements for weights");
   auto& weight = step.tensor(1);
   auto dims = weight.dim();
   auto dim = place->dim + dims - step.tensor(0).dim();  // without a batch
+  if (dim == 0) return *place;
   if (dim == 1) step.refuse(fmt::format("sums over dimension {}, which is split", place->dim));
-  bool alone = dim == 0 || (weight.size(dim) == 1 && step.outputs[0].size(place->dim) == place->extent());
-  if (!alone)
+  if (!step.is_one(weight, dim, *place))
     step.refuse(fmt::format(
         "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks",
         weight.size(dim), place->dim));
+  auto along = [&](const char* name) -> int64_t {
+    auto* value = step.named(name);
+    if (value->isString()) return 0;  // "same" or "valid": alike for a kernel of one
+    auto each = value->toIntVector();
+    return each.empty() ? *name == 's' : each[each.size() == 1 ? 0 : dim - 2];
+  };
+  if (auto stride = along("stride"), padding = along("padding"); stride != 1 || padding != 0)
+    step.refuse(fmt::format(
+        "with {} of {} along dimension {}, which is split, goes by where elements stand in the whole",
+        padding ? "a padding" : "a stride", padding ? padding : stride, place->dim));
   return *place;
 }
 
@@ -133,7 +143,7 @@ std::optional<Place> elementwise(const Step& step) {
     }
   for (auto& x : step.op.inputs) {
     auto d = result->dim - (dims - x.dim());
-    if (step.follow.of(x) || d < 0 || x.size(d) == 1) continue;
+    if (step.follow.of(x) || d < 0 || step.is_one(x, d, *result)) continue;
     step.refuse(fmt::format(
         "meets a tensor that is not split and has {} elements along dimension {}, where {} of "
         "{} split ones are here; hand it to split_sequence as a companion, or name it in .split",

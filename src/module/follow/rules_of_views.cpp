@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "module/follow/rules.hpp"
 
@@ -30,10 +31,29 @@ std::optional<Place> kept_if_own(const Step& step) {
   return step.place(0) ? std::optional(*step.place(0)) : std::nullopt;
 }
 
+/// The dimension whose extent a view leaves free, given by -1; none where all are given.
+std::optional<int64_t> free_dim(const Step& step) {
+  for (auto* name : {"size", "shape", "sizes"})
+    if (auto* list = step.named(name)) {
+      auto sizes = list->toIntVector();
+      auto found = std::find(sizes.begin(), sizes.end(), -1) - sizes.begin();
+      if (found == static_cast<int64_t>(sizes.size())) return {};
+      return found + step.dim("dim", step.tensor(0).dim()).value_or(0);
+    }
+  return {};
+}
+
+/// A number that is not that of the split elements, and yet left free, counts the pieces that they are cut
+/// into: they are whole here only because one piece has as many as this rank. Behind them it may count heads.
+bool may_count_pieces(int64_t free, int64_t extent, const Place& place) {
+  return free < place.dim || (free > place.dim && extent == 1);
+}
+
 /// The same elements in the same order under another shape: the split dimension is where as many elements
 /// stand before and behind it as did.
 std::optional<Place> reshaped(const Step& step) {
   auto& place = own(step);
+  const auto free = free_dim(step);
   Sizes in = step.tensor(0).sizes(), out = step.outputs[0].sizes();
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
@@ -46,13 +66,19 @@ std::optional<Place> reshaped(const Step& step) {
     found.before = outer / left, found.after = inner / right;
     if (found.extent() != out[d]) continue;
     auto merged = [](const Place& p) { return p.before * p.after; };
-    // A share of one element could stand in any dimension of one; most often the leading ones stay as they
-    // were.
-    bool better =
-        !best || merged(found) < merged(*best) || (merged(found) == merged(*best) && d == place.dim);
+    // A share of one element could stand in any dimension of one: in the one left free, else most often the
+    // leading ones stay as they were.
+    auto likely = [&](const Place& p) { return std::pair(p.dim == free, p.dim == place.dim); };
+    bool better = !best || merged(found) < merged(*best) ||
+                  (merged(found) == merged(*best) && likely(found) > likely(*best));
     if (better) best = found;
   }
   if (!best) step.refuse(fmt::format("from {} to {} tears the split dimension {} apart", in, out, place.dim));
+  if (free && may_count_pieces(*free, out[*free], *best))
+    step.refuse(fmt::format(
+        "from {} to {} leaves dimension {} free, which may count pieces of as many elements as this "
+        "rank has; write -1 for the split dimension",
+        in, out, *free));
   return best;
 }
 
@@ -131,10 +157,21 @@ std::optional<Place> expanded(const Step& step) {
   auto& self = step.tensor(0);
   if (auto* like = step.place(1); like && !step.place(0)) {
     auto d = like->dim - (step.tensor(1).dim() - self.dim());
-    if (d < 0 || self.size(d) == 1) return *like;
+    if (d < 0 || step.is_one(self, d, *like)) return *like;
   }
   auto& place = own(step);
   return moved(place, place.dim + step.outputs[0].dim() - step.tensor(0).dim());
+}
+
+/// repeat and tile: the numbers say it, also where there is nothing here to repeat.
+std::optional<Place> repeated(const Step& step) {
+  auto& place = own(step);
+  auto* list = step.named("repeats");
+  auto times = (list ? list : step.named("dims"))->toIntVector();
+  auto i = static_cast<int64_t>(times.size()) - step.tensor(0).dim() + place.dim;
+  if (i >= 0 && times[i] != 1)
+    step.refuse(fmt::format("repeats dimension {}, which is split, on every rank", place.dim));
+  return expanded(step);
 }
 
 /// Works along one dimension and leaves the others alone.
@@ -156,11 +193,19 @@ std::optional<Place> beside_several(const Step& step) {
   return place;
 }
 
-/// x[a:b] that takes everything is allowed along the split, too.
+/// x[a:b] that would take everything of the whole is allowed along the split, too. That it does so of what is
+/// here says nothing.
 std::optional<Place> sliced(const Step& step) {
   auto& place = own(step);
   auto dim = step.dim("dim", step.tensor(0).dim());
-  bool all = step.outputs[0].sizes() == step.tensor(0).sizes();
+  auto number = [&](const char* name, int64_t otherwise) {
+    auto* value = step.named(name);
+    return value && value->isInt() ? value->toInt() : otherwise;
+  };
+  const auto whole = place.before * place.total * place.after;
+  const auto begin = number("start", 0), end = number("end", whole);
+  bool all =
+      !step.named("length") && (begin == 0 || begin <= -whole) && end >= whole && number("step", 1) == 1;
   if (*dim == place.dim && !all)
     step.refuse(fmt::format("takes part of dimension {}, which is split", place.dim));
   return place;
@@ -246,8 +291,8 @@ Rule rule_of_views(std::string_view name) {
       {"expand", expanded},
       {"expand_as", expanded},
       {"broadcast_to", expanded},
-      {"repeat", expanded},
-      {"tile", expanded},
+      {"repeat", repeated},
+      {"tile", repeated},
       {"repeat_interleave", beside},
       {"narrow", sliced},
       {"slice", sliced},
