@@ -8,6 +8,8 @@
 #include <sstream>
 #include <wanpar/core/error.hpp>
 
+#include "core/hash.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -17,13 +19,6 @@ std::string describe(const NamedTensors& tensors) {
   for (auto& [name, tensor] : tensors)
     text += fmt::format("{} {}{}\n", name, c10::toString(tensor.scalar_type()), tensor.sizes());
   return text;
-}
-
-/// FNV-1a: the same number in every process, which std::hash does not promise.
-int64_t hash(const std::string& text) {
-  uint64_t value = 14695981039346656037u;
-  for (unsigned char c : text) value = (value ^ c) * 1099511628211u;
-  return static_cast<int64_t>(value);
 }
 
 std::string broadcast_text(const Communicator& group, const std::string& text, int64_t length, int root) {
@@ -49,7 +44,8 @@ std::pair<std::string, std::string> first_difference(const std::string& a, const
 void check_same_module(const std::string& who, const Communicator& group, const NamedTensors& tensors) {
   if (group.size() == 1) return;
   auto text = describe(tensors);
-  auto mine = at::tensor({hash(text), static_cast<int64_t>(text.size())}, at::kLong).to(group.device());
+  auto mine =
+      at::tensor({stable_hash(text), static_cast<int64_t>(text.size())}, at::kLong).to(group.device());
   auto all = group.all_gather(std::move(mine)).get().view({group.size(), 2}).cpu();
 
   for (int rank = 1; rank < group.size(); ++rank) {

@@ -10,6 +10,7 @@
 
 #include "module/follow/follow.hpp"
 #include "module/linear_map.hpp"
+#include "strategy/consensus.hpp"
 #include "strategy/met_attention.hpp"
 #include "strategy/split_attention.hpp"
 #include "strategy/token_layout.hpp"
@@ -31,6 +32,7 @@ struct Path {
 struct Pass {
   std::vector<int64_t> shapes = {};  // of its arguments
   const Path* known = nullptr;       // what it keeps to, without looking
+  bool is_first = false;             // with these shapes: the ranks ask each other whether they go on
   Path path = {};
   std::optional<Met> met = {};  // the attention at hand
   Follow follow{"SequenceParallel", kSequenceRemedy};
@@ -48,8 +50,8 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   /// A pass through the module begins, with arguments of these shapes.
   void begin(const std::vector<int64_t>& shapes) {
-    pass_ = {.shapes = shapes};
     auto known = known_.find(shapes);
+    pass_ = {.shapes = shapes, .is_first = known == known_.end()};
     // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
     bool look = known == known_.end() || options_.always_look || at::GradMode::is_enabled();
     if (!look) pass_.known = &known->second;
@@ -57,7 +59,13 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   /// The pass was carried to its end.
   void learn() {
+    if (std::exchange(pass_.is_first, false)) consensus_.go_on("the end");
     if (!pass_.known) known_.insert_or_assign(pass_.shapes, pass_.path);
+  }
+
+  /// The pass cannot be carried to its end here: the other ranks are not to wait.
+  void fail() {
+    if (std::exchange(pass_.is_first, false)) consensus_.refuse();
   }
 
   void end() { pass_ = {}; }
@@ -119,7 +127,11 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
     auto place = layout(at.total);
     auto mine = place.of(options_.ring.rank(), options_.ulysses.rank());
     return linear_map(
-        x, [=, this](const at::Tensor& part) { return joined(part, at.dim, place); },
+        x,
+        [=, this](const at::Tensor& part) {
+          return together([&] { return "gathering " + description(at); },
+                          [&] { return joined(part, at.dim, place); });
+        },
         [=](const at::Tensor& gradient) { return take(gradient, at.dim, mine).contiguous(); });
   }
 
@@ -202,7 +214,11 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
       pass_.met = pass_.known->attentions[n];
     }
     pass_.path.attentions.push_back(*pass_.met);
-    if (auto& over = pass_.met->over) return split_attention(options_, layout(over->total), call, next);
+    if (auto& over = pass_.met->over) {
+      check_split_attention(call, over->total);
+      return together([&] { return fmt::format("attention {} over {}", n, description(*over)); },
+                      [&] { return split_attention(options_, layout(over->total), call, next); });
+    }
     if (auto& rows = pass_.met->rows) return attention_of_rows(*rows, held(*rows), call, next);
     return local_attention(call, next);
   }
@@ -227,6 +243,23 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
     Pass others_;
     std::unique_ptr<Scope> scope_;
   };
+
+  /// What all ranks know alike of a place.
+  static std::string description(const Place& at) {
+    return fmt::format("split {} of {} tokens along dimension {}, {} before and {} behind", at.split,
+                       at.total, at.dim, at.before, at.after);
+  }
+
+  /// An exchange with the other ranks, for which all of them, in a first pass, must have come the same way.
+  template <class Way, class Exchange>
+  at::Tensor together(const Way& way, const Exchange& exchange) {
+    if (!pass_.is_first) return exchange();
+    pass_.is_first = false;  // what fails from here on has failed for all
+    consensus_.go_on(way());
+    auto result = exchange();
+    pass_.is_first = true;
+    return result;
+  }
 
   [[noreturn]] static void refuse_other_path() {
     throw Error(
@@ -287,6 +320,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   SequenceParallelOptions options_;
+  Consensus consensus_{options_.ulysses, options_.ring};
   std::map<std::vector<int64_t>, Path> known_;  // of earlier passes, by the shapes of their arguments
   Pass pass_;
 };
@@ -318,7 +352,20 @@ SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t ar
 
 SequenceRegion::~SequenceRegion() = default;
 
-void SequenceRegion::rethrow() { Scope::rethrow(); }
+void SequenceRegion::fail() {
+  auto error = std::current_exception();
+  try {
+    Plain plain;
+    state_->engine->fail();
+  } catch (const Error&) {
+    // The others have failed as well; what is to be told is why this rank did.
+  }
+  try {
+    std::rethrow_exception(error);
+  } catch (...) {
+    Scope::rethrow();
+  }
+}
 
 at::Tensor SequenceRegion::part(size_t arg, const at::Tensor& x) {
   Plain plain;

@@ -11,9 +11,8 @@
 #include "strategy/ulysses.hpp"
 
 namespace wanpar {
-namespace {
 
-void check(const Attention& call, int64_t total) {
+void check_split_attention(const Attention& call, int64_t total) {
   if (call.dropout > 0)
     throw Error(
         "SequenceParallel: attention with dropout cannot be split exactly; call eval(), or set its dropout "
@@ -34,8 +33,6 @@ void check(const Attention& call, int64_t total) {
         fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside",
                     call.mask->sizes(), total));
 }
-
-}  // namespace
 
 at::Tensor local_attention(const Attention& call, const Handler::NextAttention& next) {
   if (call.query.numel() > 0 && call.key.numel() > 0) return next(call);
@@ -69,7 +66,6 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
                            const Handler::NextAttention& next) {
   const auto ring = options.ring.rank();
   const auto& lengths = place.lengths(ring);
-  check(call, place.total());
   auto shape = call.query.sizes().vec();
   auto four = [](const at::Tensor& x) {
     return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);

@@ -16,8 +16,11 @@ at::Tensor local_attention(const Attention& call, const Handler::NextAttention& 
 at::Tensor attention_of_rows(const Place& at, const Ranges& mine, Attention call,
                              const Handler::NextAttention& next);
 
-/// Attention over tokens of which each rank has the part that `place` gives it. Throws Error for what cannot
-/// be split exactly, a mask that is not whole among it.
+/// Throws Error for an attention over `total` tokens that cannot be split exactly: with dropout, with a mask
+/// that is not whole.
+void check_split_attention(const Attention& call, int64_t total);
+
+/// Attention over tokens of which each rank has the part that `place` gives it.
 at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call,
                            const Handler::NextAttention& next);
 

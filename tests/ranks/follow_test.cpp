@@ -222,3 +222,51 @@ TEST_CASE("a view that leaves another number free than the tokens' is refused: i
     require_close(split(heads, mesh)(x), heads(x), 1e-5, "heads");
   });
 }
+
+TEST_CASE("in a first pass the ranks go on together or not at all, and later passes send nothing for it") {
+  on_meshes([](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    auto& world = mesh.world();
+    // One rank fails: before attention, behind it, behind the result.
+    for (int at : {0, 1, 2}) {
+      auto failing = [&](const at::Tensor& t) {
+        auto fail = [&](int here) {
+          if (here == at && world.rank() == 0) throw std::runtime_error("a failure of its own");
+        };
+        auto x = wanpar::split_sequence(t, 1);
+        fail(0);
+        x = attend(x);
+        fail(1);
+        x = wanpar::gather_sequence(x, 1);
+        fail(2);
+        return x;
+      };
+      Model wrapped =
+          Model(failing) | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+      std::string said;
+      try {
+        wrapped(random({1, 9, 16}));
+      } catch (const std::exception& error) {
+        said = error.what();
+      }
+      auto expected = world.rank() == 0 ? "a failure of its own" : "rank 0 could not go on";
+      require(said.find(expected) != std::string::npos, fmt::format("'{}' says '{}'", said, expected));
+    }
+    // A way that hangs on how many tokens are here.
+    Model by_share([](const at::Tensor& t) { return attend(t.size(1) > 4 ? attend(t) : t); });
+    require_error([&] { split(by_share, mesh)(random({1, 4 * world.size() + 1, 16})); }, "different paths");
+
+    wanpar::Recording recording;
+    Model counted = Model(attend) | wanpar::sequence_parallel({.ulysses = recording(mesh["ulysses"]),
+                                                               .ring = recording(mesh["ring"]),
+                                                               .split = {{.arg = 0, .dim = 1}}});
+    auto questions = [&] {
+      recording.clear();
+      counted(random({1, 9, 16}));
+      return recording.totals()[wanpar::Operation::all_reduce].calls;
+    };
+    require(questions() == 3, "attention, result and end of a first pass");
+    require(questions() == 0, "later passes know");
+    world.barrier();
+  });
+}

@@ -82,8 +82,9 @@ class SequenceRegion {
   }
   /// The whole result. Throws Error when nothing was split, or no attention over the split tokens was met.
   at::Tensor leave(at::Tensor result);
-  /// In a catch block: the error as the strategy threw it.
-  [[noreturn]] static void rethrow();
+  /// In a catch block: tells the other ranks where they would wait for this one, and throws the error on, as
+  /// the strategy threw it.
+  [[noreturn]] void fail();
 
  private:
   at::Tensor part(size_t arg, const at::Tensor& x);
@@ -127,7 +128,7 @@ class SequenceParallel {
       }
       (std::index_sequence_for<Args...>{});
     } catch (...) {
-      detail::SequenceRegion::rethrow();
+      region.fail();
     }
   }
 
