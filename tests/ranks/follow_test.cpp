@@ -3,8 +3,10 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/autograd.h>
+#include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/annotations.hpp>
+#include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/transport/recording.hpp>
@@ -268,5 +270,93 @@ TEST_CASE("in a first pass the ranks go on together or not at all, and later pas
     require(questions() == 3, "attention, result and end of a first pass");
     require(questions() == 0, "later passes know");
     world.barrier();
+  });
+}
+
+TEST_CASE(
+    "what attends or reaches over split tokens in any other way than attention is refused by its name") {
+  auto weight = random({48, 16}, 1), bias = random({48}, 2), out = random({16, 16}, 3),
+       kernel = random({16, 16, 3}, 4);
+  auto channels_first = [](const std::function<at::Tensor(at::Tensor)>& step) -> Step {
+    return [step](at::Tensor t) { return step(t.transpose(1, 2)).transpose(1, 2); };
+  };
+  const std::vector<std::pair<Step, std::string>> steps = {
+      {[](at::Tensor t) {
+         return at::einsum("bqk,bkc->bqc", {at::einsum("bqc,bkc->bqk", {t, t}).softmax(-1), t});
+       },
+       "aten::einsum"},
+      {[](at::Tensor t) { return at::matmul(at::matmul(t, t.transpose(1, 2)).softmax(-1), t); },
+       "aten::matmul multiplies two tensors of the split dimension"},
+      {[](at::Tensor t) {
+         auto x = t.unsqueeze(1);
+         return std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(x, x, x)).squeeze(1);
+       },
+       "aten::_scaled_dot_product_flash_attention_for_cpu attends over the split tokens"},
+      {[=](at::Tensor t) {
+         return std::get<0>(
+             at::_native_multi_head_attention(t, t, t, 16, 4, weight, bias, out, bias.slice(0, 0, 16)));
+       },
+       "aten::_native_multi_head_attention attends over the split tokens"},
+      {[=](at::Tensor t) {
+         return at::conv_tbc(t.transpose(0, 1), kernel.transpose(0, 2), at::zeros({16}), 1).transpose(0, 1);
+       },
+       "aten::conv_tbc"},
+      {channels_first([=](at::Tensor t) {
+         return at::_convolution(t, kernel, {}, {1}, {1}, {1}, false, {0}, 1, false, false, false, false);
+       }),
+       "aten::_convolution with a kernel of 3 along dimension 2"},
+      {channels_first(
+           [=](at::Tensor t) { return at::convolution(t, kernel, {}, {1}, {1}, {1}, true, {0}, 1); }),
+       "aten::convolution with a kernel of 3 along dimension 2"},
+      {channels_first([=](at::Tensor t) { return at::conv_transpose1d(t, kernel, {}, 1, 1); }),
+       "aten::conv_transpose1d"},
+      {channels_first([](at::Tensor t) {
+         return at::reflection_pad1d(t, {1, 1});
+       }),
+       "aten::reflection_pad1d"},
+      {channels_first([](at::Tensor t) {
+         return at::replication_pad1d(t, {1, 1});
+       }),
+       "aten::replication_pad1d"},
+      {channels_first([](at::Tensor t) {
+         return at::pad(t, {1, 1}, "reflect");
+       }),
+       "aten::pad pads dimension 2"},
+      {channels_first([](at::Tensor t) {
+         return at::pad(t, {1, 1}, "replicate");
+       }),
+       "aten::pad pads dimension 2"},
+      {channels_first([](at::Tensor t) {
+         return at::pad(t, {1, 1}, "circular");
+       }),
+       "aten::pad pads dimension 2"},
+      {channels_first([](at::Tensor t) {
+         return at::_pad_circular(t, {1, 1});
+       }),
+       "aten::_pad_circular"}};
+  on_meshes([&](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    for (auto& [step, refusal] : steps)
+      require_error([&] { split(with_attention(step), mesh)(random({1, 24, 16})); }, refusal);
+    auto pointwise = with_attention(channels_first([](at::Tensor t) {
+      return at::_convolution(t, at::ones({16, 16, 1}), {}, {1}, {0}, {1}, false, {0}, 1, false, false, false,
+                              false);
+    }));
+    require_close(split(pointwise, mesh)(random({1, 24, 16})), pointwise(random({1, 24, 16})), 1e-4,
+                  "a kernel of one");
+  });
+}
+
+TEST_CASE("a frozen TorchScript module, which has no parameters left, is split as well") {
+  on_meshes([](Mesh& mesh) {
+    at::NoGradGuard no_grad;
+    auto plain = torch::jit::load(TEST_DATA "/attention.pt");
+    auto frozen = torch::jit::freeze(plain);
+    require(frozen.parameters().size() == 0, "the parameters have become constants");
+    auto wrapped = split(frozen, mesh);
+    for (int run = 0; run < 4; ++run)
+      for (int64_t tokens : {13, 4})
+        require_close(wrapped(random({1, tokens, 48})), plain.forward({random({1, tokens, 48})}).toTensor(),
+                      1e-5, text(mesh, tokens));
   });
 }
