@@ -52,9 +52,10 @@ std::string describe(const Call& call) {
   if (!call.sizes.empty()) arguments += fmt::format(", sizes {}", call.sizes);
 
   auto number = call.sequence ? fmt::format(" #{}", call.sequence) : std::string();
+  auto about = call.about.empty() ? std::string() : " of " + call.about;
   std::string_view file = call.site.file_name();
   file.remove_prefix(std::min(file.size(), file.rfind('/') + 1));
-  return fmt::format("{}({}){}, called at {}:{}", name(call.operation), arguments, number, file,
+  return fmt::format("{}({}){}{}, called at {}:{}", name(call.operation), arguments, number, about, file,
                      call.site.line());
 }
 

@@ -15,6 +15,7 @@ namespace wanpar {
 struct Communicator::Group {
   std::shared_ptr<Transport> transport;  // none in a group of one
   std::chrono::milliseconds timeout;
+  std::string about = {};
   std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
   std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
 };
@@ -48,6 +49,13 @@ Communicator Communicator::with_timeout(std::chrono::milliseconds timeout) const
   return other;
 }
 
+Communicator Communicator::about(std::string what) const {
+  auto other = *this;
+  other.group_ = std::make_shared<Group>(*group_);
+  other.group_->about = std::move(what);
+  return other;
+}
+
 Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<int64_t> shape,
                         Site site) const {
   group_->health->check();
@@ -59,6 +67,7 @@ Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<i
   call.size = size();
   call.timeout = group_->timeout;
   call.site = site;
+  call.about = group_->about;
   if (operation != Operation::exchange) call.sequence = ++*group_->collectives;
   return call;
 }

@@ -119,7 +119,8 @@ class Checked : public Transport {
     bool lower = rank() < peer;
     auto& up = lower ? flow.out : flow.in;
     auto& down = lower ? flow.in : flow.out;
-    if (call.operation == Operation::exchange) record.same = "exchange";
+    if (call.operation == Operation::exchange)
+      record.same = call.about.empty() ? "exchange" : "exchange of " + call.about;
     record.same += fmt::format(" [{0} to {1}: {2}; {1} to {0}: {3}]", std::min(rank(), peer),
                                std::max(rank(), peer), fmt::join(up, " + "), fmt::join(down, " + "));
     return record;

@@ -26,12 +26,13 @@ struct Call {
   int size = 1;
   std::chrono::milliseconds timeout{60'000};
   std::source_location site;
+  std::string about = {};  ///< what it moves, where the caller said so: "unit 'blocks.3'"
 };
 
 const char* name(Operation operation);
 const char* name(ReduceOp op);
 
-/// `all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`.
+/// `all_reduce(sum, Float[3, 4]) #7 of unit 'blocks.3', called at model.cpp:12`.
 std::string describe(const Call& call);
 
 /// `rank 1 of 4, all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`: how errors begin.

@@ -8,6 +8,7 @@
 #include <memory>
 #include <source_location>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace wanpar {
@@ -49,6 +50,8 @@ class Communicator {
   at::Device device() const;
   /// The same group with another timeout for calls to come.
   Communicator with_timeout(std::chrono::milliseconds timeout) const;
+  /// The same group, whose calls to come say what they are about: errors tell it, and `checked` compares it.
+  Communicator about(std::string what) const;
   const std::shared_ptr<Transport>& transport() const;
 
   /// Collective. x [any shape] reduced over the ranks elementwise, the same on each.
