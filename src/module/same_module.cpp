@@ -39,23 +39,41 @@ std::pair<std::string, std::string> first_difference(const std::string& a, const
   return {one, other};
 }
 
+int64_t size(const std::string& text) { return static_cast<int64_t>(text.size()); }
+
+/// What a group finds: a sentence that names the first difference, or one that a rank of it came with.
+std::string differing(const std::string& who, const std::string& what, const Communicator& group,
+                      const std::string& lines, const std::string& known) {
+  auto mine = at::tensor({stable_hash(lines), size(lines), size(known)}, at::kLong).to(group.device());
+  auto all = group.all_gather(std::move(mine)).get().view({group.size(), 3}).cpu();
+  auto number = [&](int rank, int column) { return all[rank][column].item<int64_t>(); };
+
+  for (int rank = 0; rank < group.size(); ++rank)
+    if (number(rank, 2) > 0) return broadcast_text(group, known, number(rank, 2), rank);
+  for (int rank = 1; rank < group.size(); ++rank) {
+    if (number(rank, 0) == number(0, 0) && number(rank, 1) == number(0, 1)) continue;
+    auto first = broadcast_text(group, lines, number(0, 1), 0);
+    auto second = broadcast_text(group, lines, number(rank, 1), rank);
+    auto [one, other] = first_difference(first, second);
+    return fmt::format("{}: the ranks have different {}: where rank 0 has {}, rank {} has {}", who, what, one,
+                       rank, other);
+  }
+  return {};
+}
+
 }  // namespace
 
-void check_same_module(const std::string& who, const Communicator& group, const NamedTensors& tensors) {
-  if (group.size() == 1) return;
-  auto text = describe(tensors);
-  auto mine =
-      at::tensor({stable_hash(text), static_cast<int64_t>(text.size())}, at::kLong).to(group.device());
-  auto all = group.all_gather(std::move(mine)).get().view({group.size(), 2}).cpu();
+void check_same(const std::string& who, const std::string& what, const std::vector<Communicator>& groups,
+                const std::string& lines) {
+  std::string found;
+  for (auto& group : groups)
+    if (group.size() > 1) found = differing(who, what, group, lines, found);
+  if (!found.empty()) throw Error(found);
+}
 
-  for (int rank = 1; rank < group.size(); ++rank) {
-    if (all[rank].equal(all[0])) continue;
-    auto first = broadcast_text(group, text, all[0][1].item<int64_t>(), 0);
-    auto second = broadcast_text(group, text, all[rank][1].item<int64_t>(), rank);
-    auto [one, other] = first_difference(first, second);
-    throw Error(fmt::format("{}: the ranks have different modules: where rank 0 has {}, rank {} has {}", who,
-                            one, rank, other));
-  }
+void check_same_module(const std::string& who, const std::vector<Communicator>& groups,
+                       const NamedTensors& tensors) {
+  check_same(who, "modules", groups, describe(tensors));
 }
 
 }  // namespace wanpar

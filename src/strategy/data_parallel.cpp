@@ -53,7 +53,7 @@ class DataEngine {
     check_options();
     auto states = parameters_;
     states.insert(states.end(), buffers_.begin(), buffers_.end());
-    check_same_module("DataParallel", group(), states);
+    check_same_module("DataParallel", {group()}, states);
     std::erase_if(states, is_claimed);
     if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
   }

@@ -10,6 +10,7 @@
 
 #include "module/follow/follow.hpp"
 #include "module/linear_map.hpp"
+#include "module/same_module.hpp"
 #include "strategy/consensus.hpp"
 #include "strategy/met_attention.hpp"
 #include "strategy/split_attention.hpp"
@@ -387,7 +388,9 @@ at::Tensor SequenceRegion::leave(at::Tensor result) {
   return result;
 }
 
-std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options) {
+std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options,
+                                                     const NamedTensors& parameters) {
+  check_same_module("SequenceParallel", {options.ulysses, options.ring}, parameters);
   return std::make_shared<SequenceEngine>(std::move(options));
 }
 

@@ -93,7 +93,8 @@ class SequenceRegion {
   std::unique_ptr<State> state_;
 };
 
-std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options);
+std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options,
+                                                     const NamedTensors& parameters);
 bool is_alone(const SequenceEngine& engine);
 
 }  // namespace detail
@@ -103,8 +104,9 @@ bool is_alone(const SequenceEngine& engine);
 /// given whole, and causal attention; attention to keys that do not stem from the split tokens (text) stays
 /// local.
 ///
-/// What it cannot carry exactly it refuses, naming the operator: attention written out as bmm, softmax, bmm
-/// (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout.
+/// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
+/// shape or dtype. What it cannot carry exactly it refuses, naming the operator: attention written out as
+/// bmm, softmax, bmm (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout.
 ///
 /// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
 /// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
@@ -113,7 +115,8 @@ template <class Module>
 class SequenceParallel {
  public:
   SequenceParallel(Module module, SequenceParallelOptions options)
-      : module_(std::move(module)), engine_(detail::make_sequence_engine(std::move(options))) {}
+      : module_(std::move(module)),
+        engine_(detail::make_sequence_engine(std::move(options), wanpar::named_parameters(module_))) {}
 
   template <class... Args>
   requires Invocable<Module, Args...>

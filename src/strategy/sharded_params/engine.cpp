@@ -121,8 +121,7 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const {
     NamedTensors all = parameters;
     all.insert(all.end(), buffers.begin(), buffers.end());
-    check_same_module("ShardedParams", options_.group, all);
-    check_same_module("ShardedParams", options_.replicate, all);
+    check_same_module("ShardedParams", {options_.group, options_.replicate}, all);
     if (options_.prefetch < 0)
       throw Error(
           fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));

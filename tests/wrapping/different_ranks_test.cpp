@@ -1,0 +1,55 @@
+// What ranks must have alike is compared when a module is wrapped, and told on every rank.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/nn.h>
+#include <wanpar/core/mesh.hpp>
+#include <wanpar/module/model.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+
+#include "ranks/worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Model;
+
+TEST_CASE("SequenceParallel refuses ranks with different modules, on every rank of the grid") {
+  on_worlds(
+      [](Communicator world) {
+        wanpar::Mesh mesh(world, {{"ring", 2}, {"ulysses", world.size() / 2}});
+        for (int odd = 0; odd < world.size(); ++odd) {
+          auto width = world.rank() == odd ? 9 : 8;
+          require_error(
+              [&] {
+                Model(torch::nn::Linear(8, width)) |
+                    wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+              },
+              "SequenceParallel: the ranks have different modules: where rank 0 has weight Float");
+        }
+        Model(torch::nn::Linear(8, 8)) | wanpar::sequence_parallel({.ring = world});
+        Model([](at::Tensor x) { return x; }) | wanpar::sequence_parallel({.ring = world});
+      },
+      {2, 4, 6});
+  torch::nn::Linear shared(8, 8);
+  on_worlds([&](Communicator world) { Model(shared) | wanpar::sequence_parallel({.ulysses = world}); });
+}
+
+TEST_CASE("BlockPipeline names the parameter, or the option, in which ranks differ") {
+  on_worlds(
+      [](Communicator world) {
+        auto last = world.rank() == world.size() - 1;
+        auto wrap = [&](int64_t width, wanpar::BlockPipelineOptions options) {
+          options.stages = world;
+          torch::nn::Sequential model(torch::nn::Linear(4, 4), torch::nn::Linear(4, 4),
+                                      torch::nn::Linear(4, width));
+          model | wanpar::block_pipeline(std::move(options));
+        };
+        require_error([&] { wrap(last ? 5 : 4, {}); }, "has 2.weight Float[5, 4]");
+        require_error(
+            [&] { wrap(4, {.micro_batches = last ? 3 : 2}); },
+            fmt::format("where rank 0 has micro_batches 2, rank {} has micro_batches 3", world.size() - 1));
+        auto side = last ? wanpar::Side::cut : wanpar::Side::whole;
+        require_error([&] { wrap(4, {.side = {side}}); }, "has side 0 whole, rank");
+        wrap(4, {});
+      },
+      {2, 3});
+}
