@@ -8,6 +8,8 @@
 #include <numeric>
 
 #include "module/no_blocks.hpp"
+#include "module/one_backward.hpp"
+#include "module/same_module.hpp"
 #include "strategy/pipeline_engine.hpp"
 #include "strategy/pipeline_tape.hpp"
 
@@ -25,16 +27,32 @@ class Flag {
   bool& flag_;
 };
 
-/// What decides the shapes of a pass.
+/// A line for each option that every rank must give alike.
+std::string text_of(const BlockPipelineOptions& options) {
+  auto text = fmt::format("micro_batches {}\nranges ", options.micro_batches);
+  if (auto* ranges = std::get_if<BlockRanges>(&options.ranges))
+    for (auto& range : *ranges) text += fmt::format("[{}, {}) ", range.begin, range.end);
+  else if (auto* profile = std::get_if<BySeconds>(&options.ranges))
+    text += fmt::format("by seconds {}", fmt::join(profile->seconds, ", "));
+  else if (std::holds_alternative<ByBytes>(options.ranges))
+    text += "by bytes";
+  else
+    text += "equally";
+  for (size_t i = 0; i < options.side.size(); ++i)
+    text += fmt::format("\nside {} {}", i, options.side[i] == Side::cut ? "cut" : "whole");
+  return text;
+}
+
+/// What decides the shapes of a pass, and where gradients go.
 std::string signature(size_t stack, const at::Tensor& x, const std::vector<at::Tensor>& side,
-                      size_t micro_batches) {
+                      size_t micro_batches, const NamedTensors& parameters) {
   auto kind = [](const at::Tensor& t) {
     return t.defined() ? fmt::format("{}{}{}", c10::toString(t.scalar_type()), t.sizes(), t.requires_grad())
                        : std::string("none");
   };
   auto text = fmt::format("{} {} {} {}", stack, micro_batches, at::GradMode::is_enabled(), kind(x));
   for (auto& tensor : side) text += " " + kind(tensor);
-  return text;
+  return text + " " + trained_among(parameters);
 }
 
 std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vector<Side>& stated,
@@ -75,6 +93,12 @@ at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64
   return x.narrow(0, begin, sizes[micro_batch]);
 }
 
+std::string trained_among(const NamedTensors& parameters) {
+  std::string text;
+  for (auto& [name, tensor] : parameters) text += tensor.requires_grad() ? '1' : '0';
+  return text;
+}
+
 int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor) {
   int owner = PipelineStack::kOutside;
   for (auto& stack : stacks) {
@@ -90,24 +114,10 @@ PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parame
   if (options_.micro_batches < 1)
     throw Error(
         fmt::format("BlockPipeline: {} micro-batches; there must be at least 1", options_.micro_batches));
-  auto list = fmt::format("{} {}", options_.micro_batches, options_.ranges.index());
-  if (auto* ranges = std::get_if<BlockRanges>(&options_.ranges))
-    for (auto& range : *ranges) list += fmt::format(" {}-{}", range.begin, range.end);
-  if (auto* profile = std::get_if<BySeconds>(&options_.ranges))
-    list += fmt::format(" {}", fmt::join(profile->seconds, " "));
-  for (auto side : options_.side) list += fmt::format(" {}", static_cast<int>(side));
-  for (auto* tensors : {&parameters_, &buffers})
-    for (auto& [name, tensor] : *tensors)
-      list += fmt::format(" {} {}{}", name, c10::toString(tensor.scalar_type()), tensor.sizes());
-  auto hash = at::tensor({static_cast<int64_t>(std::hash<std::string>{}(list))}, at::kLong);
-  auto all = stages().all_gather(hash.to(stages().device())).get().cpu();
-  for (int rank = 1; rank < stages().size(); ++rank)
-    if (all[rank].item<int64_t>() != all[0].item<int64_t>())
-      throw Error(
-          fmt::format("BlockPipeline: ranks 0 and {} wrap different modules or give different options; "
-                      "names, shapes and dtypes of parameters, micro_batches, ranges and side must be "
-                      "the same on every rank",
-                      rank));
+  check_same("BlockPipeline", "options", {stages()}, text_of(options_));
+  auto all = parameters_;
+  all.insert(all.end(), buffers.begin(), buffers.end());
+  check_same_module("BlockPipeline", {stages()}, all);
 }
 
 void PipelineEngine::begin() {
@@ -237,6 +247,11 @@ at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack&
 
 at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
+  if (options_.micro_batches > 1 && OneBackward::is_wanted() && at::GradMode::is_enabled())
+    throw Error(fmt::format(
+        "BlockPipeline: inside of DataParallel, which averages each gradient when it comes, while those of "
+        "{} micro-batches come one after the other; set .micro_batches to 1 to train so",
+        options_.micro_batches));
   check_examined(false);
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
@@ -244,7 +259,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   auto sizes = micro_batch_sizes(samples, options_.micro_batches);
   auto cut = sides_of(side, options_.side, samples, sizes.size());
   auto count = static_cast<int64_t>(sizes.size());
-  auto& known = learnt_[signature(next_stack_, x, side, sizes.size())];
+  auto& known = learnt_[signature(next_stack_, x, side, sizes.size(), parameters_)];
   bool is_first_pass = known.empty();
   stack.begin_pass();
 

@@ -14,6 +14,7 @@
 
 #include "module/claim.hpp"
 #include "module/leaves.hpp"
+#include "module/one_backward.hpp"
 #include "module/same_module.hpp"
 #include "strategy/buckets.hpp"
 #include "strategy/gradient_reducer.hpp"
@@ -107,6 +108,9 @@ class DataEngine {
     leaves_are_known_ = true;
   }
 
+  /// Whether the backward of a forward that begins now averages gradients.
+  bool reduces() const { return reducer_ && pauses_ == 0 && at::GradMode::is_enabled(); }
+
   void watch(at::Tensor& result) {
     if (reducer_) reducer_->watch(result, pauses_ == 0);
   }
@@ -157,7 +161,9 @@ class DataEngine {
 namespace detail {
 
 struct DataPass::State {
-  explicit State(std::shared_ptr<DataEngine> e) : engine(std::move(e)) {}
+  explicit State(std::shared_ptr<DataEngine> e) : engine(std::move(e)) {
+    if (engine->reduces()) one_backward.emplace();
+  }
 
   bool lists(size_t arg) const {
     auto& batch = engine->options().batch;
@@ -184,6 +190,7 @@ struct DataPass::State {
   }
 
   std::shared_ptr<DataEngine> engine;
+  std::optional<OneBackward> one_backward;
   std::optional<std::vector<int64_t>> shares;  // of the batch, by rank
   int64_t total = 0, begin = 0, own = 0, given = 0;
   std::vector<int64_t> versions;  // of the buffers, before the call

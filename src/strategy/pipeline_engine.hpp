@@ -86,6 +86,9 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
 /// otherwise.
 int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor);
 
+/// Which parameters need a gradient, in a text that differs where that does.
+std::string trained_among(const NamedTensors& parameters);
+
 /// How a batch is cut: as even as whole numbers allow, in fewer pieces where there are fewer samples.
 std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches);
 

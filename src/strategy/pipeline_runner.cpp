@@ -126,13 +126,14 @@ at::Tensor StageRunner::take_activation(int64_t micro_batch) {
 void StageRunner::forward(int64_t micro_batch) {
   auto result = compute(work_.forward, false, micro_batch, take_activation(micro_batch));
   auto& expected = boundaries_[group_.rank()];
+  auto gradient = [](bool is_wanted) { return is_wanted ? "with a gradient" : "without a gradient"; };
   if (result.sizes() != shape(group_.rank(), micro_batch) || result.scalar_type() != expected.dtype ||
       result.requires_grad() != expected.requires_grad)
-    throw Error(
-        fmt::format("BlockPipeline: stage {} gave {}{} where a pass of the same inputs gave {}{}; "
-                    "blocks whose results depend on more than the shapes cannot be spread over ranks",
-                    group_.rank(), c10::toString(result.scalar_type()), result.sizes(),
-                    c10::toString(expected.dtype), shape(group_.rank(), micro_batch)));
+    throw Error(fmt::format(
+        "BlockPipeline: stage {} gave {}{} {} where a pass of the same inputs gave {}{} {}; "
+        "blocks whose results depend on more than the shapes cannot be spread over ranks",
+        group_.rank(), c10::toString(result.scalar_type()), result.sizes(), gradient(result.requires_grad()),
+        c10::toString(expected.dtype), shape(group_.rank(), micro_batch), gradient(expected.requires_grad)));
   if (!is_last()) activations_[micro_batch] = result.detach();
 }
 

@@ -227,7 +227,7 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
 
   engine->trace().clear();
   for (auto& stack : engine->stacks()) stack.begin_pass();
-  auto& known = engine->learnt()[batch.signature()];
+  auto& known = engine->learnt()[batch.signature() + " " + trained_among(engine->parameters())];
   TrainingStage stage(*engine, forward, batch, loss);
   StageRunner runner(stages, device, batch.sizes(), stage.work(), engine->trace());
   if (known.empty()) {

@@ -241,7 +241,8 @@ TEST_CASE("what cannot be carried out is refused on every rank alike") {
             "has no block stack");
         require_error([&] { piped(torch::nn::Sequential(torch::nn::ReLU()), world, 2)(x); },
                       "1 blocks cannot be spread over");
-        require_error([&] { piped(stacked_model(3 + world.rank()), world, 2); }, "wrap different modules");
+        require_error([&] { piped(stacked_model(3 + world.rank()), world, 2); },
+                      "the ranks have different modules");
         require_error([&] { piped(sequential(), world, 0); }, "there must be at least 1");
 
         auto failing = wanpar::stack_of(

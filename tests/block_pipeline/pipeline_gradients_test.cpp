@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <wanpar/core/mesh.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/transport/recording.hpp>
 
 #include "models.hpp"
@@ -221,4 +223,50 @@ TEST_CASE("gradients that would not be right are refused") {
         require_error([&] { model.train_step({input, time}, x, squares); }, "name in .whole");
       },
       {2, 3});
+}
+
+TEST_CASE("parameters may be frozen and set free between passes") {
+  on_worlds(
+      [&](Communicator world) {
+        for (bool by_steps : {false, true}) {
+          auto alone = sequential(kDouble), mine = sequential(kDouble);
+          auto model = mine | block_pipeline({.stages = world, .micro_batches = 2});
+          auto x = numbers({4, 5}, kDouble);
+          for (bool trains : {true, false, true, false}) {
+            for (auto* module : {&alone, &mine}) {
+              zero_gradients(*module);
+              for (auto& parameter : (*module)->children()[0]->parameters())
+                parameter.set_requires_grad(trains);
+            }
+            auto target = at::zeros_like(alone->forward(x)).detach();
+            squares(alone->forward(x), target).backward();
+            if (by_steps)
+              model.train_step({x}, target, squares);
+            else
+              squares(model(x), target).backward();
+            auto expected = alone->parameters(), actual = mine->parameters();
+            for (size_t i = 0; i < expected.size(); ++i)
+              if (actual[i].grad().defined())
+                require_close(actual[i].grad(), expected[i].grad(), 1e-9, "frozen");
+          }
+        }
+      },
+      {1, 2, 3});
+}
+
+TEST_CASE("micro-batches inside of a DataParallel that averages are refused in the forward, on every rank") {
+  on_worlds(
+      [&](Communicator world) {
+        wanpar::Mesh mesh(world, {{"data", 2}, {"pipe", world.size() / 2}});
+        auto x = numbers({4, 5});
+        auto wrapped = [&](int64_t micro_batches) {
+          return sequential() | block_pipeline({.stages = mesh["pipe"], .micro_batches = micro_batches}) |
+                 wanpar::data_parallel({.group = mesh["data"]});
+        };
+        auto model = wrapped(2);
+        require_error([&] { model(x); }, "inside of DataParallel");
+        at::NoGradGuard no_grad;
+        require_close(model(x), sequential()->forward(x), 1e-5, "without gradients");
+      },
+      {4});
 }
