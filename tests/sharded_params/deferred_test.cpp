@@ -90,3 +90,42 @@ TEST_CASE("one rank has the values, the others are deferred") {
     require_close(sharded(x), whole(x), 1e-5, "as rank 0");
   });
 }
+
+namespace {
+
+/// Parameters that are pieces of one tensor.
+struct CutImpl : torch::nn::Module {
+  static constexpr int64_t kWidth = 160;
+  CutImpl() {
+    auto all = torch::randn({3 * kWidth, kWidth});
+    for (int i = 0; i < 3; ++i)
+      pieces.push_back(
+          register_parameter("piece" + std::to_string(i), all.slice(0, i * kWidth, (i + 1) * kWidth)));
+  }
+  at::Tensor forward(at::Tensor x) {
+    for (auto& piece : pieces) x = at::matmul(x, piece).tanh();
+    return x;
+  }
+  std::vector<at::Tensor> pieces;
+};
+TORCH_MODULE(Cut);
+
+}  // namespace
+
+TEST_CASE("deferred parameters that are pieces of one tensor get memory of their own") {
+  auto whole = seeded([] { return Cut(); });
+  std::map<std::string, at::Tensor> state;
+  for (auto& [name, tensor] : wanpar::named_parameters(whole)) state[name] = tensor.detach();
+  auto x = at::ones({2, CutImpl::kWidth});
+  on_worlds([&](Communicator world) {
+    for (auto units : {std::vector<std::string>{}, {"piece0", "piece1", "piece2"}}) {
+      auto module = seeded([] { return wanpar::deferred([] { return Cut(); }); });
+      auto sharded = module | wanpar::sharded_params({.group = world, .units = units});
+      sharded.load([&](auto& name, int64_t begin, int64_t end) {
+        return state.at(name).flatten().slice(0, begin, end);
+      });
+      at::NoGradGuard no_grad;
+      require_close(sharded(x), whole->forward(x), 1e-5, "what is loaded is computed with");
+    }
+  });
+}

@@ -47,9 +47,10 @@ void divide(std::vector<Found> found, std::vector<Item>& items) {
   }
   for (auto item = items.begin() + static_cast<std::ptrdiff_t>(first); item != items.end(); ++item) {
     auto& tensor = item->leaves[0].tensor;
+    item->moves = items.size() - first > 1 || tensor.storage_offset() > 0;
     if (is_deferred(tensor)) continue;
     item->values = tensor.detach().as_strided({item->size}, {1}, tensor.storage_offset());
-    item->moves = static_cast<size_t>(item->values.nbytes()) != storage.nbytes();
+    item->moves |= static_cast<size_t>(item->values.nbytes()) != storage.nbytes();
   }
 }
 
