@@ -1,6 +1,7 @@
 #pragma once
 #include <wanpar/module/model.hpp>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,13 +42,26 @@ auto& innermost(Module& module) {
     return module;
 }
 
+/// Keeps the innermost module's parameters where it can read them, for as long as it lives.
+template <class Module>
+std::vector<std::shared_ptr<void>> parameters_of_innermost(Module& module) {
+  std::vector<std::shared_ptr<void>> here;
+  if constexpr (requires { module.inner(); }) here = parameters_of_innermost(module.inner());
+  if constexpr (requires { module.whole(); }) here.push_back(module.whole());
+  return here;
+}
+
 }  // namespace detail
 
 /// The same for a wrapped module whose innermost one can be called by itself.
 template <class Wrapped>
 requires requires(Wrapped w) { w.inner(); }
 Verification verify(Wrapped& wrapped, const std::vector<at::Tensor>& inputs, double tolerance = 1e-4) {
-  return verify(Model(wrapped), Model(detail::innermost(wrapped)), inputs, tolerance);
+  Model bare = [&](const std::vector<at::Tensor>& given) {
+    auto here = detail::parameters_of_innermost(wrapped);
+    return Model(detail::innermost(wrapped)).call(given);
+  };
+  return verify(Model(wrapped), bare, inputs, tolerance);
 }
 
 }  // namespace wanpar

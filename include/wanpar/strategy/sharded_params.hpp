@@ -140,6 +140,10 @@ class ShardedParamsBase {
   /// is not laid out row by row is asked for whole.
   void load(const ParameterSource& source);
 
+  /// Collective. While what it gives lives, every parameter is here, whole, in param_dtype, so that the inner
+  /// module can be called by itself; the wrapper is not to be called meanwhile.
+  [[nodiscard]] std::shared_ptr<void> whole();
+
   std::vector<std::string> units() const;
   ParameterMemory memory() const;
   void reset_peak();

@@ -1,12 +1,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/function_hook.h>
-#include <torch/csrc/autograd/variable.h>
 
 #include <cmath>
-#include <deque>
 #include <map>
 #include <wanpar/core/error.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
@@ -17,6 +13,7 @@
 #include "module/residency.hpp"
 #include "module/same_module.hpp"
 #include "strategy/sharded_params/flat_parameters.hpp"
+#include "strategy/sharded_params/sharded_gradients.hpp"
 #include "strategy/sharded_params/units.hpp"
 
 namespace wanpar {
@@ -26,9 +23,10 @@ namespace {
 /// trained and what is not.
 class ShardedUnit : public Source {
  public:
-  explicit ShardedUnit(std::string name) : name(std::move(name)) {}
+  ShardedUnit(std::string name, int64_t index) : name(std::move(name)), index_(index) {}
 
   std::function<Buffers()> fetch() override {
+    if (auto told = gradients.lock()) told->before_gather(index_);
     auto coming = std::make_shared<std::vector<Pending<at::Tensor>>>();
     for (auto& flat : flats) coming->push_back(flat.gather());
     return [coming] {
@@ -47,13 +45,16 @@ class ShardedUnit : public Source {
 
   std::string name;
   std::vector<FlatParameters> flats;
-  int trained = 0, arrived = 0;  // gradients to come in a backward, and those that have
+  std::weak_ptr<ShardedGradients> gradients;
+
+ private:
+  int64_t index_;
 };
 
 }  // namespace
 
 /// One rank's side of the strategy: holds the shards, brings units through Residency, averages gradients.
-class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
+class ShardedEngine {
  public:
   ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers)
       : claim_(parameters, {options.group, options.replicate}), options_(std::move(options)) {
@@ -79,20 +80,8 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
       without_values_.clear();
     }
     make_units(parameters);
+    make_gradients();
     for (auto& [name, buffer] : buffers) settle(buffer);
-  }
-
-  ~ShardedEngine() {
-    for (auto& [accumulator, key] : hooks_) accumulator->del_post_hook(key);
-  }
-
-  /// The module's leaves tell when their gradients are there.
-  void listen() {
-    for (auto& unit : units_)
-      for (auto& flat : unit->flats)
-        for (auto& item : flat.items())
-          for (auto& leaf : item.leaves)
-            if (leaf.tensor.requires_grad()) listen(*unit, leaf.tensor);
   }
 
   Residency& residency() { return *residency_; }
@@ -113,11 +102,9 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
       for (auto& flat : unit->flats) action(flat);
   }
 
-  bool syncs = true;
+  ShardedGradients& gradients() { return *gradients_; }
 
  private:
-  class Arrived;
-
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const {
     NamedTensors all = parameters;
     all.insert(all.end(), buffers.begin(), buffers.end());
@@ -155,14 +142,17 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
     is_whole_ = options_.group.size() == 1;
     for (size_t i = 0; i < groups.size(); ++i) {
       if (groups[i].empty()) continue;  // all its parameters are tied to those of units before it
-      auto unit = std::make_shared<ShardedUnit>(units.names[i]);
+      auto unit = std::make_shared<ShardedUnit>(units.names[i], static_cast<int64_t>(i));
       ResidentUnit resident{.name = unit->name, .source = unit, .places = {}};
+      auto about = fmt::format("unit '{}'", unit->name);
+      auto alike = alike_;
+      for (auto& group : alike) group = group.about(about);
       for (auto& [kind, items] : groups[i]) {
         auto dtype = kind.first;
         auto compute = c10::isFloatingType(dtype) ? options_.param_dtype.value_or(dtype) : dtype;
         unit->flats.emplace_back(std::move(items), FlatParameters::Options{
-                                                       .group = options_.group,
-                                                       .alike = alike_,
+                                                       .group = options_.group.about(about),
+                                                       .alike = alike,
                                                        .compute = compute,
                                                        .reduce = options_.reduce_dtype,
                                                        .take_from_rank_0 = options_.sync_module_states,
@@ -188,10 +178,19 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
       buffer.set_data(buffer.to(*options_.buffer_dtype));
   }
 
-  void listen(ShardedUnit& unit, const at::Tensor& leaf);
-  void gradient_arrived(ShardedUnit& unit);
-  void reduce(ShardedUnit& unit);
-  void finish_reductions(size_t but);
+  /// Backward goes from the last unit to the first, and gathers those that are not here any more meanwhile.
+  void make_gradients() {
+    auto count = static_cast<int64_t>(units_.size());
+    bool is_gathered = options_.group.size() > 1 && options_.sharding == Sharding::full_shard;
+    auto gathers = is_gathered ? std::max<int64_t>(0, count - options_.prefetch - 1) : 0;
+    std::vector<ShardedGradients::Expected> order;
+    for (int64_t i = 0; i < count; ++i)
+      for (auto& flat : units_[count - 1 - i]->flats)
+        if (flat.is_trained()) order.push_back({&flat, std::min(i, gathers)});
+    gradients_ = std::make_shared<ShardedGradients>(options_.group, alike_, order);
+    gradients_->listen();
+    for (auto& unit : units_) unit->gradients = gradients_;
+  }
 
   Claim claim_;
   ShardedParamsOptions options_;
@@ -201,67 +200,8 @@ class ShardedEngine : public std::enable_shared_from_this<ShardedEngine> {
   bool is_whole_ = false;
   std::string without_values_;  // a parameter that was constructed deferred and has not been loaded
 
-  struct Reduction {
-    FlatParameters* flat;
-    Pending<at::Tensor> gradient;
-  };
-  std::deque<Reduction> reductions_;
-  BackwardPass pass_;
-  std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
+  std::shared_ptr<ShardedGradients> gradients_;
 };
-
-/// Stands behind the node that accumulates a leaf's gradient.
-class ShardedEngine::Arrived : public torch::autograd::FunctionPostHook {
- public:
-  Arrived(std::weak_ptr<ShardedEngine> engine, ShardedUnit& unit) : engine_(std::move(engine)), unit_(unit) {}
-
-  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
-                                            const torch::autograd::variable_list&) override {
-    if (auto engine = engine_.lock(); engine && engine->syncs) engine->gradient_arrived(unit_);
-    return outputs;
-  }
-
- private:
-  std::weak_ptr<ShardedEngine> engine_;
-  ShardedUnit& unit_;
-};
-
-void ShardedEngine::listen(ShardedUnit& unit, const at::Tensor& leaf) {
-  ++unit.trained;
-  auto accumulator = torch::autograd::impl::grad_accumulator(leaf);
-  auto key = accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), unit));
-  hooks_.emplace_back(std::move(accumulator), key);
-}
-
-void ShardedEngine::gradient_arrived(ShardedUnit& unit) {
-  Plain plain;
-  at::NoGradGuard no_grad;
-  bool is_first = pass_.begin([self = weak_from_this()] {
-    auto engine = self.lock();
-    if (!engine) return;
-    Plain plain;
-    at::NoGradGuard no_grad;
-    for (auto unit = engine->units_.rbegin(); unit != engine->units_.rend(); ++unit) engine->reduce(**unit);
-    engine->finish_reductions(0);
-  });
-  if (is_first)
-    for (auto& each : units_) each->arrived = 0;
-  if (++unit.arrived < unit.trained) return;
-  unit.arrived = 0;
-  reduce(unit);
-}
-
-/// Where a unit's gradients are there already, nothing happens: reductions add up.
-void ShardedEngine::reduce(ShardedUnit& unit) {
-  for (auto& flat : unit.flats)
-    if (auto gradient = flat.reduce()) reductions_.push_back({&flat, std::move(*gradient)});
-  finish_reductions(1);
-}
-
-void ShardedEngine::finish_reductions(size_t but) {
-  for (; reductions_.size() > but; reductions_.pop_front())
-    reductions_.front().flat->accumulate(reductions_.front().gradient.get());
-}
 
 namespace detail {
 
@@ -298,9 +238,7 @@ at::Tensor ShardedForward::keep(at::Tensor result) {
 
 std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
                                                    NamedTensors buffers) {
-  auto engine = std::make_shared<ShardedEngine>(std::move(options), parameters, buffers);
-  engine->listen();
-  return engine;
+  return std::make_shared<ShardedEngine>(std::move(options), parameters, buffers);
 }
 
 bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
@@ -308,8 +246,8 @@ bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
 }  // namespace detail
 
 NoSync ShardedParamsBase::no_sync() const {
-  engine_->syncs = false;
-  return NoSync([engine = engine_] { engine->syncs = true; });
+  engine_->gradients().syncs = false;
+  return NoSync([engine = engine_] { engine->gradients().syncs = true; });
 }
 
 std::vector<at::Tensor> ShardedParamsBase::parameters() const {
@@ -379,6 +317,14 @@ void ShardedParamsBase::load(const ParameterSource& source) {
         flat.set(item, whole.narrow(0, from, count), from);
       }
   engine_->has_values();
+}
+
+std::shared_ptr<void> ShardedParamsBase::whole() {
+  if (engine_->is_whole()) return {};
+  Plain plain;
+  engine_->residency().release_all();
+  engine_->residency().bring_all();
+  return {nullptr, [engine = engine_](void*) { engine->residency().release_all(); }};
 }
 
 std::vector<std::string> ShardedParamsBase::units() const {

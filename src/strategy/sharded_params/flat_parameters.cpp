@@ -101,26 +101,49 @@ at::Tensor FlatParameters::gather_values() const {
   return options_.group.all_gather(shard_.detach(), 0, sizes_).get();
 }
 
-std::optional<Pending<at::Tensor>> FlatParameters::reduce() {
-  at::Tensor whole;
+void FlatParameters::each_leaf(
+    const std::function<void(size_t index, const at::Tensor& leaf, int64_t begin)>& action) const {
+  size_t index = 0;
   for (auto& item : items_)
-    for (auto& leaf : item.leaves) {
-      auto gradient = std::exchange(leaf.tensor.mutable_grad(), {});
+    for (auto& leaf : item.leaves) action(index++, leaf.tensor, item.begin + leaf.offset);
+}
+
+bool FlatParameters::has_gradients() const {
+  bool found = false;
+  each_leaf([&](size_t, auto& leaf, int64_t) { found |= leaf.grad().defined(); });
+  return found;
+}
+
+std::vector<at::Tensor> FlatParameters::take_gradients() {
+  std::vector<at::Tensor> gradients;
+  each_leaf(
+      [&](size_t, auto& leaf, int64_t) { gradients.push_back(std::exchange(leaf.mutable_grad(), {})); });
+  return gradients;
+}
+
+void FlatParameters::put_gradients(std::vector<at::Tensor> gradients) {
+  each_leaf([&](size_t i, auto& leaf, int64_t) {
+    leaf.mutable_grad() = i < gradients.size() ? std::move(gradients[i]) : at::Tensor();
+  });
+}
+
+Pending<at::Tensor> FlatParameters::reduce(const std::vector<std::vector<at::Tensor>>& lists) const {
+  auto total = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0});
+  auto dtype = options_.reduce.value_or(options_.compute);
+  auto whole = at::zeros({total}, items_[0].leaves[0].tensor.options().dtype(dtype).requires_grad(false));
+  each_leaf([&](size_t i, auto& leaf, int64_t begin) {
+    for (auto& gradients : lists) {
+      auto gradient = gradients[i];
       if (!gradient.defined()) continue;
       if (gradient.is_sparse()) gradient = gradient.to_dense();
-      if (!whole.defined()) {
-        auto total = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0});
-        whole = at::zeros({total}, gradient.options().dtype(options_.reduce.value_or(options_.compute)));
-      }
-      auto place = elements_of(whole, item.begin + leaf.offset, leaf.tensor);
+      auto place = elements_of(whole, begin, leaf);
       place.add_(gradient.sum_to_size(place.sizes()));
     }
-  if (!whole.defined()) return {};
+  });
   return options_.group.reduce_scatter(std::move(whole), 0, sizes_, ReduceOp::mean);
 }
 
 void FlatParameters::accumulate(at::Tensor gradient) {
-  for (auto& alike : options_.alike) gradient = alike.all_reduce(std::move(gradient), ReduceOp::mean).get();
   gradient = gradient.to(shard_.scalar_type());
   auto& sum = shard_.mutable_grad();
   if (sum.defined())

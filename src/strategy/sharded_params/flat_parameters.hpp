@@ -2,6 +2,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/parameters.hpp>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,9 +56,14 @@ class FlatParameters {
   /// Whether the shard is all, and is what the module sees.
   bool is_whole() const;
 
-  /// Begins to average the gradients of the leaves, which are freed; none where there are none.
-  std::optional<Pending<at::Tensor>> reduce();
-  /// Adds the averaged gradient to the shard's.
+  bool has_gradients() const;
+  /// The gradient of each leaf, undefined where it has none; the leaves have none afterwards.
+  std::vector<at::Tensor> take_gradients();
+  /// In place of those that the leaves have; none for leaves that the list does not reach.
+  void put_gradients(std::vector<at::Tensor> gradients);
+  /// Begins to average the sum of lists of gradients over the group.
+  Pending<at::Tensor> reduce(const std::vector<std::vector<at::Tensor>>& lists) const;
+  /// Adds this rank's part of an averaged gradient to the shard's.
   void accumulate(at::Tensor gradient);
 
   /// This rank's part of the values of an item, from its first element on.
@@ -71,6 +77,9 @@ class FlatParameters {
 
  private:
   at::Tensor piece(int rank) const;
+  /// Every leaf, in order, with its number and where it begins.
+  void each_leaf(
+      const std::function<void(size_t index, const at::Tensor& leaf, int64_t begin)>& action) const;
 
   std::vector<Item> items_;
   Options options_;

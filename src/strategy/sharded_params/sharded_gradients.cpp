@@ -1,0 +1,255 @@
+#include "strategy/sharded_params/sharded_gradients.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <limits>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+namespace {
+
+/// FNV-1a, a number at a time.
+int64_t mixed(int64_t value, int64_t with) {
+  auto product = (static_cast<uint64_t>(value) ^ static_cast<uint64_t>(with)) * 1099511628211u;
+  return static_cast<int64_t>(product >> 1);  // what is negated must not overflow
+}
+
+bool any(const std::vector<at::Tensor>& gradients) {
+  return std::any_of(gradients.begin(), gradients.end(), [](auto& x) { return x.defined(); });
+}
+
+/// What a rank says of a flat parameter; the greatest of the ranks' counts.
+enum Mark : int64_t { kNone, kReduced, kLeftBehind };
+
+}  // namespace
+
+/// Stands before the node that accumulates a leaf's gradient.
+class ShardedGradients::Arriving : public torch::autograd::FunctionPreHook {
+ public:
+  explicit Arriving(std::weak_ptr<ShardedGradients> gradients) : gradients_(std::move(gradients)) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& inputs) override {
+    if (auto gradients = gradients_.lock()) gradients->begin();
+    return inputs;
+  }
+
+ private:
+  std::weak_ptr<ShardedGradients> gradients_;
+};
+
+/// Stands behind it.
+class ShardedGradients::Arrived : public torch::autograd::FunctionPostHook {
+ public:
+  Arrived(std::weak_ptr<ShardedGradients> gradients, size_t flight, size_t leaf)
+      : gradients_(std::move(gradients)), flight_(flight), leaf_(leaf) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list&) override {
+    if (auto gradients = gradients_.lock()) gradients->arrived(flight_, leaf_);
+    return outputs;
+  }
+
+ private:
+  std::weak_ptr<ShardedGradients> gradients_;
+  size_t flight_, leaf_;
+};
+
+bool ShardedGradients::Flight::is_complete() const {
+  return std::all_of(arrived.begin(), arrived.end(), [](bool has) { return has; });
+}
+
+bool ShardedGradients::Flight::waits() const { return flat->has_gradients() || (!has_left && any(before)); }
+
+ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator> alike,
+                                   const std::vector<Expected>& order)
+    : group_(std::move(group)), alike_(std::move(alike)) {
+  for (auto& [flat, after] : order) {
+    order_.push_back(flights_.size());
+    flights_.push_back({.flat = flat, .after = after});
+  }
+}
+
+ShardedGradients::~ShardedGradients() {
+  for (auto& [accumulator, key] : hooks_) accumulator->del_post_hook(key);
+}
+
+void ShardedGradients::listen() {
+  for (size_t i = 0; i < flights_.size(); ++i) {
+    for (auto& item : flights_[i].flat->items())
+      for (auto& leaf : item.leaves) {
+        if (!leaf.tensor.requires_grad()) continue;
+        auto accumulator = torch::autograd::impl::grad_accumulator(leaf.tensor);
+        accumulator->add_pre_hook(std::make_unique<Arriving>(weak_from_this()));
+        auto key =
+            accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), i, flights_[i].leaves++));
+        hooks_.emplace_back(std::move(accumulator), key);
+      }
+    flights_[i].arrived.assign(flights_[i].leaves, false);
+  }
+}
+
+void ShardedGradients::before_gather(int64_t unit) {
+  if (BackwardPass::is_running()) {
+    auto* only = torch::autograd::get_current_graph_task_exec_info();
+    bool is_for_all = !only || only->empty();
+    if (is_for_all) begin();
+    count_gathers();
+    launch_until(gathers_++);
+  }
+  exchanges_ = mixed(exchanges_, 2 * unit);
+}
+
+/// Before the first gradient of a backward; any time later it does nothing.
+void ShardedGradients::begin() {
+  if (!alive_.expired()) return;
+  auto token = std::make_shared<int>();
+  bool is_first = pass_.begin([self = weak_from_this(), token] {
+    if (auto gradients = self.lock()) gradients->finish();
+  });
+  if (!is_first) return;
+  alive_ = token;
+  count_gathers();
+  if (is_under_way_) forget();  // one that threw
+  is_under_way_ = syncs && !flights_.empty();
+  if (!is_under_way_) return;
+  for (auto& flight : flights_) flight.before = flight.flat->take_gradients();
+}
+
+/// From 0 in each backward.
+void ShardedGradients::count_gathers() {
+  if (gathering_.begin([] {})) gathers_ = 0;
+}
+
+/// As before the backward at hand: what it brought is dropped, what was there before is put back.
+void ShardedGradients::forget() {
+  in_flight_.clear();
+  for (auto& flight : flights_) {
+    flight.flat->put_gradients(std::exchange(flight.before, {}));
+    flight.arrived.assign(flight.leaves, false);
+    flight.has_left = flight.had_one = false;
+    flight.mean.reset();
+    flight.sum.reset();
+  }
+  next_ = 0;
+  completed_.clear(), completed_at_.clear();
+  is_under_way_ = false;
+}
+
+void ShardedGradients::arrived(size_t index, size_t leaf) {
+  if (!is_under_way_) return;
+  auto& flight = flights_[index];
+  if (flight.arrived[leaf]) return;
+  flight.arrived[leaf] = true;
+  if (!flight.is_complete()) return;
+  completed_.push_back(index), completed_at_.push_back(gathers_);
+  launch_complete();
+}
+
+/// Those whose place is over.
+void ShardedGradients::launch_until(int64_t gathers) {
+  if (!is_under_way_) return;
+  for (; next_ < order_.size() && flights_[order_[next_]].after <= gathers; ++next_)
+    if (auto& flight = flights_[order_[next_]]; !flight.is_idle) launch(flight);
+}
+
+/// Those whose place has come and whose gradients are all here.
+void ShardedGradients::launch_complete() {
+  for (; next_ < order_.size(); ++next_) {
+    auto& flight = flights_[order_[next_]];
+    if (flight.is_idle) continue;
+    if (!flight.is_complete() || flight.after > gathers_) return;
+    launch(flight);
+  }
+}
+
+void ShardedGradients::launch(Flight& flight) {
+  Plain plain;
+  at::NoGradGuard no_grad;
+  flight.had_one |= flight.waits();
+  std::vector<std::vector<at::Tensor>> lists{flight.flat->take_gradients()};
+  if (!std::exchange(flight.has_left, true)) lists.push_back(flight.before);
+  exchanges_ = mixed(exchanges_, 2 * (&flight - flights_.data()) + 1);
+  flight.mean = flight.flat->reduce(lists);
+  in_flight_.push_back(&flight);
+  land(1);
+}
+
+void ShardedGradients::land(size_t but) {
+  for (; in_flight_.size() > but; in_flight_.pop_front()) {
+    auto& flight = *in_flight_.front();
+    auto mean = flight.mean->get();
+    flight.mean.reset();
+    for (auto& alike : alike_) mean = alike.all_reduce(std::move(mean), ReduceOp::mean).get();
+    flight.sum = flight.sum.defined() ? flight.sum.add_(mean) : mean;
+  }
+}
+
+/// The last thing that a backward does.
+void ShardedGradients::finish() {
+  alive_.reset();
+  if (!is_under_way_) return;
+  Plain plain;
+  at::NoGradGuard no_grad;
+  launch_until(std::numeric_limits<int64_t>::max());
+  land(0);
+
+  std::vector<int64_t> words{exchanges_, -exchanges_};
+  for (auto& flight : flights_) {
+    words.push_back(flight.waits() ? kLeftBehind : flight.had_one ? kReduced : kNone);
+  }
+  exchanges_ = 0;
+  auto greatest = [&](const Communicator& among) {
+    auto mine = at::tensor(words, at::kLong).to(among.device());
+    auto all = among.all_reduce(std::move(mine), ReduceOp::max).get().cpu();
+    words.assign(all.const_data_ptr<int64_t>(), all.const_data_ptr<int64_t>() + all.numel());
+  };
+  greatest(group_);
+  // Replicas may differ in what they gather; what remains is whether all ranks of a group did alike.
+  words[1] = words[0] == -words[1] ? 0 : 1, words[0] = 0;
+  for (auto& alike : alike_) greatest(alike);
+  if (words[1] != 0) {
+    forget();
+    throw Error(
+        "ShardedParams: the ranks gathered different units, or in another order, since the last backward, so "
+        "its results are wrong; every rank must use the same units (no skipped layers), or set .sharding to "
+        "Sharding::no_shard; on groups that are `checked` the error names the unit");
+  }
+
+  for (size_t i = 0; i < flights_.size(); ++i)
+    if (words[i + 2] == kLeftBehind) launch(flights_[i]);
+  land(0);
+  for (size_t i = 0; i < flights_.size(); ++i) {
+    auto& flight = flights_[i];
+    flight.is_idle = words[i + 2] == kNone;
+    if (!flight.is_idle) flight.flat->accumulate(flight.sum);
+    flight.before.clear();
+  }
+  if (!order_is_learnt_) learn_order();
+  forget();
+}
+
+/// The order in which rank 0 had its gradients, and gathered between them, becomes that of all.
+void ShardedGradients::learn_order() {
+  for (auto index : order_)
+    if (std::find(completed_.begin(), completed_.end(), index) == completed_.end())
+      completed_.push_back(index), completed_at_.push_back(gathers_);
+  std::vector<int64_t> words(completed_.begin(), completed_.end());
+  words.insert(words.end(), completed_at_.begin(), completed_at_.end());
+  auto first = group_.broadcast(at::tensor(words, at::kLong).to(group_.device())).get().cpu();
+  for (auto& alike : alike_) first = alike.broadcast(first.to(alike.device())).get().cpu();
+  auto* word = first.const_data_ptr<int64_t>();
+  for (size_t i = 0; i < order_.size(); ++i) {
+    order_[i] = static_cast<size_t>(word[i]);
+    flights_[order_[i]].after = word[order_.size() + i];
+  }
+  order_is_learnt_ = true;
+}
+
+}  // namespace wanpar

@@ -1,0 +1,96 @@
+#pragma once
+#include <wanpar/core/communicator.hpp>
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "module/backward_pass.hpp"
+#include "strategy/sharded_params/flat_parameters.hpp"
+
+namespace torch::autograd {
+struct Node;
+}
+
+namespace wanpar {
+
+//  Averages the gradients of flat parameters over the ranks, while the backward that makes them is under way.
+//
+//     gathers     2 ─────────────▶ 1 ────────────▶ 0         the same order on every rank, whatever it uses:
+//     reductions     4 ─▶   3 ─▶      2 ─▶            1, 0   3 leaves between the gathers of 2 and of 1
+//
+// A reduction leaves when its gradients are here and its place in that order has come, and at the latest when
+// its place is over; what has no gradient here counts as zeros. The last exchange of a backward tells which
+// flat parameters had a gradient anywhere, and whether some came after theirs had left: those go in a second
+// round. The order is a guess in the first backward and rank 0's from then on. Nothing reaches the shards
+// before the end, so that a backward which throws leaves no trace.
+class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
+ public:
+  struct Expected {
+    FlatParameters* flat;
+    int64_t after;  ///< how many units a backward gathers before it
+  };
+  /// `order` is what to expect of a backward until the first one has shown it.
+  ShardedGradients(Communicator group, std::vector<Communicator> alike, const std::vector<Expected>& order);
+  ~ShardedGradients();
+  ShardedGradients(const ShardedGradients&) = delete;
+  ShardedGradients& operator=(const ShardedGradients&) = delete;
+
+  /// The module's leaves tell when their gradients are there.
+  void listen();
+
+  /// A unit is about to be gathered.
+  void before_gather(int64_t unit);
+
+  bool syncs = true;
+
+ private:
+  struct Flight {
+    FlatParameters* flat;
+    int64_t after;                           // how many gathers of the backward it comes behind
+    size_t leaves = 0;                       // whose gradients are to come
+    bool is_idle = false;                    // no rank had a gradient last time: not to be waited for
+    std::vector<bool> arrived = {};          // which leaves' gradients have come
+    std::vector<at::Tensor> before = {};     // gradients that were there already, of each leaf
+    bool has_left = false, had_one = false;  // whether any gradient was here when it left
+    std::optional<Pending<at::Tensor>> mean = {};
+    at::Tensor sum = {};  // of the means
+
+    bool is_complete() const;
+    bool waits() const;  // whether gradients are here that have not left
+  };
+  class Arriving;
+  class Arrived;
+
+  void begin();
+  void count_gathers();
+  void forget();
+  void arrived(size_t flight, size_t leaf);
+  void launch_until(int64_t gathers);
+  void launch_complete();
+  void launch(Flight& flight);
+  void land(size_t but);
+  void finish();
+  void learn_order();
+
+  Communicator group_;
+  std::vector<Communicator> alike_;
+  std::vector<Flight> flights_;
+  std::vector<size_t> order_;
+  std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
+
+  BackwardPass pass_, gathering_;
+  std::weak_ptr<void> alive_;  // the backward at hand, whose callback holds it
+  bool is_under_way_ = false;
+  size_t next_ = 0;  // of the order
+  std::deque<Flight*> in_flight_;
+  int64_t gathers_ = 0;    // in this backward
+  int64_t exchanges_ = 0;  // a number for what this rank gathered and reduced, in order
+  bool order_is_learnt_ = false;
+  std::vector<size_t> completed_;      // flights as they became complete in this backward,
+  std::vector<int64_t> completed_at_;  // and behind how many gathers
+};
+
+}  // namespace wanpar

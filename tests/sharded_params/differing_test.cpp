@@ -1,0 +1,223 @@
+// Ranks that use different parameters, and backwards that throw.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/autograd.h>
+#include <wanpar/module/verify.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+#include <wanpar/transport/local.hpp>
+
+#include <map>
+
+#include "models.hpp"
+#include "ranks/worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Sharding;
+
+namespace {
+
+constexpr Sharding kShardings[] = {Sharding::full_shard, Sharding::shard_grad_op, Sharding::no_shard};
+constexpr int64_t kWidth = 16;
+
+/// Throws in backward when it is told to.
+struct Fragile : torch::autograd::Function<Fragile> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, at::Tensor x, bool breaks) {
+    context->saved_data["breaks"] = breaks;
+    return x.clone();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    if (context->saved_data["breaks"].toBool()) throw std::runtime_error("fragile");
+    return {gradients[0], at::Tensor()};
+  }
+};
+
+/// Blocks of a layer and two experts, of which a rank uses the one that it is told; a block may be skipped.
+struct ExpertsImpl : torch::nn::Module {
+  ExpertsImpl() {
+    list = register_module("blocks", torch::nn::ModuleList());
+    for (int i = 0; i < 5; ++i) {
+      torch::nn::Sequential block;
+      for (int j = 0; j < 3; ++j) block->push_back(torch::nn::Linear(kWidth, kWidth));
+      list->push_back(block);
+    }
+  }
+  at::Tensor forward(at::Tensor x) {
+    for (int i = 0; i < 5; ++i) {
+      if (i == skipped) continue;
+      auto block = list[i]->as<torch::nn::Sequential>();
+      auto layer = [&](int j) { return block->ptr(j)->as<torch::nn::Linear>(); };
+      x = layer(0)->forward(x).tanh();
+      if (i != bare) x = x + layer(1 + expert)->forward(x);
+      x = Fragile::apply(x, i == breaks);
+    }
+    return x;
+  }
+  torch::nn::ModuleList list{nullptr};
+  int expert = 0, skipped = -1, bare = -1, breaks = -1;
+};
+TORCH_MODULE(Experts);
+
+Experts experts() {
+  auto module = seeded([] { return Experts(); });
+  module->to(at::kDouble);
+  return module;
+}
+
+at::Tensor input(int seed) {
+  return at::randn({4, kWidth}, at::make_generator<at::CPUGeneratorImpl>(seed + 7), at::kDouble);
+}
+
+template <class Sharded>
+std::map<std::string, at::Tensor> gradients(Sharded& sharded) {
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> values;
+  for (auto& shard : sharded.parameters()) {
+    values.push_back(shard.clone());
+    shard.copy_(shard.grad().defined() ? shard.grad() : at::zeros_like(shard));
+  }
+  std::map<std::string, at::Tensor> all;
+  sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
+  auto value = values.begin();
+  for (auto& shard : sharded.parameters()) shard.copy_(*value++);
+  return all;
+}
+
+template <class Sharded>
+void require_gradients(Sharded& sharded, const Experts& plain, const std::string& claim) {
+  auto actual = gradients(sharded);
+  for (auto& [name, tensor] : wanpar::named_parameters(plain)) {
+    auto expected = tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
+    require_close(actual.at(name), expected, 1e-10, claim + ", gradient of " + name);
+  }
+}
+
+void zero(const std::vector<at::Tensor>& parameters) {
+  for (auto& parameter : parameters) parameter.mutable_grad().reset();
+}
+
+}  // namespace
+
+TEST_CASE("a parameter that some ranks do not use has the mean of the gradients, theirs being zero") {
+  on_worlds([](Communicator world) {
+    for (auto sharding : kShardings)
+      for (int64_t prefetch : {0, 1, 3}) {
+        auto plain = experts(), module = experts();
+        auto sharded =
+            module | wanpar::sharded_params({.group = world, .sharding = sharding, .prefetch = prefetch});
+        for (int step = 0; step < 4; ++step) {
+          zero(plain->parameters()), zero(sharded.parameters());
+          auto use = [&](Experts& model, int rank) {
+            model->expert = (rank + step) % 2;
+            model->bare = rank == 1 ? 2 + step % 3 : -1;
+            return input(10 * step + rank);
+          };
+          for (int rank = 0; rank < world.size(); ++rank)
+            (plain->forward(use(plain, rank)).square().mean() / world.size()).backward();
+          sharded(use(module, world.rank())).square().mean().backward();
+          require_gradients(sharded, plain,
+                            fmt::format("{} ranks, sharding {}, prefetch {}, step {}", world.size(),
+                                        static_cast<int>(sharding), prefetch, step));
+        }
+      }
+  });
+}
+
+TEST_CASE("what no rank used has no gradient at all, and one that comes to be used again has") {
+  on_worlds(
+      [](Communicator world) {
+        auto module = experts();
+        auto sharded = module | wanpar::sharded_params({.group = world});
+        for (int skipped : {-1, 2, 2, -1, 3}) {
+          zero(sharded.parameters());
+          module->skipped = skipped;
+          sharded(input(world.rank())).square().mean().backward();
+          auto shards = sharded.parameters();
+          for (int i = 0; i < 5; ++i)
+            require(shards[i].grad().defined() == (i != skipped),
+                    fmt::format("unit {} without {}", i, skipped));
+        }
+      },
+      {1, 2, 3});
+}
+
+TEST_CASE("ranks that skip different units are right where nothing is gathered, and refused where it is") {
+  auto train = [](Communicator world, Sharding sharding) {
+    auto plain = experts(), module = experts();
+    auto sharded = module | wanpar::sharded_params({.group = world, .sharding = sharding, .prefetch = 0});
+    auto use = [&](Experts& model, int rank) {
+      model->skipped = 2 + rank % 2;
+      return input(rank);
+    };
+    for (int rank = 0; rank < world.size(); ++rank)
+      (plain->forward(use(plain, rank)).square().mean() / world.size()).backward();
+    sharded(use(module, world.rank())).square().mean().backward();
+    require_gradients(sharded, plain, "skipped");
+  };
+  on_worlds(
+      [&](Communicator world) {
+        train(world, Sharding::no_shard);
+        require_error([&] { train(world, Sharding::full_shard); }, "unit 'blocks.3'");
+      },
+      {2, 3});
+  for (auto sharding : {Sharding::full_shard, Sharding::shard_grad_op})
+    wanpar::local::run(2,
+                       [&](Communicator world) {
+                         require_error([&] { train(world, sharding); }, "the ranks gathered different units");
+                       },
+                       {.timeout = std::chrono::seconds(5), .checks = wanpar::Checks::off});
+}
+
+TEST_CASE("a backward that throws leaves no trace, and what no_sync left before it is kept") {
+  on_worlds([](Communicator world) {
+    for (auto sharding : kShardings)
+      for (bool adds_up : {false, true}) {
+        auto plain = experts(), module = experts();
+        auto sharded = module | wanpar::sharded_params({.group = world, .sharding = sharding});
+        auto loss = [&](Experts& model, auto& call, int step, int rank) {
+          model->expert = rank % 2;
+          return call.forward(input(10 * step + rank)).square().mean();
+        };
+        auto expect = [&](int step) {
+          for (int rank = 0; rank < world.size(); ++rank)
+            (loss(plain, *plain, step, rank) / world.size()).backward();
+        };
+        expect(0);
+        loss(module, sharded, 0, world.rank()).backward();
+        if (adds_up) {
+          auto later = sharded.no_sync();
+          expect(1);
+          loss(module, sharded, 1, world.rank()).backward();
+        }
+        for (int breaks : {0, 3, 4}) {
+          module->breaks = breaks;
+          bool threw = false;
+          try {
+            loss(module, sharded, 2, world.rank()).backward();
+          } catch (const std::exception&) {
+            threw = true;
+          }
+          require(threw, "the backward throws");
+        }
+        module->breaks = -1;
+        expect(3);
+        loss(module, sharded, 3, world.rank()).backward();
+        require_gradients(sharded, plain, fmt::format("adds up {}", adds_up));
+      }
+  });
+}
+
+TEST_CASE("a sharded module is verified against its own, bare one") {
+  on_worlds([](Communicator world) {
+    for (auto sharding : kShardings) {
+      auto sharded = experts() | wanpar::sharded_params({.group = world, .sharding = sharding});
+      for (int run = 0; run < 2; ++run) {
+        auto found = wanpar::verify(sharded, {input(run)});
+        require(!found.first && found.difference == 0 && found.operators > 20, "nothing differs");
+      }
+      sharded(input(1)).square().mean().backward();
+      if (sharding == Sharding::full_shard && world.size() > 1)
+        require(sharded.memory().resident == 0, "the units went again");
+    }
+  });
+}
