@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/csrc/autograd/graph_task.h>
 
 #include <map>
 #include <optional>
@@ -35,7 +36,8 @@ struct Pass {
   const Path* known = nullptr;       // what it keeps to, without looking
   bool is_first = false;             // with these shapes: the ranks ask each other whether they go on
   Path path = {};
-  std::optional<Met> met = {};  // the attention at hand
+  std::optional<Met> met = {};                                  // the attention at hand
+  int backward = torch::autograd::get_current_graph_task_id();  // that it runs in; -1: in none
   Follow follow{"SequenceParallel", kSequenceRemedy};
 };
 
@@ -170,7 +172,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   std::string_view strategy() const override { return "SequenceParallel"; }
-  bool watches() const override { return !pass_.known; }
+  bool watches() const override { return !pass_.known && !is_in_a_backward(); }
 
   void before(const Operator& op) override {
     if (is_fused_attention(op.name) && pass_.follow.touches(op.inputs))
@@ -206,6 +208,11 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   at::Tensor attention(const Attention& call, const NextAttention& next) override {
+    if (is_in_a_backward())
+      throw Error(
+          "SequenceParallel: an attention within a backward, by a function of the module's own; wrap the "
+          "module "
+          "in activation_checkpointing() instead");
     auto n = pass_.path.attentions.size();
     if (pass_.known) {
       auto same = n < pass_.known->attentions.size() &&
@@ -261,6 +268,10 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
     pass_.is_first = true;
     return result;
   }
+
+  /// Whether the module has called a backward of its own in this pass. Its operators are not for this
+  /// handler: what is exchanged there, the linear maps exchange.
+  bool is_in_a_backward() const { return torch::autograd::get_current_graph_task_id() != pass_.backward; }
 
   [[noreturn]] static void refuse_other_path() {
     throw Error(

@@ -360,3 +360,52 @@ TEST_CASE("a frozen TorchScript module, which has no parameters left, is split a
                       1e-5, text(mesh, tokens));
   });
 }
+
+TEST_CASE("a backward that is called within a scope is the same, and does not come back to the handlers") {
+  struct Counting : wanpar::Handler {
+    at::Tensor attention(const wanpar::Attention& call, const NextAttention& next) override {
+      ++attentions;
+      return next(call);
+    }
+    int attentions = 0;
+  };
+  auto weight = random({16, 16}, 1).to(at::kDouble).requires_grad_();
+  auto forward = [&](const at::Tensor& x) {
+    auto y = at::linear(wanpar::split_sequence(x, 1), weight);
+    return wanpar::gather_sequence(attend(at::layer_norm(y, {16}).tanh()), 1);
+  };
+  auto inside = [&](const at::Tensor& x) {  // as a module does that trains itself
+    return torch::autograd::grad({forward(x).pow(2).sum()}, {x, weight});
+  };
+  auto x = random({1, 11, 16}).to(at::kDouble).requires_grad_();
+  auto expected = inside(x);
+  on_meshes([&](Mesh& mesh) {
+    auto mine = x.detach().requires_grad_();
+    std::vector<at::Tensor> gradients;
+    Counting counting;
+    wanpar::SequenceParallelOptions options{.ulysses = mesh["ulysses"], .ring = mesh["ring"]};
+    Model within = Model([&](const at::Tensor& t) {
+                     gradients = inside(t);
+                     return t;
+                   }) |
+                   wanpar::sequence_parallel(options);
+    Model around = Model(forward) | wanpar::sequence_parallel(options);
+    wanpar::Scope scope(counting);
+    for (int pass = 0; pass < 2; ++pass) {
+      within(mine);
+      for (size_t i = 0; i < 2; ++i)
+        require_close(gradients[i], expected[i], 1e-9, text(mesh, 11) + ", within");
+      gradients = torch::autograd::grad({around(mine).pow(2).sum()}, {mine, weight});
+      for (size_t i = 0; i < 2; ++i)
+        require_close(gradients[i], expected[i], 1e-9, text(mesh, 11) + ", around");
+    }
+    Model attending = Model([&](const at::Tensor& t) {
+                        auto y = forward(t);
+                        y.register_hook([](at::Tensor gradient) { return attend(gradient); });
+                        return torch::autograd::grad({y.sum()}, {t})[0];
+                      }) |
+                      wanpar::sequence_parallel(options);
+    require_error([&] { attending(mine); }, "an attention within a backward");
+    require(counting.attentions <= 5, fmt::format("{} attentions in five forwards", counting.attentions));
+  });
+}
