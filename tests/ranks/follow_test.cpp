@@ -409,3 +409,29 @@ TEST_CASE("a backward that is called within a scope is the same, and does not co
     require(counting.attentions <= 5, fmt::format("{} attentions in five forwards", counting.attentions));
   });
 }
+
+TEST_CASE("balance_causal gives every rank of a ring as many scores as any other") {
+  on_worlds(
+      [](Communicator world) {
+        at::NoGradGuard no_grad;
+        const int64_t ranks = world.size(), tokens = 16 * ranks, all = tokens * (tokens + 1) / 2;
+        auto counted = [&](bool balanced) {  // by rank: query i has i + 1 keys
+          at::Tensor here;
+          auto causal = [&](const at::Tensor& x, at::Tensor queries) {
+            auto y = wanpar::split_sequence(x, 2, {{queries, 0}});
+            here = queries;
+            return wanpar::gather_sequence(at::scaled_dot_product_attention(y, y, y, {}, 0, true), 2);
+          };
+          Model wrapped =
+              Model(causal) | wanpar::sequence_parallel({.ring = world, .balance_causal = balanced});
+          wrapped(random({1, 2, tokens, 8}), at::arange(tokens));
+          return world.all_gather((here + 1).sum().view({1})).get();
+        };
+        auto in_order = counted(false), balanced = counted(true);
+        require_equal(in_order.sum(), at::scalar_tensor(all, at::kLong), "scores in order");
+        require_equal(balanced, at::full({ranks}, all / ranks, at::kLong), "scores balanced");
+        require(in_order[ranks - 1].item<int64_t>() * 4 > balanced[0].item<int64_t>() * 5,
+                "order is not even");
+      },
+      {2, 3, 4, 8});
+}
