@@ -32,7 +32,7 @@ struct Fragile : torch::autograd::Function<Fragile> {
   }
 };
 
-/// Blocks of a layer and two experts, of which a rank uses the one that it is told; a block may be skipped.
+/// Blocks of a layer and two experts, of which a rank uses one or both; a block may be without, or skipped.
 struct ExpertsImpl : torch::nn::Module {
   ExpertsImpl() {
     list = register_module("blocks", torch::nn::ModuleList());
@@ -48,13 +48,15 @@ struct ExpertsImpl : torch::nn::Module {
       auto block = list[i]->as<torch::nn::Sequential>();
       auto layer = [&](int j) { return block->ptr(j)->as<torch::nn::Linear>(); };
       x = layer(0)->forward(x).tanh();
-      if (i != bare) x = x + layer(1 + expert)->forward(x);
+      for (int j : {0, 1})
+        if (i != bare && (expert == j || expert == kBoth)) x = x + layer(1 + j)->forward(x);
       x = Fragile::apply(x, i == breaks);
     }
     return x;
   }
   torch::nn::ModuleList list{nullptr};
-  int expert = 0, skipped = -1, bare = -1, breaks = -1;
+  static constexpr int kBoth = 2;
+  int expert = kBoth, skipped = -1, bare = -1, breaks = -1;
 };
 TORCH_MODULE(Experts);
 
@@ -108,7 +110,7 @@ TEST_CASE("a parameter that some ranks do not use has the mean of the gradients,
         for (int step = 0; step < 4; ++step) {
           zero(plain->parameters()), zero(sharded.parameters());
           auto use = [&](Experts& model, int rank) {
-            model->expert = (rank + step) % 2;
+            model->expert = (rank + step) % 3;
             model->bare = rank == 1 ? 2 + step % 3 : -1;
             return input(10 * step + rank);
           };
