@@ -26,8 +26,8 @@ struct Operator {
   const c10::OperatorHandle& handle;
 };
 
-/// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while what
-/// it returns lives, that part may run once more.
+/// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while
+/// what it returns lives, that part may run once more.
 using Reentry = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
 
 /// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
