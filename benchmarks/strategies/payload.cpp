@@ -82,15 +82,18 @@ torch::nn::Sequential perceptron(int64_t width) {
 
 int64_t padded(int64_t elements) { return (elements + 15) / 16 * 16; }  // to 64 bytes
 
-/// A unit is gathered whenever it comes, and its gradients are scattered once.
+/// A unit is gathered whenever it comes, and its gradients are scattered once; a backward ends with eight
+/// bytes for each flat parameter and sixteen besides.
 Case sharded(const Size& size, const Communicator& world, wanpar::Sharding sharding) {
   const int n = world.size();
   auto unit = padded(size.width * size.width) + padded(size.width);
   auto own = even_sizes(unit, n)[world.rank()];
   auto gathers = sharding == wanpar::Sharding::full_shard ? 2 * kLayers - 2 : kLayers;
   auto bytes = static_cast<double>(kElement * (own * (n - 1) * gathers + (unit - own) * kLayers));
+  const double reduced = 2.0 * (n - 1) / n;
   if (sharding == wanpar::Sharding::no_shard)
-    bytes = 2.0 * (n - 1) / n * kElement * static_cast<double>(unit * kLayers);
+    bytes = reduced * kElement * static_cast<double>(unit * kLayers);
+  bytes += reduced * 8 * (kLayers + 2);
   auto model = perceptron(size.width);
   auto wrapped = std::make_shared<std::optional<wanpar::ShardedParams<torch::nn::Sequential>>>();
   return {bytes, [=](const Communicator& counted) {
