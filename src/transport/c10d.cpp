@@ -20,6 +20,7 @@
 #endif
 
 #include <map>
+#include <mutex>
 #include <thread>
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
@@ -113,6 +114,7 @@ class C10d : public Pairwise {
     options.reduceOp = reduce_op(call.reduce);
     options.timeout = call.timeout;
     std::vector<at::Tensor> tensors{out};
+    auto turn = turn_to_start();
     auto work = one(backend_->allreduce(tensors, options), out, call);
     if (call.reduce != ReduceOp::mean) return work;
     return std::make_shared<ThenWork>(work, [out, n = size()]() mutable { out.div_(n); });
@@ -123,12 +125,14 @@ class C10d : public Pairwise {
     options.rootRank = call.root;
     options.timeout = call.timeout;
     std::vector<at::Tensor> tensors{tensor};
+    auto turn = turn_to_start();
     return one(backend_->broadcast(tensors, options), tensor, call);
   }
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
     auto work = std::make_shared<Transfers>(call);
+    auto turn = turn_to_start();
     for (auto& message : receives) {  // receives first: what comes finds its place
       auto tag = next(received_[message.peer]);
       if (message.tensor.numel() == 0) continue;
@@ -173,6 +177,13 @@ class C10d : public Pairwise {
   std::string name_;
 
  private:
+  /// All Gloo backends of a process note their calls in one record, which threads may not write at the same
+  /// time (so in LibTorch 2.11). To start a call of Gloo's takes no wait, so one may go after the other.
+  std::unique_lock<std::mutex> turn_to_start() const {
+    static std::mutex starting;
+    return backend_->getBackendName() == "gloo" ? std::unique_lock(starting) : std::unique_lock<std::mutex>();
+  }
+
   static int next(int& tag) { return tag = (tag + 1) & 0x3fffffff; }
 
   std::string device_;
