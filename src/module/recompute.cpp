@@ -18,6 +18,7 @@
 #include "module/backward_pass.hpp"
 #include "module/linear_map.hpp"
 #include "module/random_state.hpp"
+#include "module/times_written.hpp"
 
 namespace wanpar {
 namespace {
@@ -52,11 +53,7 @@ struct Again : torch::autograd::Node {
   std::string name() const override { return "wanpar::Again"; }
 
   static void check_is_whole_backward() {
-    if (at::GradMode::is_enabled())
-      throw Error(
-          "activation checkpointing: gradients of gradients do not pass a block that runs again; call "
-          "backward "
-          "without create_graph");
+    refuse_create_graph();
     if (!torch::autograd::Engine::get_default_engine().is_checkpoint_valid())
       throw Error(
           "activation checkpointing: gradients by torch::autograd::grad, or by backward with a list of "
@@ -68,28 +65,34 @@ struct Again : torch::autograd::Node {
     auto held = within(inputs);
     NoAutocastCache no_cache;
     try {
-      if (!draws) return like_the_first(part(inputs[0], {inputs.begin() + 1, inputs.end()}));
-      auto now = RandomState::now(inputs[0].device());
-      draws->before.restore();
-      auto result = like_the_first(part(inputs[0], {inputs.begin() + 1, inputs.end()}));
-      auto drawn = RandomState::now(inputs[0].device());
-      now.restore();
-      if (!(drawn == draws->after))
-        throw Error(
-            "activation checkpointing: a block drew other random numbers when it ran again; ranks that are "
-            "threads share one generator, so train with dropout on processes");
-      return result;
+      return draws ? draw_again(inputs) : run_part(inputs);
     } catch (...) {
       Scope::rethrow();
     }
   }
 
-  at::Tensor like_the_first(at::Tensor result) const {
+  at::Tensor run_part(const variable_list& inputs) const {
+    auto result = part(inputs[0], {inputs.begin() + 1, inputs.end()});
     if (result.sizes() != sizes || result.scalar_type() != dtype)
       throw Error(
           fmt::format("activation checkpointing: a block gave {} when it ran again, another shape or dtype "
                       "than before; it must do the same whenever it is given the same",
                       result.sizes()));
+    return result;
+  }
+
+  /// With the numbers of the first time, leaving the generators as they are now.
+  at::Tensor draw_again(const variable_list& inputs) const {
+    auto device = inputs[0].device();
+    auto now = RandomState::now(device);
+    draws->before.restore();
+    auto result = run_part(inputs);
+    auto drawn = RandomState::now(device);
+    now.restore();
+    if (!(drawn == draws->after))
+      throw Error(
+          "activation checkpointing: a block drew other random numbers when it ran again; ranks that are "
+          "threads share one generator, so train with dropout on processes");
     return result;
   }
 
@@ -122,15 +125,13 @@ class Drawing : public Handler {
   }
 };
 
-int64_t times_written(const at::Tensor& x) { return x.is_inference() ? 0 : x._version(); }
-
 }  // namespace
 
 at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<at::Tensor>& side) {
   variable_list inputs{x};
   inputs.insert(inputs.end(), side.begin(), side.end());
   std::vector<int64_t> written;
-  for (auto& input : inputs) written.push_back(input.defined() ? times_written(input) : 0);
+  for (auto& input : inputs) written.push_back(times_written(input));
 
   auto node = std::shared_ptr<Again>(new Again, torch::autograd::deleteNode);
   node->within = reentry(inputs);
@@ -146,7 +147,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   }
   if (drawing.seen) node->draws = Draws{std::move(before), RandomState::now(x.device())};
   for (size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i].defined() && times_written(inputs[i]) != written[i])
+    if (times_written(inputs[i]) != written[i])
       throw Error(
           "activation checkpointing: a block writes to what it is given, so it could not run again from "
           "there; "

@@ -10,6 +10,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/recompute.hpp"
+#include "module/times_written.hpp"
 
 namespace wanpar {
 namespace {
@@ -33,8 +34,6 @@ void fill(const Place& place, const at::Tensor& buffer) {
       bytes, lent, [](void* context) { delete static_cast<at::Tensor*>(context); }, buffer.device()));
   storage->set_nbytes(place.bytes);
 }
-
-int64_t times_written(const at::Tensor& tensor) { return tensor.is_inference() ? 0 : tensor._version(); }
 
 void include(std::vector<int>& units, int unit) {
   if (std::find(units.begin(), units.end(), unit) == units.end()) units.push_back(unit);

@@ -9,6 +9,7 @@
 
 #include "module/no_blocks.hpp"
 #include "module/recompute.hpp"
+#include "module/times_written.hpp"
 
 namespace wanpar {
 namespace {
@@ -16,11 +17,10 @@ namespace {
 const char* kName = "ActivationCheckpointing";
 
 /// How often the tensors of a block have been written to.
-int64_t times_written(const BlockStack& blocks, int64_t index) {
+int64_t times_block_written(const BlockStack& blocks, int64_t index) {
   int64_t sum = 0;
   if (!blocks.tensors) return sum;
-  for (auto& [name, tensor] : blocks.tensors(index))
-    if (tensor.defined() && !tensor.is_inference()) sum += tensor._version();
+  for (auto& [name, tensor] : blocks.tensors(index)) sum += times_written(tensor);
   return sum;
 }
 
@@ -51,13 +51,14 @@ class Checkpointing : public Handler {
       auto part = [run = blocks.run, index, module](at::Tensor x, const std::vector<at::Tensor>& side) {
         return run(index, std::move(x), side);
       };
-      auto written = times_written(blocks, index);
+      auto written = times_block_written(blocks, index);
       auto y = recomputed(part, x, side);
-      if (times_written(blocks, index) != written)
+      if (times_block_written(blocks, index) != written)
         throw Error(
             "ActivationCheckpointing: a block writes to its buffers, as batch norm does in training, and "
-            "would do "
-            "so a second time in backward; call eval() on that layer, or use one without running statistics");
+            "would "
+            "do so a second time in backward; call eval() on that layer, or use one without running "
+            "statistics");
       return y;
     };
     return next(checkpointed, std::move(x), std::move(side));

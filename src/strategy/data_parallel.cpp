@@ -16,6 +16,7 @@
 #include "module/leaves.hpp"
 #include "module/one_backward.hpp"
 #include "module/same_module.hpp"
+#include "module/times_written.hpp"
 #include "strategy/buckets.hpp"
 #include "strategy/gradient_reducer.hpp"
 
@@ -201,7 +202,7 @@ namespace {
 
 std::vector<int64_t> versions_of(const NamedTensors& tensors) {
   std::vector<int64_t> versions;
-  for (auto& [name, tensor] : tensors) versions.push_back(tensor.is_inference() ? 0 : tensor._version());
+  for (auto& [name, tensor] : tensors) versions.push_back(times_written(tensor));
   return versions;
 }
 

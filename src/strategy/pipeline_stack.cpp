@@ -7,6 +7,8 @@
 #include <unordered_set>
 #include <wanpar/core/error.hpp>
 
+#include "module/times_written.hpp"
+
 namespace wanpar {
 
 PipelineStack::PipelineStack(const BlockStack& blocks, const BlockSplit& split, const Communicator& stages)
@@ -51,8 +53,7 @@ int PipelineStack::owner(const at::Tensor& tensor) const {
 std::vector<int64_t> PipelineStack::versions() const {
   std::vector<int64_t> versions;
   for (auto i = mine().begin; lists_tensors() && i < mine().end; ++i)
-    for (auto& [name, tensor] : tensors_[i])
-      versions.push_back(tensor.is_inference() ? 0 : tensor._version());
+    for (auto& [name, tensor] : tensors_[i]) versions.push_back(times_written(tensor));
   return versions;
 }
 

@@ -9,6 +9,8 @@
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/block_distribution.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 #include <wanpar/transport/recording.hpp>
 
@@ -233,6 +235,34 @@ TEST_CASE("blocks on devices of their own, either around the other") {
     CHECK(watched.runs == kBlocks);
     check_equal(gradients_of(model), expected);
   }
+}
+
+TEST_CASE("a pipeline, or a batch split over ranks, inside of it") {
+  on_worlds(
+      [](Communicator world) {
+        Watched watched;
+        auto expected = stack(watched);
+        expected(some(6)).square().sum().backward();
+        auto check = [&](Stack model, Model inside, const std::string& claim) {
+          Model wrapped = inside | activation_checkpointing();
+          wrapped(some(6)).square().sum().backward();
+          auto gradients = expected->named_parameters();
+          for (auto& item : model->named_parameters()) {
+            auto& gradient = item.value().grad();
+            if (gradient.defined())  // of a stage's own blocks
+              require_close(gradient, gradients[item.key()].grad(), 1e-12, claim + ", " + item.key());
+          }
+          auto parameters = model->parameters();
+          require(std::any_of(parameters.begin(), parameters.end(),
+                              [](auto& parameter) { return parameter.grad().defined(); }),
+                  claim + ": there are gradients");
+        };
+        auto model = stack(watched);
+        check(model, model | wanpar::block_pipeline({.stages = world, .micro_batches = 2}), "pipeline");
+        model = stack(watched);
+        check(model, model | wanpar::data_parallel({.group = world}), "data");
+      },
+      {2, 3});
 }
 
 TEST_CASE("frozen blocks before trained ones do not run again") {

@@ -71,21 +71,6 @@ at::Tensor input(int seed) {
 }
 
 template <class Sharded>
-std::map<std::string, at::Tensor> gradients(Sharded& sharded) {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> values;
-  for (auto& shard : sharded.parameters()) {
-    values.push_back(shard.clone());
-    shard.copy_(shard.grad().defined() ? shard.grad() : at::zeros_like(shard));
-  }
-  std::map<std::string, at::Tensor> all;
-  sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
-  auto value = values.begin();
-  for (auto& shard : sharded.parameters()) shard.copy_(*value++);
-  return all;
-}
-
-template <class Sharded>
 void require_gradients(Sharded& sharded, const Experts& plain, const std::string& claim) {
   auto actual = gradients(sharded);
   for (auto& [name, tensor] : wanpar::named_parameters(plain)) {

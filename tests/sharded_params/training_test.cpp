@@ -37,22 +37,6 @@ auto in_double(const Make& make) {
   return module;
 }
 
-/// The gradients of the whole module, by name, put together from the shards.
-template <class Sharded>
-std::map<std::string, at::Tensor> gradients(Sharded& sharded) {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> values;
-  for (auto& shard : sharded.parameters()) {
-    values.push_back(shard.clone());
-    shard.copy_(shard.grad().defined() ? shard.grad() : at::zeros_like(shard));
-  }
-  std::map<std::string, at::Tensor> all;
-  sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
-  auto value = values.begin();
-  for (auto& shard : sharded.parameters()) shard.copy_(*value++);
-  return all;
-}
-
 template <class Sharded, class Module>
 void require_same_gradients(Sharded& sharded, Module& plain, const std::string& claim) {
   auto actual = gradients(sharded);

@@ -6,12 +6,10 @@
 #include <memory>
 #include <utility>
 
-//  ActivationCheckpointing: of each block, only what goes in is kept for backward, which runs the block once
-//  more.
+//  ActivationCheckpointing: of each block only what goes in is kept; backward runs the block once more.
 //
 //     forward    x0 ─▶ block 0 ─▶ x1 ─▶ block 1 ─▶ x2 ─▶ block 2 ─▶ y          kept: x0, x1, x2
-//     backward        block 0, again from x0 ◀─ block 1, again from x1 ◀─ block 2, again from x2 ◀─ gradient
-//     of y
+//     backward   block 0, again from x0 ◀─ block 1, again from x1 ◀─ block 2, again from x2
 //
 //  Memory for the activations of one block instead of all, for the time of one more forward. exact
 namespace wanpar {
