@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::block_pipeline;
 using wanpar::Communicator;

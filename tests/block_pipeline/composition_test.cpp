@@ -7,7 +7,7 @@
 
 #include "block_pipeline/models.hpp"
 #include "models/attention_model.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Model;
 

@@ -6,7 +6,7 @@
 #include <wanpar/transport/recording.hpp>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::block_pipeline;
 using wanpar::Communicator;

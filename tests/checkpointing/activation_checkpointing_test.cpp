@@ -14,7 +14,7 @@
 #include <wanpar/strategy/sharded_params.hpp>
 #include <wanpar/transport/recording.hpp>
 
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::activation_checkpointing;
 using wanpar::Communicator;

@@ -4,8 +4,8 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
-#include "ranks/worlds.hpp"
 #include "suite.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::data_parallel;

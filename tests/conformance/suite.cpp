@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

@@ -8,8 +8,8 @@
 #include <wanpar/transport/recording.hpp>
 
 #include "models/attention_model.hpp"
-#include "ranks/worlds.hpp"
 #include "samples.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

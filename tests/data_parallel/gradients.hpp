@@ -7,8 +7,8 @@
 #include <map>
 #include <string>
 
-#include "ranks/worlds.hpp"
 #include "samples.hpp"
+#include "worlds.hpp"
 
 inline constexpr int64_t kSmallBucket = 2000;  // several buckets for a Classifier
 

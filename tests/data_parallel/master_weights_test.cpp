@@ -4,8 +4,8 @@
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 
-#include "ranks/worlds.hpp"
 #include "samples.hpp"
+#include "worlds.hpp"
 
 TEST_CASE("float32 masters hold what bfloat16 would lose") {
   auto mine = with_weights(Classifier(), at::kBFloat16);

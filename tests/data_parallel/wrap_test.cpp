@@ -4,8 +4,8 @@
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/transport/recording.hpp>
 
-#include "ranks/worlds.hpp"
 #include "samples.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Sharding;

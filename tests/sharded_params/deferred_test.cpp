@@ -6,7 +6,7 @@
 #include <map>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Sharding;

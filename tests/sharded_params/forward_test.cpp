@@ -8,7 +8,7 @@
 #include <wanpar/transport/local.hpp>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

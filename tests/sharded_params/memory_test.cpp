@@ -5,7 +5,7 @@
 #include <wanpar/transport/recording.hpp>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

@@ -7,7 +7,7 @@
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "models.hpp"
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;

@@ -4,9 +4,9 @@
 #include <torch/types.h>
 #include <wanpar/transport/recording.hpp>
 
-#include "ranks/worlds.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/transformer.hpp"
+#include "worlds.hpp"
 
 namespace {
 

@@ -7,11 +7,11 @@
 
 #include <atomic>
 
-#include "ranks/worlds.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/io/load.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/text/umt5.hpp"
+#include "worlds.hpp"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
-#include "ranks/worlds.hpp"
 #include "wan/model/transformer.hpp"
+#include "worlds.hpp"
 
 TEST_CASE(
     "Wan's transformer gives on every ulysses x ring mesh what it gives on one rank, odd grids included") {

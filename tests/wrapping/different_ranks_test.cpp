@@ -7,7 +7,7 @@
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
-#include "ranks/worlds.hpp"
+#include "worlds.hpp"
 
 using wanpar::Communicator;
 using wanpar::Model;
