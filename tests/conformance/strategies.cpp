@@ -3,12 +3,14 @@
 #include <ATen/ATen.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/strategy/activation_checkpointing.hpp>
+#include <wanpar/strategy/block_distribution.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 using wanpar::activation_checkpointing;
+using wanpar::block_distribution;
 using wanpar::block_pipeline;
 using wanpar::Communicator;
 using wanpar::data_parallel;
@@ -44,15 +46,20 @@ Wrapped averaging(Sharded sharded) {
   return {sharded, gradients_of_shards(sharded), false, true};
 }
 
-/// Stages beside other ranks: as many as there are blocks for.
-Mesh staged(const Communicator& world, const Subject& subject) {
+/// Stages beside other ranks: as many as there are blocks for, some for each.
+Mesh staged(const Communicator& world, const Subject& subject, int64_t for_each = 1) {
   auto stages = world.size();
-  while (subject.blocks && (stages > subject.blocks || world.size() % stages)) --stages;
+  while (subject.blocks && (stages * for_each > subject.blocks || world.size() % stages)) --stages;
   return {world, {{"beside", world.size() / stages}, {"stages", stages}}};
 }
 
-wanpar::BlockPipelineOptions over(const Mesh& mesh, const Subject& subject) {
-  return {.stages = mesh["stages"], .micro_batches = 2, .side = subject.side};
+wanpar::BlockPipelineOptions over(const Mesh& mesh, const Subject& subject, int64_t micro_batches = 2) {
+  return {.stages = mesh["stages"], .micro_batches = micro_batches, .side = subject.side};
+}
+
+/// Beside a stage: each rank uses the parameters of its own blocks only.
+wanpar::DataParallelOptions among(const Communicator& group, const Subject& subject) {
+  return {.group = group, .batch = subject.batch, .find_unused_parameters = true};
 }
 
 /// Each stage has the gradients of its blocks; every one those of what is outside of blocks.
@@ -249,13 +256,60 @@ const std::vector<Strategy>& compositions() {
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);
          Model stage = model | block_pipeline(over(mesh, subject));
-         Model whole =
-             stage |
-             data_parallel({.group = mesh["beside"], .batch = subject.batch, .find_unused_parameters = true});
+         Model whole = stage | data_parallel(among(mesh["beside"], subject));
          return Wrapped{whole,
                         {}};  // DataParallel refuses to train it: micro-batches are backwards of their own
        },
        true},
+      {"model | pipeline | data, one micro-batch",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model stage = model | block_pipeline(over(mesh, subject, 1));
+         Model whole = stage | data_parallel(among(mesh["beside"], subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true},
+      {"model | data | pipeline, one micro-batch",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model parts = model | data_parallel(among(mesh["beside"], subject));
+         Model whole = parts | block_pipeline(over(mesh, subject, 1));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true},
+      {"model | sharded | pipeline",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         auto sharded = model | sharded_params({.group = mesh["beside"]});
+         Model whole = sharded | block_pipeline(over(mesh, subject));
+         return Wrapped{whole, of_all_stages(gradients_of_shards(sharded), mesh["stages"], model)};
+       },
+       true},
+      {"model | pipeline | sharded",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model stage = model | block_pipeline(over(mesh, subject));
+         auto sharded = stage | sharded_params({.group = mesh["beside"]});
+         return Wrapped{sharded, of_all_stages(gradients_of_shards(sharded), mesh["stages"], model)};
+       },
+       true},
+      {"model | distribution | sharded | sequence",
+       [](Model model, const Subject& subject, Communicator world) {
+         Model placed = model | block_distribution({.devices = {at::kCPU, at::kCPU}});
+         auto sharded = placed | sharded_params({.group = world});
+         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens});
+         return Wrapped{whole, gradients_of_shards(sharded), world.size() > 1};
+       },
+       true, true},
+      {"model | pipeline | distribution | data, one micro-batch",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject, 2);
+         Model stage = model | block_pipeline(over(mesh, subject, 1));
+         Model placed = stage | block_distribution({.devices = {at::kCPU, at::kCPU}});
+         Model whole = placed | data_parallel(among(mesh["beside"], subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true, true},
   };
   return all;
 }
