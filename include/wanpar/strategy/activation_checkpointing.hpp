@@ -1,7 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/parameters.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <memory>
 #include <utility>
@@ -76,14 +76,7 @@ class ActivationCheckpointing {
   ByBlocks<Module> by_blocks_;
 };
 
-struct ActivationCheckpointingClosure {
-  template <class Module>
-  friend auto operator|(Module module, ActivationCheckpointingClosure) {
-    return ActivationCheckpointing<Module>(std::move(module));
-  }
-};
-
 /// `model | activation_checkpointing()`.
-inline ActivationCheckpointingClosure activation_checkpointing() { return {}; }
+inline auto activation_checkpointing() { return detail::Closure<ActivationCheckpointing>(); }
 
 }  // namespace wanpar

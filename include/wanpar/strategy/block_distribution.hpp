@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/block_ranges.hpp>
 #include <wanpar/module/by_blocks.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <memory>
 #include <vector>
@@ -54,10 +55,10 @@ class DistributionRegion {
 /// Wrap before making an optimizer, whose state would stay behind. Throws Error for a module without blocks,
 /// or whose stack does not list its parameters.
 template <class Module>
-class BlockDistribution {
+class BlockDistribution : public Wrapper<Module> {
  public:
   BlockDistribution(Module module, BlockDistributionOptions options)
-      : module_(std::move(module)),
+      : Wrapper<Module>(std::move(module)),
         by_blocks_(module_),
         engine_(detail::make_distribution_engine(std::move(options))) {}
 
@@ -78,29 +79,15 @@ class BlockDistribution {
   requires RunsByBlocks<Module, Args...>
   auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
 
-  /// The wrapped module, whose parameters keep their names.
-  Module& inner() { return module_; }
-  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
-
  private:
-  Module module_;
+  using Wrapper<Module>::module_;
   ByBlocks<Module> by_blocks_;
   std::shared_ptr<DistributionEngine> engine_;
 };
 
-struct BlockDistributionClosure {
-  BlockDistributionOptions options;
-
-  template <class Module>
-  friend auto operator|(Module module, BlockDistributionClosure closure) {
-    return BlockDistribution<Module>(std::move(module), std::move(closure.options));
-  }
-};
-
 /// `model | block_distribution({.devices = {{at::kCUDA, 0}, {at::kCUDA, 1}}})`.
-inline BlockDistributionClosure block_distribution(BlockDistributionOptions options) {
-  return {std::move(options)};
+inline auto block_distribution(BlockDistributionOptions options) {
+  return detail::Closure<BlockDistribution, BlockDistributionOptions>(std::move(options));
 }
 
 }  // namespace wanpar

@@ -5,6 +5,7 @@
 #include <wanpar/module/block_ranges.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/model.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <functional>
 #include <memory>
@@ -108,10 +109,10 @@ const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine);
 ///
 /// One instance belongs to one rank, its calls are collective over the stages.
 template <class Module>
-class BlockPipeline {
+class BlockPipeline : public Wrapper<Module> {
  public:
   BlockPipeline(Module module, BlockPipelineOptions options)
-      : module_(std::move(module)),
+      : Wrapper<Module>(std::move(module)),
         by_blocks_(module_),
         engine_(detail::make_pipeline_engine(std::move(options), wanpar::named_parameters(module_),
                                              wanpar::named_buffers(module_))) {}
@@ -164,27 +165,15 @@ class BlockPipeline {
   /// What this rank did in the last pass. On CUDA the times are those of the host.
   const std::vector<PipelineEvent>& trace() const { return detail::trace_of(*engine_); }
 
-  /// The wrapped module, whose parameters keep their names.
-  Module& inner() { return module_; }
-  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
-
  private:
-  Module module_;
+  using Wrapper<Module>::module_;
   ByBlocks<Module> by_blocks_;
   std::shared_ptr<PipelineEngine> engine_;
 };
 
-struct BlockPipelineClosure {
-  BlockPipelineOptions options;
-
-  template <class Module>
-  friend auto operator|(Module module, BlockPipelineClosure closure) {
-    return BlockPipeline<Module>(std::move(module), std::move(closure.options));
-  }
-};
-
 /// `model | block_pipeline({.stages = mesh["pipe"], .micro_batches = 4})`.
-inline BlockPipelineClosure block_pipeline(BlockPipelineOptions options) { return {std::move(options)}; }
+inline auto block_pipeline(BlockPipelineOptions options) {
+  return detail::Closure<BlockPipeline, BlockPipelineOptions>(std::move(options));
+}
 
 }  // namespace wanpar

@@ -3,7 +3,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/parameters.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <concepts>
 #include <memory>
@@ -145,12 +145,12 @@ std::vector<std::string> unused_parameters(const DataEngine& engine);
 /// gradient; wrapping and each local forward (n − 1) · (parameters and) buffers from rank 0; once, with the
 /// first gradients, 8 bytes a parameter from rank 0, which says in which order they came.
 template <class Module>
-class DataParallel {
+class DataParallel : public Wrapper<Module> {
  public:
   /// Throws Error on every rank, before any of it is moved, when the ranks' modules differ in names, shapes
   /// or dtypes.
   DataParallel(Module module, DataParallelOptions options)
-      : module_(std::move(module)),
+      : Wrapper<Module>(std::move(module)),
         engine_(detail::make_data_engine(std::move(options), wanpar::named_parameters(module_),
                                          wanpar::named_buffers(module_))) {}
 
@@ -174,26 +174,14 @@ class DataParallel {
   /// With find_unused_parameters: those that had no gradient on some rank in the last backward.
   std::vector<std::string> unused_parameters() const { return detail::unused_parameters(*engine_); }
 
-  /// The wrapped module, whose parameters keep their names.
-  Module& inner() { return module_; }
-  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
-
  private:
-  Module module_;
+  using Wrapper<Module>::module_;
   std::shared_ptr<DataEngine> engine_;
 };
 
-struct DataParallelClosure {
-  DataParallelOptions options;
-
-  template <class Module>
-  friend auto operator|(Module module, DataParallelClosure closure) {
-    return DataParallel<Module>(std::move(module), std::move(closure.options));
-  }
-};
-
 /// `model | data_parallel({.group = mesh["data"]})`.
-inline DataParallelClosure data_parallel(DataParallelOptions options) { return {std::move(options)}; }
+inline auto data_parallel(DataParallelOptions options) {
+  return detail::Closure<DataParallel, DataParallelOptions>(std::move(options));
+}
 
 }  // namespace wanpar

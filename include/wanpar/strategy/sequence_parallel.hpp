@@ -2,7 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
-#include <wanpar/module/parameters.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <memory>
 #include <type_traits>
@@ -112,10 +112,10 @@ bool is_alone(const SequenceEngine& engine);
 /// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
 /// instance belongs to one rank; the wrapped module may be shared by several.
 template <class Module>
-class SequenceParallel {
+class SequenceParallel : public Wrapper<Module> {
  public:
   SequenceParallel(Module module, SequenceParallelOptions options)
-      : module_(std::move(module)),
+      : Wrapper<Module>(std::move(module)),
         engine_(detail::make_sequence_engine(std::move(options), wanpar::named_parameters(module_))) {}
 
   template <class... Args>
@@ -139,28 +139,14 @@ class SequenceParallel {
   requires Invocable<Module, Args...>
   auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
 
-  Module& inner() { return module_; }
-  /// Those of the wrapped module, by its names.
-  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
-
  private:
-  Module module_;
+  using Wrapper<Module>::module_;
   std::shared_ptr<SequenceEngine> engine_;
 };
 
-struct SequenceParallelClosure {
-  SequenceParallelOptions options;
-
-  template <class Module>
-  friend auto operator|(Module module, SequenceParallelClosure closure) {
-    return SequenceParallel<Module>(std::move(module), std::move(closure.options));
-  }
-};
-
 /// `model | sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]})`.
-inline SequenceParallelClosure sequence_parallel(SequenceParallelOptions options) {
-  return {std::move(options)};
+inline auto sequence_parallel(SequenceParallelOptions options) {
+  return detail::Closure<SequenceParallel, SequenceParallelOptions>(std::move(options));
 }
 
 }  // namespace wanpar

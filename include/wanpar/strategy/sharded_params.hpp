@@ -3,7 +3,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/invoke.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/parameters.hpp>
+#include <wanpar/module/wrapper.hpp>
 
 #include <functional>
 #include <memory>
@@ -163,12 +163,12 @@ class ShardedParamsBase {
 /// Throws Error, on every rank and before any transfer: where the ranks' modules differ, where a named unit
 /// does not exist, where the module has no parameters (a frozen TorchScript module has none left).
 template <class Module>
-class ShardedParams : public ShardedParamsBase {
+class ShardedParams : public ShardedParamsBase, public Wrapper<Module> {
  public:
   ShardedParams(Module module, ShardedParamsOptions options)
       : ShardedParamsBase(detail::make_sharded_engine(std::move(options), wanpar::named_parameters(module),
                                                       wanpar::named_buffers(module))),
-        module_(std::move(module)) {}
+        Wrapper<Module>(std::move(module)) {}
 
   template <class... Args>
   requires Invocable<Module, Args...>
@@ -186,27 +186,13 @@ class ShardedParams : public ShardedParamsBase {
   requires Invocable<Module, Args...>
   auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
 
-  /// The wrapped module.
-  Module& inner() { return module_; }
-
-  /// The module's own names, shapes and dtypes; the memory may be elsewhere.
-  NamedTensors named_parameters() { return wanpar::named_parameters(module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(module_); }
-
  private:
-  Module module_;
-};
-
-struct ShardedParamsClosure {
-  ShardedParamsOptions options;
-
-  template <class Module>
-  friend auto operator|(Module module, ShardedParamsClosure closure) {
-    return ShardedParams<Module>(std::move(module), std::move(closure.options));
-  }
+  using Wrapper<Module>::module_;
 };
 
 /// `model | sharded_params({.group = mesh["shard"], .prefetch = 1})`.
-inline ShardedParamsClosure sharded_params(ShardedParamsOptions options) { return {std::move(options)}; }
+inline auto sharded_params(ShardedParamsOptions options) {
+  return detail::Closure<ShardedParams, ShardedParamsOptions>(std::move(options));
+}
 
 }  // namespace wanpar
