@@ -3,7 +3,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <optional>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
@@ -37,12 +36,17 @@ class Checkpointing : public Handler {
  public:
   explicit Checkpointing(std::shared_ptr<void> module) : module_(std::move(module)) {}
 
+  /// The forward has come to its end.
+  void end() const {
+    if (!has_met_blocks_) refuse_without_blocks(kName);
+  }
+
   std::string_view strategy() const override { return kName; }
   bool watches() const override { return false; }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override {
-    met_blocks = true;
+    has_met_blocks_ = true;
     auto checkpointed = blocks;
     checkpointed.run = [blocks, module = module_](int64_t index, at::Tensor x,
                                                   const std::vector<at::Tensor>& side) {
@@ -64,37 +68,23 @@ class Checkpointing : public Handler {
     return next(checkpointed, std::move(x), std::move(side));
   }
 
-  bool met_blocks = false;
-
  private:
   std::shared_ptr<void> module_;
+  bool has_met_blocks_ = false;
 };
 
 }  // namespace
 
 namespace detail {
 
-struct CheckpointedRegion::State {
-  explicit State(std::shared_ptr<void> module) : handler(std::move(module)) { scope.emplace(handler); }
-  Checkpointing handler;
-  std::optional<Scope> scope;
-};
-
-CheckpointedRegion::CheckpointedRegion(std::shared_ptr<void> module) {
+BlocksRegion checkpointed_region(std::shared_ptr<void> module) {
   if (within(kName))
     throw Error(
         "ActivationCheckpointing: inside of another one, whose blocks run again already; wrap the module "
         "once");
-  state_ = std::make_unique<State>(std::move(module));
+  auto handler = std::make_shared<Checkpointing>(std::move(module));
+  return {handler, [&handler = *handler] { handler.end(); }};
 }
-
-CheckpointedRegion::~CheckpointedRegion() = default;
-
-void CheckpointedRegion::leave() {
-  if (!state_->handler.met_blocks) refuse_without_blocks(kName);
-}
-
-void CheckpointedRegion::rethrow() { Scope::rethrow(); }
 
 }  // namespace detail
 }  // namespace wanpar

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
@@ -85,25 +84,10 @@ class DistributionEngine : public Handler {
 
 namespace detail {
 
-struct DistributionRegion::State {
-  explicit State(DistributionEngine& e) : engine(e) {
-    engine.begin();
-    scope.emplace(engine);
-  }
-  DistributionEngine& engine;
-  std::optional<Scope> scope;
-};
-
-DistributionRegion::DistributionRegion(DistributionEngine& engine)
-    : state_(std::make_unique<State>(engine)) {}
-DistributionRegion::~DistributionRegion() = default;
-
-void DistributionRegion::leave() {
-  state_->scope.reset();
-  state_->engine.end();
+BlocksRegion distributed_region(const std::shared_ptr<DistributionEngine>& engine) {
+  engine->begin();
+  return {engine, [&engine = *engine] { engine.end(); }};
 }
-
-void DistributionRegion::rethrow() { Scope::rethrow(); }
 
 std::shared_ptr<DistributionEngine> make_distribution_engine(BlockDistributionOptions options) {
   return std::make_shared<DistributionEngine>(std::move(options));

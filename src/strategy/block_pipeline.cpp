@@ -334,24 +334,10 @@ void PipelineEngine::synchronize() {
 
 namespace detail {
 
-struct PipelineRegion::State {
-  explicit State(PipelineEngine& e) : engine(e) {
-    engine.begin();
-    scope.emplace(engine);
-  }
-  PipelineEngine& engine;
-  std::optional<Scope> scope;
-};
-
-PipelineRegion::PipelineRegion(PipelineEngine& engine) : state_(std::make_unique<State>(engine)) {}
-PipelineRegion::~PipelineRegion() = default;
-
-void PipelineRegion::leave() {
-  state_->scope.reset();
-  state_->engine.end();
+BlocksRegion pipelined_region(const std::shared_ptr<PipelineEngine>& engine) {
+  engine->begin();
+  return {engine, [&engine = *engine] { engine.end(); }};
 }
-
-void PipelineRegion::rethrow() { Scope::rethrow(); }
 
 std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
                                                      NamedTensors buffers) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/module/blocks_region.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/wrapper.hpp>
 
@@ -16,23 +17,8 @@ namespace wanpar {
 
 namespace detail {
 
-/// A forward through the module, between whose beginning and end run_blocks is listened to.
-class CheckpointedRegion {
- public:
-  /// `module` is kept for as long as a backward may run its blocks.
-  explicit CheckpointedRegion(std::shared_ptr<void> module);
-  ~CheckpointedRegion();
-  CheckpointedRegion(const CheckpointedRegion&) = delete;
-  CheckpointedRegion& operator=(const CheckpointedRegion&) = delete;
-  /// Throws Error when the module has run no blocks.
-  void leave();
-  /// In a catch block: the error as the strategy threw it.
-  [[noreturn]] static void rethrow();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+/// A forward through the module, which is kept for as long as a backward may run its blocks.
+BlocksRegion checkpointed_region(std::shared_ptr<void> module);
 
 }  // namespace detail
 
@@ -52,14 +38,8 @@ class ActivationCheckpointing {
   template <class... Args>
   requires RunsByBlocks<Module, Args...>
   auto operator()(Args&&... args) {
-    detail::CheckpointedRegion region(module_);
-    try {
-      auto result = by_blocks_(*module_, std::forward<Args>(args)...);
-      region.leave();
-      return result;
-    } catch (...) {
-      detail::CheckpointedRegion::rethrow();
-    }
+    return detail::checkpointed_region(module_).run(
+        [&] { return by_blocks_(*module_, std::forward<Args>(args)...); });
   }
 
   template <class... Args>

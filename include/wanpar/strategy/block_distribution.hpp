@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/block_ranges.hpp>
+#include <wanpar/module/blocks_region.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/wrapper.hpp>
 
@@ -29,22 +30,8 @@ namespace detail {
 
 std::shared_ptr<DistributionEngine> make_distribution_engine(BlockDistributionOptions options);
 
-/// A forward through the module, between whose beginning and end run_blocks is listened to.
-class DistributionRegion {
- public:
-  explicit DistributionRegion(DistributionEngine& engine);
-  ~DistributionRegion();
-  DistributionRegion(const DistributionRegion&) = delete;
-  DistributionRegion& operator=(const DistributionRegion&) = delete;
-  /// Throws Error when the module has run no blocks.
-  void leave();
-  /// In a catch block: the error as the strategy threw it.
-  [[noreturn]] static void rethrow();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+/// A forward through the module over its devices.
+BlocksRegion distributed_region(const std::shared_ptr<DistributionEngine>& engine);
 
 }  // namespace detail
 
@@ -65,14 +52,8 @@ class BlockDistribution : public Wrapper<Module> {
   template <class... Args>
   requires RunsByBlocks<Module, Args...>
   auto operator()(Args&&... args) {
-    detail::DistributionRegion region(*engine_);
-    try {
-      auto result = by_blocks_(module_, std::forward<Args>(args)...);
-      region.leave();
-      return result;
-    } catch (...) {
-      detail::DistributionRegion::rethrow();
-    }
+    return detail::distributed_region(engine_).run(
+        [&] { return by_blocks_(module_, std::forward<Args>(args)...); });
   }
 
   template <class... Args>

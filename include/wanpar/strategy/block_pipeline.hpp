@@ -3,6 +3,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/pipeline_schedule.hpp>
 #include <wanpar/module/block_ranges.hpp>
+#include <wanpar/module/blocks_region.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/module/wrapper.hpp>
@@ -55,22 +56,8 @@ namespace detail {
 std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
                                                      NamedTensors buffers);
 
-/// A forward through the module, between whose beginning and end run_blocks is listened to.
-class PipelineRegion {
- public:
-  explicit PipelineRegion(PipelineEngine& engine);
-  ~PipelineRegion();
-  PipelineRegion(const PipelineRegion&) = delete;
-  PipelineRegion& operator=(const PipelineRegion&) = delete;
-  /// Throws Error when the module has run no blocks.
-  void leave();
-  /// In a catch block: the error as the strategy threw it.
-  [[noreturn]] static void rethrow();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+/// A forward through the module as a pipeline.
+BlocksRegion pipelined_region(const std::shared_ptr<PipelineEngine>& engine);
 
 using Forward = std::function<at::Tensor(std::vector<at::Tensor>)>;
 using Loss = std::function<at::Tensor(at::Tensor output, at::Tensor target)>;
@@ -121,14 +108,8 @@ class BlockPipeline : public Wrapper<Module> {
   requires RunsByBlocks<Module, Args...>
   auto operator()(Args&&... args) {
     if (detail::stages_of(*engine_).size() == 1) return invoke(module_, std::forward<Args>(args)...);
-    detail::PipelineRegion region(*engine_);
-    try {
-      auto result = by_blocks_(module_, std::forward<Args>(args)...);
-      region.leave();
-      return result;
-    } catch (...) {
-      detail::PipelineRegion::rethrow();
-    }
+    return detail::pipelined_region(engine_).run(
+        [&] { return by_blocks_(module_, std::forward<Args>(args)...); });
   }
 
   template <class... Args>
