@@ -19,14 +19,14 @@ c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
 
-void empty(const Place& place) {
+void empty(const StoragePlace& place) {
   auto* storage = storage_of(place.tensor);
   storage->set_data_ptr_noswap(c10::DataPtr(nullptr, place.tensor.device()));
   storage->set_nbytes(0);
 }
 
 /// Lends the storage its bytes of the buffer, which stays alive for as long.
-void fill(const Place& place, const at::Tensor& buffer) {
+void fill(const StoragePlace& place, const at::Tensor& buffer) {
   auto* lent = new at::Tensor(buffer);
   auto* storage = storage_of(place.tensor);
   auto* bytes = static_cast<char*>(buffer.mutable_data_ptr()) + place.begin;

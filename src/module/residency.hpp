@@ -29,7 +29,7 @@ class Source {
 };
 
 /// A storage of the module, and which bytes of which buffer of its source it is made of.
-struct Place {
+struct StoragePlace {
   at::Tensor tensor;  ///< any tensor of that storage
   size_t buffer;
   int64_t begin, bytes;
@@ -39,7 +39,7 @@ struct Place {
 struct ResidentUnit {
   std::string name;
   std::shared_ptr<Source> source;
-  std::vector<Place> places;
+  std::vector<StoragePlace> places;
 };
 
 /// When a unit is let go of: once it is not among the next ones; after its backward; never.

@@ -16,8 +16,8 @@ inline constexpr const char* kSequenceRemedy =
 /// What became of an attention: taken over, or left to this rank alone.
 struct Met {
   std::vector<int64_t> query, key;  // shapes
-  std::optional<Place> over;        // the split that its keys stem from, and is attended over
-  std::optional<Place> rows;        // the split that its queries alone stem from: the keys are whole
+  std::optional<SplitPlace> over;   // the split that its keys stem from, and is attended over
+  std::optional<SplitPlace> rows;   // the split that its queries alone stem from: the keys are whole
 
   bool operator==(const Met&) const = default;
 };

@@ -27,7 +27,7 @@ const std::string kAttention = "aten::scaled_dot_product_attention";
 struct Path {
   std::vector<int64_t> splits;  // the whole lengths of what was split
   std::vector<Met> attentions;
-  std::vector<Place> gathers;
+  std::vector<SplitPlace> gathers;
 };
 
 /// One way through the module, or through a part of it.
@@ -194,7 +194,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   Reentry reentry(std::span<const at::Tensor> inputs) override {
-    std::vector<std::optional<Place>> places;
+    std::vector<std::optional<SplitPlace>> places;
     for (auto& x : inputs) {
       auto* place = x.defined() ? pass_.follow.of(x) : nullptr;
       places.push_back(place ? std::optional(*place) : std::nullopt);
@@ -253,7 +253,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   };
 
   /// What all ranks know alike of a place.
-  static std::string description(const Place& at) {
+  static std::string description(const SplitPlace& at) {
     return fmt::format("split {} of {} tokens along dimension {}, {} before and {} behind", at.split,
                        at.total, at.dim, at.before, at.after);
   }
@@ -281,7 +281,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   /// Where the tokens of something that is to be gathered lie.
-  Place gathered_place(const at::Tensor& x) {
+  SplitPlace gathered_place(const at::Tensor& x) {
     if (pass_.known) {
       auto n = pass_.path.gathers.size();
       if (n >= pass_.known->gathers.size()) refuse_other_path();
@@ -300,7 +300,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   }
 
   /// Which elements of a split are here.
-  Ranges held(const Place& at) const {
+  Ranges held(const SplitPlace& at) const {
     return layout(at.total).of(options_.ring.rank(), options_.ulysses.rank());
   }
 

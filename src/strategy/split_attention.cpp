@@ -44,7 +44,7 @@ at::Tensor local_attention(const Attention& call, const Handler::NextAttention& 
       [zeros](auto&&) { return zeros; })[0];
 }
 
-at::Tensor attention_of_rows(const Place& at, const Ranges& mine, Attention call,
+at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call,
                              const Handler::NextAttention& next) {
   const auto all = at.before * at.total * at.after;
   auto numbered = [&](int64_t n) { return at::arange(n, call.query.options().dtype(at::kLong)); };

@@ -13,7 +13,7 @@ at::Tensor local_attention(const Attention& call, const Handler::NextAttention& 
 
 /// Attention of this rank's queries, those of `mine`, to keys that every rank has whole: a causal mask, and
 /// one given whole, are cut to their rows. Throws Error for a mask of other rows.
-at::Tensor attention_of_rows(const Place& at, const Ranges& mine, Attention call,
+at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call,
                              const Handler::NextAttention& next);
 
 /// Throws Error for an attention over `total` tokens that cannot be split exactly: with dropout, with a mask

@@ -49,9 +49,9 @@ const at::Tensor& Step::tensor(size_t i) const {
   return i < op.arguments.size() && argument(i).isTensor() ? argument(i).toTensor() : none;
 }
 
-const Place* Step::place(size_t i) const { return follow.of(tensor(i)); }
+const SplitPlace* Step::place(size_t i) const { return follow.of(tensor(i)); }
 
-bool Step::is_one(const at::Tensor& x, int64_t dim, const Place& split) const {
+bool Step::is_one(const at::Tensor& x, int64_t dim, const SplitPlace& split) const {
   if (x.size(dim) != 1) return false;
   if (split.single && split.before * split.after == 1 && follow.may_be_share(x))
     refuse(fmt::format(
@@ -82,12 +82,12 @@ std::optional<std::vector<int64_t>> Step::dims(std::string_view name, int64_t di
   return list;
 }
 
-void Follow::mark(const at::Tensor& tensor, const Place& place) {
+void Follow::mark(const at::Tensor& tensor, const SplitPlace& place) {
   keep(tensor, place);
   single_ |= place.single;
 }
 
-void Follow::keep(const at::Tensor& tensor, std::optional<Place> place) {
+void Follow::keep(const at::Tensor& tensor, std::optional<SplitPlace> place) {
   auto* impl = tensor.unsafeGetTensorImpl();
   marks_.insert_or_assign(impl, Mark{Weak(tensor.getIntrusivePtr()), place});
   if (marks_.size() > sweep_at_) sweep();
@@ -99,7 +99,7 @@ const Follow::Mark* Follow::mark_of(const at::Tensor& tensor) const {
   return found != marks_.end() && !found->second.tensor.expired() ? &found->second : nullptr;
 }
 
-const Place* Follow::of(const at::Tensor& tensor) const {
+const SplitPlace* Follow::of(const at::Tensor& tensor) const {
   auto* mark = mark_of(tensor);
   return mark && mark->place ? &*mark->place : nullptr;
 }

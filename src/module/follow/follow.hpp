@@ -12,7 +12,7 @@ namespace wanpar {
 
 /// Where the elements of a split dimension lie in a tensor: along `dim`, whose extent is before · length ·
 /// after (1 · length · 1 unless the dimension was merged with others).
-struct Place {
+struct SplitPlace {
   int split;       ///< which split, 0, 1, …
   int64_t length;  ///< this rank's share of it
   int64_t total;   ///< all ranks' shares together
@@ -21,7 +21,7 @@ struct Place {
   bool single = false;  ///< some rank's share is one element: broadcasting does not tell it from one for all
 
   int64_t extent() const { return before * length * after; }
-  bool operator==(const Place&) const = default;
+  bool operator==(const SplitPlace&) const = default;
 };
 
 /// Follows a split dimension through the operators of a module: which tensors stem from it, and where in them
@@ -32,9 +32,9 @@ class Follow {
   Follow(std::string strategy, std::string remedy)
       : strategy_(std::move(strategy)), remedy_(std::move(remedy)) {}
 
-  void mark(const at::Tensor& tensor, const Place& place);
+  void mark(const at::Tensor& tensor, const SplitPlace& place);
   /// Null where the tensor does not stem from a split.
-  const Place* of(const at::Tensor& tensor) const;
+  const SplitPlace* of(const at::Tensor& tensor) const;
   bool touches(std::span<const at::Tensor> tensors) const;
   /// Whether x, which is not split, may have an extent of one because the module asked how many elements are
   /// here: positions, say, made for as many tokens as there are. Known only where some rank has one.
@@ -51,10 +51,10 @@ class Follow {
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   struct Mark {
     Weak tensor;
-    std::optional<Place> place;  // none: not split, but may have the extent of a share
+    std::optional<SplitPlace> place;  // none: not split, but may have the extent of a share
   };
   const Mark* mark_of(const at::Tensor& tensor) const;
-  void keep(const at::Tensor& tensor, std::optional<Place> place);
+  void keep(const at::Tensor& tensor, std::optional<SplitPlace> place);
   void mark_what_may_be_share(const Operator& op, std::span<const at::Tensor> outputs);
   void sweep();
 

@@ -20,10 +20,10 @@ struct Step {
   /// The i-th argument, where it is a tensor.
   const at::Tensor& tensor(size_t i) const;
   /// The place in the i-th argument; null where that is no split tensor.
-  const Place* place(size_t i) const;
+  const SplitPlace* place(size_t i) const;
   /// Whether x, which is not split, has one element along `dim` for all those of the split that it meets
   /// there. Refuses where that cannot be told from one for the single element of some rank.
-  bool is_one(const at::Tensor& x, int64_t dim, const Place& split) const;
+  bool is_one(const at::Tensor& x, int64_t dim, const SplitPlace& split) const;
   /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
   /// out.
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;
@@ -35,13 +35,13 @@ struct Step {
 
 /// Gives the place in what the operator gives, none where that no longer holds the split dimension, or
 /// refuses.
-using Rule = std::optional<Place> (*)(const Step&);
+using Rule = std::optional<SplitPlace> (*)(const Step&);
 
 /// Where the split dimension goes in operators that move, cut or join dimensions; null for any other.
 Rule rule_of_views(std::string_view name);
 /// And in operators that compute.
 Rule rule_of_math(std::string_view name);
 /// In operators that work on each element for itself.
-std::optional<Place> elementwise(const Step& step);
+std::optional<SplitPlace> elementwise(const Step& step);
 
 }  // namespace wanpar

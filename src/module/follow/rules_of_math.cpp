@@ -10,7 +10,7 @@ namespace wanpar {
 namespace {
 
 /// Split elements with weights on the other operand: the split must not be what is summed over.
-std::optional<Place> product(const Step& step, size_t left, size_t right) {
+std::optional<SplitPlace> product(const Step& step, size_t left, size_t right) {
   auto *a = step.place(left), *b = step.place(right);
   if (a && b)
     step.refuse(
@@ -31,16 +31,16 @@ std::optional<Place> product(const Step& step, size_t left, size_t right) {
   return place;
 }
 
-std::optional<Place> product_of_two(const Step& step) { return product(step, 0, 1); }
+std::optional<SplitPlace> product_of_two(const Step& step) { return product(step, 0, 1); }
 
 /// bias + a b.
-std::optional<Place> product_added(const Step& step) {
+std::optional<SplitPlace> product_added(const Step& step) {
   if (step.place(0)) step.refuse("adds a product to split elements in one operator");
   return product(step, 1, 2);
 }
 
 /// W x: the split may lie along any dimension of x but the last.
-std::optional<Place> linear(const Step& step) {
+std::optional<SplitPlace> linear(const Step& step) {
   auto* place = step.place(0);
   if (!place) step.refuse("takes split elements for weights");
   if (step.place(1)) step.refuse("multiplies two tensors of the split dimension");
@@ -50,7 +50,7 @@ std::optional<Place> linear(const Step& step) {
 }
 
 /// Normalises over the last dimensions.
-std::optional<Place> normalised_last(const Step& step) {
+std::optional<SplitPlace> normalised_last(const Step& step) {
   auto* place = step.place(0);
   if (!place) step.refuse("takes split elements for weights");
   auto last = static_cast<int64_t>(step.named("normalized_shape")->toIntVector().size());
@@ -60,7 +60,7 @@ std::optional<Place> normalised_last(const Step& step) {
 }
 
 /// Works along `dim`, and gives every element back.
-std::optional<Place> along(const Step& step) {
+std::optional<SplitPlace> along(const Step& step) {
   auto* place = step.place(0);
   auto dim = step.dim("dim", step.tensor(0).dim());
   if (!place || !dim || *dim == place->dim)
@@ -69,7 +69,7 @@ std::optional<Place> along(const Step& step) {
 }
 
 /// Drops the dimensions that it reduces.
-std::optional<Place> reduced(const Step& step) {
+std::optional<SplitPlace> reduced(const Step& step) {
   auto* place = step.place(0);
   if (!place) step.refuse("reduces by split elements");
   auto dims = step.dims("dim", step.tensor(0).dim());
@@ -83,12 +83,12 @@ std::optional<Place> reduced(const Step& step) {
 }
 
 /// max and min, of two tensors or over a dimension.
-std::optional<Place> extreme(const Step& step) {
+std::optional<SplitPlace> extreme(const Step& step) {
   return step.named("other") ? elementwise(step) : reduced(step);
 }
 
 /// A kernel of one along the split that takes each element once sees each for itself.
-std::optional<Place> convolved(const Step& step) {
+std::optional<SplitPlace> convolved(const Step& step) {
   auto* place = step.place(0);
   if (!place || step.place(1)) step.refuse("takes split elements for weights");
   auto& weight = step.tensor(1);
@@ -113,27 +113,27 @@ std::optional<Place> convolved(const Step& step) {
   return *place;
 }
 
-std::optional<Place> embedded(const Step& step) {
+std::optional<SplitPlace> embedded(const Step& step) {
   if (step.place(0)) step.refuse("takes split elements for a table");
   return *step.place(1);
 }
 
-std::optional<Place> dropped(const Step& step) {
+std::optional<SplitPlace> dropped(const Step& step) {
   if (step.argument(2).toBool() && step.argument(1).toDouble() > 0)
     step.refuse("draws other random numbers on every rank than one rank would; call eval()");
   return *step.place(0);
 }
 
-std::optional<Place> random(const Step& step) {
+std::optional<SplitPlace> random(const Step& step) {
   step.refuse("draws other random numbers on every rank than one rank would");
 }
 
 }  // namespace
 
-std::optional<Place> elementwise(const Step& step) {
+std::optional<SplitPlace> elementwise(const Step& step) {
   int64_t dims = 0;
   for (auto& x : step.op.inputs) dims = std::max(dims, x.dim());
-  std::optional<Place> result;
+  std::optional<SplitPlace> result;
   for (auto& x : step.op.inputs)
     if (auto* place = step.follow.of(x)) {
       auto here = *place;

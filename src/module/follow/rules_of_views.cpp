@@ -14,20 +14,20 @@ namespace {
 using Sizes = at::IntArrayRef;
 
 /// The tensor whose place a rule of one operand moves.
-const Place& own(const Step& step) {
+const SplitPlace& own(const Step& step) {
   if (auto* place = step.place(0)) return *place;
   step.refuse("meets a split tensor where only its first operand may be one");
 }
 
-Place moved(Place place, int64_t dim) {
+SplitPlace moved(SplitPlace place, int64_t dim) {
   place.dim = dim;
   return place;
 }
 
-std::optional<Place> kept(const Step& step) { return own(step); }
+std::optional<SplitPlace> kept(const Step& step) { return own(step); }
 
 /// Takes no more than a dtype from its second operand.
-std::optional<Place> kept_if_own(const Step& step) {
+std::optional<SplitPlace> kept_if_own(const Step& step) {
   return step.place(0) ? std::optional(*step.place(0)) : std::nullopt;
 }
 
@@ -45,19 +45,19 @@ std::optional<int64_t> free_dim(const Step& step) {
 
 /// A number that is not that of the split elements, and yet left free, counts the pieces that they are cut
 /// into: they are whole here only because one piece has as many as this rank. Behind them it may count heads.
-bool may_count_pieces(int64_t free, int64_t extent, const Place& place) {
+bool may_count_pieces(int64_t free, int64_t extent, const SplitPlace& place) {
   return free < place.dim || (free > place.dim && extent == 1);
 }
 
 /// The same elements in the same order under another shape: the split dimension is where as many elements
 /// stand before and behind it as did.
-std::optional<Place> reshaped(const Step& step) {
+std::optional<SplitPlace> reshaped(const Step& step) {
   auto& place = own(step);
   const auto free = free_dim(step);
   Sizes in = step.tensor(0).sizes(), out = step.outputs[0].sizes();
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
-  std::optional<Place> best;
+  std::optional<SplitPlace> best;
   for (int64_t d = 0; d < static_cast<int64_t>(out.size()); ++d) {
     const int64_t left = c10::multiply_integers(out.slice(0, d)),
                   right = c10::multiply_integers(out.slice(d + 1));
@@ -65,10 +65,10 @@ std::optional<Place> reshaped(const Step& step) {
     auto found = moved(place, d);
     found.before = outer / left, found.after = inner / right;
     if (found.extent() != out[d]) continue;
-    auto merged = [](const Place& p) { return p.before * p.after; };
+    auto merged = [](const SplitPlace& p) { return p.before * p.after; };
     // A share of one element could stand in any dimension of one: in the one left free, else most often the
     // leading ones stay as they were.
-    auto likely = [&](const Place& p) { return std::pair(p.dim == free, p.dim == place.dim); };
+    auto likely = [&](const SplitPlace& p) { return std::pair(p.dim == free, p.dim == place.dim); };
     bool better = !best || merged(found) < merged(*best) ||
                   (merged(found) == merged(*best) && likely(found) > likely(*best));
     if (better) best = found;
@@ -83,7 +83,7 @@ std::optional<Place> reshaped(const Step& step) {
 }
 
 /// The dimensions are named, so that those beside them are known to stay.
-std::optional<Place> flattened(const Step& step) {
+std::optional<SplitPlace> flattened(const Step& step) {
   auto& place = own(step);
   auto dims = step.tensor(0).dim();
   auto first = *step.dim("start_dim", dims), last = *step.dim("end_dim", dims);
@@ -96,7 +96,7 @@ std::optional<Place> flattened(const Step& step) {
   return merged;
 }
 
-std::optional<Place> unflattened(const Step& step) {
+std::optional<SplitPlace> unflattened(const Step& step) {
   auto& place = own(step);
   auto dim = *step.dim("dim", step.tensor(0).dim());
   if (place.dim < dim) return place;
@@ -104,7 +104,7 @@ std::optional<Place> unflattened(const Step& step) {
   return reshaped(step);
 }
 
-std::optional<Place> transposed(const Step& step) {
+std::optional<SplitPlace> transposed(const Step& step) {
   auto& place = own(step);
   auto dims = step.tensor(0).dim();
   auto a = step.dim("dim0", dims), b = step.dim("dim1", dims);
@@ -114,13 +114,13 @@ std::optional<Place> transposed(const Step& step) {
   return moved(place, place.dim == *a ? *b : place.dim == *b ? *a : place.dim);
 }
 
-std::optional<Place> permuted(const Step& step) {
+std::optional<SplitPlace> permuted(const Step& step) {
   auto& place = own(step);
   auto order = *step.dims("dims", step.tensor(0).dim());
   return moved(place, std::find(order.begin(), order.end(), place.dim) - order.begin());
 }
 
-std::optional<Place> movedim(const Step& step) {
+std::optional<SplitPlace> movedim(const Step& step) {
   auto& place = own(step);
   auto dims = step.tensor(0).dim();
   auto from = *step.dims("source", dims), to = *step.dims("destination", dims);
@@ -135,12 +135,12 @@ std::optional<Place> movedim(const Step& step) {
   return moved(place, std::find(order.begin(), order.end(), place.dim) - order.begin());
 }
 
-std::optional<Place> unsqueezed(const Step& step) {
+std::optional<SplitPlace> unsqueezed(const Step& step) {
   auto& place = own(step);
   return moved(place, place.dim + (*step.dim("dim", step.tensor(0).dim() + 1) <= place.dim));
 }
 
-std::optional<Place> squeezed(const Step& step) {
+std::optional<SplitPlace> squeezed(const Step& step) {
   auto& place = own(step);
   auto dims = step.dims("dim", step.tensor(0).dim());
   // A share of one element must not vanish: on the other ranks the dimension is there.
@@ -153,7 +153,7 @@ std::optional<Place> squeezed(const Step& step) {
 
 /// Dimensions are added in front; none may grow where the split lies. One element for all, made as many as
 /// the split ones by expand_as, is split like them.
-std::optional<Place> expanded(const Step& step) {
+std::optional<SplitPlace> expanded(const Step& step) {
   auto& self = step.tensor(0);
   if (auto* like = step.place(1); like && !step.place(0)) {
     auto d = like->dim - (step.tensor(1).dim() - self.dim());
@@ -164,7 +164,7 @@ std::optional<Place> expanded(const Step& step) {
 }
 
 /// repeat and tile: the numbers say it, also where there is nothing here to repeat.
-std::optional<Place> repeated(const Step& step) {
+std::optional<SplitPlace> repeated(const Step& step) {
   auto& place = own(step);
   auto* list = step.named("repeats");
   auto times = (list ? list : step.named("dims"))->toIntVector();
@@ -175,7 +175,7 @@ std::optional<Place> repeated(const Step& step) {
 }
 
 /// Works along one dimension and leaves the others alone.
-std::optional<Place> beside(const Step& step) {
+std::optional<SplitPlace> beside(const Step& step) {
   auto& place = own(step);
   auto dim = step.dim("dim", step.tensor(0).dim());
   if (!dim || *dim == place.dim)
@@ -184,7 +184,7 @@ std::optional<Place> beside(const Step& step) {
   return place;
 }
 
-std::optional<Place> beside_several(const Step& step) {
+std::optional<SplitPlace> beside_several(const Step& step) {
   auto& place = own(step);
   auto dims = step.dims("dims", step.tensor(0).dim());
   if (!dims || dims->empty() || std::count(dims->begin(), dims->end(), place.dim))
@@ -195,7 +195,7 @@ std::optional<Place> beside_several(const Step& step) {
 
 /// x[a:b] that would take everything of the whole is allowed along the split, too. That it does so of what is
 /// here says nothing.
-std::optional<Place> sliced(const Step& step) {
+std::optional<SplitPlace> sliced(const Step& step) {
   auto& place = own(step);
   auto dim = step.dim("dim", step.tensor(0).dim());
   auto number = [&](const char* name, int64_t otherwise) {
@@ -211,15 +211,15 @@ std::optional<Place> sliced(const Step& step) {
   return place;
 }
 
-std::optional<Place> selected(const Step& step) {
+std::optional<SplitPlace> selected(const Step& step) {
   auto place = *beside(step);
   return moved(place, place.dim - (*step.dim("dim", step.tensor(0).dim()) < place.dim));
 }
 
 /// Tensors joined along another dimension than the split one, in which all must be split alike.
-std::optional<Place> joined(const Step& step, bool new_dim) {
+std::optional<SplitPlace> joined(const Step& step, bool new_dim) {
   auto tensors = step.op.inputs;
-  const Place* first = nullptr;
+  const SplitPlace* first = nullptr;
   for (auto& x : tensors)
     if (!first) first = step.follow.of(x);
   for (auto& x : tensors) {
@@ -234,10 +234,10 @@ std::optional<Place> joined(const Step& step, bool new_dim) {
   return moved(*first, first->dim + (new_dim && dim <= first->dim));
 }
 
-std::optional<Place> concatenated(const Step& step) { return joined(step, false); }
-std::optional<Place> stacked(const Step& step) { return joined(step, true); }
+std::optional<SplitPlace> concatenated(const Step& step) { return joined(step, false); }
+std::optional<SplitPlace> stacked(const Step& step) { return joined(step, true); }
 
-std::optional<Place> padded(const Step& step) {
+std::optional<SplitPlace> padded(const Step& step) {
   auto& place = own(step);
   auto pad = step.argument(1).toIntVector();
   auto i = 2 * (step.tensor(0).dim() - 1 - place.dim);
@@ -247,14 +247,14 @@ std::optional<Place> padded(const Step& step) {
 }
 
 /// The last dimension, of pairs, becomes one of complex numbers.
-std::optional<Place> as_complex(const Step& step) {
+std::optional<SplitPlace> as_complex(const Step& step) {
   auto& place = own(step);
   if (place.dim == step.tensor(0).dim() - 1) step.refuse("takes the split dimension for pairs");
   return place;
 }
 
 /// Written over something that was made for it: a whole tensor, else what it is part of would not be known.
-std::optional<Place> copied(const Step& step) {
+std::optional<SplitPlace> copied(const Step& step) {
   auto *from = step.place(1), *onto = step.place(0);
   auto& self = step.tensor(0);
   if (!from) return onto ? std::optional(*onto) : std::nullopt;

@@ -80,8 +80,8 @@ at::Tensor FlatParameters::piece(int rank) const {
   return part;
 }
 
-std::vector<Place> FlatParameters::places(size_t buffer) const {
-  std::vector<Place> places;
+std::vector<StoragePlace> FlatParameters::places(size_t buffer) const {
+  std::vector<StoragePlace> places;
   auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
   for (auto& item : items_)
     if (item.size > 0)

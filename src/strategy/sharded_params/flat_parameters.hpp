@@ -48,7 +48,7 @@ class FlatParameters {
   FlatParameters(std::vector<Item> items, Options options);
 
   /// Where each storage of the module finds its bytes once the flat parameter is whole.
-  std::vector<Place> places(size_t buffer) const;
+  std::vector<StoragePlace> places(size_t buffer) const;
 
   Pending<at::Tensor> gather() const;
   /// Whole, in the shard's dtype.
