@@ -3,7 +3,7 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "module/follow/follow.hpp"
-#include "strategy/token_layout.hpp"
+#include "strategy/sequence_parallel/token_layout.hpp"
 
 namespace wanpar {
 

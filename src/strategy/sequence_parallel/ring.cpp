@@ -1,4 +1,4 @@
-#include "strategy/ring.hpp"
+#include "strategy/sequence_parallel/ring.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/custom_class.h>

@@ -1,4 +1,4 @@
-#include "strategy/split_attention.hpp"
+#include "strategy/sequence_parallel/split_attention.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -7,8 +7,8 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/linear_map.hpp"
-#include "strategy/ring.hpp"
-#include "strategy/ulysses.hpp"
+#include "strategy/sequence_parallel/ring.hpp"
+#include "strategy/sequence_parallel/ulysses.hpp"
 
 namespace wanpar {
 

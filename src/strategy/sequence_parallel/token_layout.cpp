@@ -1,4 +1,4 @@
-#include "strategy/token_layout.hpp"
+#include "strategy/sequence_parallel/token_layout.hpp"
 
 #include <ATen/ops/cat.h>
 

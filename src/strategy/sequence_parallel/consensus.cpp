@@ -1,4 +1,4 @@
-#include "strategy/consensus.hpp"
+#include "strategy/sequence_parallel/consensus.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "strategy/met_attention.hpp"
+#include "strategy/sequence_parallel/met_attention.hpp"
 
 #include <unordered_set>
 #include <wanpar/core/error.hpp>

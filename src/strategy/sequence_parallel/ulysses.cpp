@@ -1,4 +1,4 @@
-#include "strategy/ulysses.hpp"
+#include "strategy/sequence_parallel/ulysses.hpp"
 
 #include <ATen/ATen.h>
 

@@ -2,7 +2,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/attention.hpp>
 
-#include "strategy/token_layout.hpp"
+#include "strategy/sequence_parallel/token_layout.hpp"
 
 namespace wanpar {
 
