@@ -1,4 +1,4 @@
-#include "strategy/gradient_reducer.hpp"
+#include "strategy/data_parallel/gradient_reducer.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>

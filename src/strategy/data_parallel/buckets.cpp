@@ -1,4 +1,4 @@
-#include "strategy/buckets.hpp"
+#include "strategy/data_parallel/buckets.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>

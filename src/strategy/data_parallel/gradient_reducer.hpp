@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "strategy/buckets.hpp"
+#include "strategy/data_parallel/buckets.hpp"
 
 namespace torch::autograd {
 struct Node;
@@ -40,7 +40,6 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
 
   /// Are these the parameters, and the hooks still behind their gradients?
   bool serves(const NamedTensors& parameters) const;
-  const NamedTensors& parameters() const { return parameters_; }
 
   /// A result of the module: the backward that comes through it reduces gradients, or only notes them.
   void watch(at::Tensor& result, bool reduces);

@@ -1,0 +1,123 @@
+#include "strategy/data_parallel/data_engine.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <random>
+#include <unordered_set>
+#include <wanpar/core/error.hpp>
+
+#include "module/claim.hpp"
+#include "module/leaves.hpp"
+#include "module/same_module.hpp"
+#include "strategy/data_parallel/buckets.hpp"
+
+namespace wanpar {
+namespace {
+
+/// Each tensor once, tied ones under their first name.
+NamedTensors distinct(const NamedTensors& tensors) {
+  NamedTensors once;
+  std::unordered_set<at::TensorImpl*> seen;
+  for (auto& item : tensors)
+    if (item.tensor.defined() && seen.insert(item.tensor.unsafeGetTensorImpl()).second) once.push_back(item);
+  return once;
+}
+
+bool is_claimed(const NamedTensor& item) { return claimed(item.tensor).has_value(); }
+
+}  // namespace
+
+DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers)
+    : options_(std::move(options)), parameters_(distinct(parameters)), buffers_(distinct(buffers)) {
+  if (group().size() == 1) return;
+  check_options();
+  auto states = parameters_;
+  states.insert(states.end(), buffers_.begin(), buffers_.end());
+  check_same_module("DataParallel", {group()}, states);
+  std::erase_if(states, is_claimed);
+  if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
+}
+
+DataEngine::~DataEngine() {
+  if (reducer_) reducer_->release();
+}
+
+void DataEngine::check_options() const {
+  bool listed = std::all_of(options_.batch.begin(), options_.batch.end(), [](auto arg) { return arg >= 0; });
+  if (is_whole() && (options_.batch.empty() || !listed))
+    throw Error(
+        fmt::format("DataParallel: .batch is {}; name the arguments that hold the batch, counted from 0",
+                    options_.batch));
+  if (options_.bucket_bytes < 1)
+    throw Error(fmt::format("DataParallel: .bucket_bytes is {}; the least is 1", options_.bucket_bytes));
+}
+
+void DataEngine::prepare() {
+  bool shares_buffers = !is_whole() && options_.broadcast_buffers && pauses_ == 0 && !buffers_.empty();
+  if (shares_buffers) broadcast_values(group(), buffers_, options_.bucket_bytes);
+  if (!at::GradMode::is_enabled()) return;
+
+  auto trained = parameters_;
+  std::erase_if(trained, [](auto& item) { return !item.tensor.requires_grad(); });
+  leave_sharded(trained);
+  if (reducer_ ? reducer_->serves(trained) : trained.empty()) return;
+  if (reducer_) reducer_->release();
+  reducer_.reset();
+  leaves_are_known_ = false;
+  if (!trained.empty())
+    reducer_ = std::make_shared<GradientReducer>(
+        group(), std::move(trained),
+        GradientReducer::Options{options_.bucket_bytes, options_.find_unused_parameters});
+}
+
+/// Gradients of sharded parameters go to who shards them, and are averaged there. That must be over our ranks
+/// too: ranks that average together agree on a number that one of them drew.
+void DataEngine::leave_sharded(NamedTensors& trained) {
+  auto sharded = std::find_if(trained.begin(), trained.end(), is_claimed);
+  if (sharded == trained.end()) return;
+  if (!averages_are_known_) {
+    auto number = at::tensor({static_cast<int64_t>(std::random_device{}())}, at::kLong);
+    const auto averaged_over = claimed(sharded->tensor).value();
+    for (auto& averaging : averaged_over)
+      number = averaging.all_reduce(number.to(averaging.device()), ReduceOp::max).get();
+    auto all = group().all_gather(number.to(group().device())).get();
+    if (!all.eq(all[0]).all().item<bool>())
+      throw Error(
+          "DataParallel: the parameters are sharded, and their gradients are not averaged over these "
+          "ranks; give this group to ShardedParams too, as .group or as .replicate");
+    averages_are_known_ = true;
+  }
+  std::erase_if(trained, is_claimed);
+}
+
+void DataEngine::check_leaves(const std::vector<at::Tensor>& results,
+                              const std::vector<at::Tensor>& arguments) {
+  bool needs_gradient =
+      std::any_of(results.begin(), results.end(), [](auto& x) { return x.requires_grad(); });
+  if (leaves_are_known_ || !needs_gradient) return;
+  std::unordered_set<at::TensorImpl*> known;
+  for (auto& item : parameters_) known.insert(item.tensor.unsafeGetTensorImpl());
+  for (auto& leaf : leaves_of(results, arguments))
+    if (leaf.numel() > 0 && !known.contains(leaf.unsafeGetTensorImpl()))
+      throw Error(fmt::format(
+          "DataParallel: the result depends on a tensor {}{} that needs a gradient and is no parameter of "
+          "the module, so no rank would share it; wrap the module itself, not a function around it",
+          c10::toString(leaf.scalar_type()), leaf.sizes()));
+  leaves_are_known_ = true;
+}
+
+bool DataEngine::reduces() const { return reducer_ && pauses_ == 0 && at::GradMode::is_enabled(); }
+
+void DataEngine::watch(at::Tensor& result) {
+  if (reducer_) reducer_->watch(result, pauses_ == 0);
+}
+
+std::vector<std::string> DataEngine::unused() const {
+  return reducer_ ? reducer_->unused() : std::vector<std::string>{};
+}
+
+}  // namespace wanpar
