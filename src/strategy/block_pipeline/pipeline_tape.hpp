@@ -1,5 +1,5 @@
 #pragma once
-#include "strategy/pipeline_engine.hpp"
+#include "strategy/block_pipeline/pipeline_engine.hpp"
 
 namespace wanpar {
 

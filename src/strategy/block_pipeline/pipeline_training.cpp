@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <unordered_set>
 
-#include "strategy/pipeline_engine.hpp"
+#include "strategy/block_pipeline/micro_batches.hpp"
+#include "strategy/block_pipeline/pipeline_engine.hpp"
 
 namespace wanpar {
 namespace {
@@ -133,8 +134,8 @@ class SharedGradients {
 /// While it lives, the engine looks at which parameters are used where.
 class Examination {
  public:
-  explicit Examination(PipelineEngine& engine) : engine_(engine) { engine_.examine(true); }
-  ~Examination() { engine_.examine(false); }
+  explicit Examination(PipelineEngine& engine) : engine_(engine) { engine_.use().examine(true); }
+  ~Examination() { engine_.use().examine(false); }
   Examination(const Examination&) = delete;
   Examination& operator=(const Examination&) = delete;
 
@@ -165,7 +166,7 @@ class TrainingStage {
     PipelineEngine::Passage passage{received, batch_.count() > 1};
     auto y = pass(passage, m);
     if (engine_.is_last()) total_ = total_.defined() ? total_ + y.detach() : y.detach();
-    if (m == 0) engine_.check_examined(true);
+    if (m == 0) engine_.check_use(ParameterUse::Shared::summed);
     entered_[m] = std::move(received);
     return left_[m] = y;
   }

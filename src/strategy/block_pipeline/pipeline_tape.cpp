@@ -1,8 +1,10 @@
-#include "strategy/pipeline_tape.hpp"
+#include "strategy/block_pipeline/pipeline_tape.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include "strategy/block_pipeline/micro_batches.hpp"
 
 namespace wanpar {
 namespace {

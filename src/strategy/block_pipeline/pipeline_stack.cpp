@@ -1,4 +1,4 @@
-#include "strategy/pipeline_stack.hpp"
+#include "strategy/block_pipeline/pipeline_stack.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -84,6 +84,16 @@ void PipelineStack::rebalance() {
   ranges_ = balanced_ranges(seconds, stages_.size());
   find_owners();
   begin_pass();
+}
+
+int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor) {
+  int owner = PipelineStack::kOutside;
+  for (auto& stack : stacks) {
+    auto here = stack.owner(tensor);
+    if (here == PipelineStack::kOutside || here == owner) continue;
+    owner = owner == PipelineStack::kOutside ? here : PipelineStack::kSeveral;
+  }
+  return owner;
 }
 
 }  // namespace wanpar

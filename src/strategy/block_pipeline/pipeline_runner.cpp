@@ -1,4 +1,4 @@
-#include "strategy/pipeline_runner.hpp"
+#include "strategy/block_pipeline/pipeline_runner.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>

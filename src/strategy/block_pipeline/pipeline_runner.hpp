@@ -7,7 +7,7 @@
 #include <map>
 #include <vector>
 
-#include "strategy/pipeline_boundary.hpp"
+#include "strategy/block_pipeline/pipeline_boundary.hpp"
 
 namespace wanpar {
 

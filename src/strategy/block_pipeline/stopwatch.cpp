@@ -1,4 +1,4 @@
-#include "strategy/stopwatch.hpp"
+#include "strategy/block_pipeline/stopwatch.hpp"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 

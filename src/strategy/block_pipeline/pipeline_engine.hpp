@@ -5,10 +5,10 @@
 #include <deque>
 #include <map>
 #include <optional>
-#include <unordered_map>
 
-#include "strategy/pipeline_runner.hpp"
-#include "strategy/pipeline_stack.hpp"
+#include "strategy/block_pipeline/parameter_use.hpp"
+#include "strategy/block_pipeline/pipeline_runner.hpp"
+#include "strategy/block_pipeline/pipeline_stack.hpp"
 
 namespace wanpar {
 
@@ -47,18 +47,16 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
   /// Throws Error when the module has run no blocks.
   void end_passage() const;
 
-  /// In the first pass of a shape with gradients: parameters used in blocks, and outside, are looked at.
-  void examine(bool on);
-  /// A leaf that is no parameter.
-  void ignore(const at::Tensor& leaf);
-  /// Throws Error for parameters whose gradients would not be whole. `sums` tells that those used by several
-  /// stages are summed where the module lists them.
-  void check_examined(bool sums) const;
+  /// Which parameters the pass at hand uses.
+  ParameterUse& use() { return use_; }
+  void check_use(ParameterUse::Shared shared) const {
+    use_.check(parameters_, stacks_, stages().rank(), shared);
+  }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override;
-  bool watches() const override { return is_examining_; }
-  void before(const Operator& op) override;
+  bool watches() const override { return use_.is_examining(); }
+  void before(const Operator& op) override { use_.note(op, is_inside_); }
 
  private:
   PipelineStack& stack_for(const BlockStack& blocks);
@@ -78,21 +76,11 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
   std::map<std::string, Boundaries> learnt_;
   std::vector<PipelineEvent> trace_;
 
-  bool is_examining_ = false, is_examined_ = false;
-  std::unordered_map<const at::TensorImpl*, at::Tensor> used_inside_, used_outside_, ignored_;
+  ParameterUse use_;
+  bool is_examined_ = false;
 };
-
-/// The stage whose blocks alone hold a tensor, over all stacks: PipelineStack::kOutside or kSeveral
-/// otherwise.
-int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor);
 
 /// Which parameters need a gradient, in a text that differs where that does.
 std::string trained_among(const NamedTensors& parameters);
-
-/// How a batch is cut: as even as whole numbers allow, in fewer pieces where there are fewer samples.
-std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches);
-
-/// The samples of one micro-batch, along dimension 0.
-at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch);
 
 }  // namespace wanpar

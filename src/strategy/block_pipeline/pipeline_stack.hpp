@@ -3,10 +3,11 @@
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/block_ranges.hpp>
 
+#include <deque>
 #include <unordered_map>
 #include <vector>
 
-#include "strategy/stopwatch.hpp"
+#include "strategy/block_pipeline/stopwatch.hpp"
 
 namespace wanpar {
 
@@ -47,5 +48,9 @@ class PipelineStack {
   std::unordered_map<const at::TensorImpl*, int> owners_;
   Stopwatch watch_;
 };
+
+/// The stage whose blocks alone hold a tensor, over all stacks: PipelineStack::kOutside or kSeveral
+/// otherwise.
+int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor);
 
 }  // namespace wanpar

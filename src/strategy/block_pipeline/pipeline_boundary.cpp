@@ -1,4 +1,4 @@
-#include "strategy/pipeline_boundary.hpp"
+#include "strategy/block_pipeline/pipeline_boundary.hpp"
 
 #include <ATen/ATen.h>
 

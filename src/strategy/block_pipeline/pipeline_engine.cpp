@@ -1,17 +1,15 @@
-#include <wanpar/strategy/block_pipeline.hpp>
+#include "strategy/block_pipeline/pipeline_engine.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <numeric>
-
 #include "module/no_blocks.hpp"
 #include "module/one_backward.hpp"
 #include "module/same_module.hpp"
-#include "strategy/pipeline_engine.hpp"
-#include "strategy/pipeline_tape.hpp"
+#include "strategy/block_pipeline/micro_batches.hpp"
+#include "strategy/block_pipeline/pipeline_tape.hpp"
 
 namespace wanpar {
 namespace {
@@ -55,58 +53,12 @@ std::string signature(size_t stack, const at::Tensor& x, const std::vector<at::T
   return text + " " + trained_among(parameters);
 }
 
-std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vector<Side>& stated,
-                           int64_t samples, size_t micro_batches) {
-  std::vector<Side> sides(side.size(), Side::whole);
-  if (micro_batches == 1) return sides;
-  if (!stated.empty() && stated.size() != side.size())
-    throw Error(fmt::format("BlockPipeline: .side states {} tensors, but the blocks are given {} beside x",
-                            stated.size(), side.size()));
-  for (size_t i = 0; i < side.size(); ++i) {
-    bool is_as_long = side[i].defined() && side[i].dim() > 0 && side[i].size(0) == samples;
-    if (!stated.empty()) {
-      sides[i] = stated[i];
-      if (side[i].defined() && stated[i] == Side::cut && !is_as_long)
-        throw Error(
-            fmt::format("BlockPipeline: side tensor {} is {}, which cannot be cut into micro-batches "
-                        "of a batch of {}; state it as Side::whole",
-                        i, side[i].sizes(), samples));
-    } else if (is_as_long) {
-      throw Error(
-          fmt::format("BlockPipeline: side tensor {} is {} beside a batch of {}: that may or may not "
-                      "be the batch; state Side::cut or Side::whole for each side tensor in .side",
-                      i, side[i].sizes(), samples));
-    }
-  }
-  return sides;
-}
-
 }  // namespace
-
-std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches) {
-  return even_sizes(samples, std::max<int64_t>(1, std::min(samples, micro_batches)));
-}
-
-at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch) {
-  if (sizes.size() == 1) return x;
-  auto begin = std::accumulate(sizes.begin(), sizes.begin() + micro_batch, int64_t{0});
-  return x.narrow(0, begin, sizes[micro_batch]);
-}
 
 std::string trained_among(const NamedTensors& parameters) {
   std::string text;
   for (auto& [name, tensor] : parameters) text += tensor.requires_grad() ? '1' : '0';
   return text;
-}
-
-int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor) {
-  int owner = PipelineStack::kOutside;
-  for (auto& stack : stacks) {
-    auto here = stack.owner(tensor);
-    if (here == PipelineStack::kOutside || here == owner) continue;
-    owner = owner == PipelineStack::kOutside ? here : PipelineStack::kSeveral;
-  }
-  return owner;
 }
 
 PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers)
@@ -124,79 +76,20 @@ void PipelineEngine::begin() {
   next_stack_ = 0;
   if (!passage_) {
     trace_.clear();
-    if (!is_examined_) examine(at::GradMode::is_enabled());
+    if (!is_examined_) use_.examine(at::GradMode::is_enabled());
   }
 }
 
 void PipelineEngine::end() {
   if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
-  if (!is_examining_) return;
-  check_examined(false);
+  if (!use_.is_examining()) return;
+  check_use(ParameterUse::Shared::refused);
   is_examined_ = true;
-  examine(false);
+  use_.examine(false);
 }
 
 void PipelineEngine::end_passage() const {
   if (!passage_->left.defined()) refuse_without_blocks("BlockPipeline");
-}
-
-void PipelineEngine::examine(bool on) {
-  is_examining_ = on;
-  used_inside_.clear(), used_outside_.clear(), ignored_.clear();
-}
-
-void PipelineEngine::ignore(const at::Tensor& leaf) {
-  if (is_examining_ && leaf.defined()) ignored_.emplace(leaf.unsafeGetTensorImpl(), leaf);
-}
-
-void PipelineEngine::before(const Operator& op) {
-  if (!is_examining_) return;
-  auto& used = is_inside_ ? used_inside_ : used_outside_;
-  for (auto& input : op.inputs) {
-    if (!input.requires_grad() || !input.is_leaf()) continue;
-    auto leaf =
-        input.is_view() ? input._base() : input;  // a view made without gradients says that it is a leaf
-    if (!ignored_.contains(leaf.unsafeGetTensorImpl())) used.emplace(leaf.unsafeGetTensorImpl(), leaf);
-  }
-}
-
-void PipelineEngine::check_examined(bool sums) const {
-  auto name = [&](const at::Tensor& tensor) {
-    for (auto& [name, parameter] : parameters_)
-      if (parameter.is_same(tensor)) return name;
-    return std::string();
-  };
-  auto text = [&](const at::Tensor& tensor) {
-    auto known = name(tensor);
-    return known.empty() ? fmt::format("a parameter {} that the module does not list", tensor.sizes())
-                         : known;
-  };
-  bool lists = std::all_of(stacks_.begin(), stacks_.end(), [](auto& s) { return s.lists_tensors(); });
-  if (!lists && !used_inside_.empty())
-    throw Error(
-        "BlockPipeline: the block stack does not list its parameters, so that gradients do not know "
-        "their stage; set BlockStack::tensors, or run under NoGradGuard");
-  for (auto& [impl, tensor] : used_inside_) {
-    auto owner = owner_among(stacks_, tensor);
-    if (owner == stages().rank()) continue;
-    bool is_summed = sums && owner < 0 && !name(tensor).empty();
-    if (!is_summed)
-      throw Error(
-          fmt::format("BlockPipeline: {} is used by a block that is not the only one to hold it, so its "
-                      "gradient would not be whole; use train_step, which sums the gradients of "
-                      "listed parameters that several stages use",
-                      text(tensor)));
-  }
-  for (auto& [impl, tensor] : used_outside_) {
-    bool is_whole = sums ? owner_among(stacks_, tensor) < 0 && !name(tensor).empty()
-                         : owner_among(stacks_, tensor) == PipelineStack::kOutside;
-    if (!is_whole)
-      throw Error(
-          fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would "
-                      "not be whole on every rank; list it as a parameter of the module, and of no "
-                      "block",
-                      text(tensor)));
-  }
 }
 
 PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
@@ -218,9 +111,9 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
     throw Error(
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
-  ignore(passage_->received);
+  use_.ignore(passage_->received);
   if (!is_first()) x = in_place_of(x, passage_->received);
-  passage_->left = is_examining_
+  passage_->left = use_.is_examining()
                        ? run_and_check(stack, blocks, std::move(x), std::move(side), next, passage_->is_cut)
                        : run_mine(stack, blocks, std::move(x), std::move(side), next);
   if (!is_last()) throw GoesOnElsewhere{};
@@ -252,7 +145,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
         "BlockPipeline: inside of DataParallel, which averages each gradient when it comes, while those of "
         "{} micro-batches come one after the other; set .micro_batches to 1 to train so",
         options_.micro_batches));
-  check_examined(false);
+  check_use(ParameterUse::Shared::refused);
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
   auto samples = x.dim() > 0 ? x.size(0) : 1;
@@ -277,20 +170,20 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   std::vector<at::Tensor> results;  // of the last stage
   StageWork work;
   work.forward = [&](int64_t m, at::Tensor received) {
-    ignore(received);
+    use_.ignore(received);
     auto entered = received.defined() ? in_place_of(x, received) : at::Tensor();
     if (tape)
       entered = tape->enter(m, entered);
     else if (!entered.defined())
       entered = samples_of(x, sizes, m);
-    ignore(entered);
+    use_.ignore(entered);
     auto beside = side_of(m);
-    for (auto& tensor : beside) ignore(tensor);
+    for (auto& tensor : beside) use_.ignore(tensor);
 
     auto y = is_first_pass && m == 0
                  ? run_and_check(stack, blocks, std::move(entered), std::move(beside), next, count > 1)
                  : run_mine(stack, blocks, std::move(entered), std::move(beside), next);
-    if (m == 0) check_examined(false);
+    if (m == 0) check_use(ParameterUse::Shared::refused);
     if (tape) tape->leave(m, y);
     if (is_last()) results.push_back(y.detach());
     return y;
@@ -332,33 +225,4 @@ void PipelineEngine::synchronize() {
   for (auto& stack : stacks_) stack.synchronize();
 }
 
-namespace detail {
-
-BlocksRegion pipelined_region(const std::shared_ptr<PipelineEngine>& engine) {
-  engine->begin();
-  return {engine, [&engine = *engine] { engine.end(); }};
-}
-
-std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
-                                                     NamedTensors buffers) {
-  return std::make_shared<PipelineEngine>(std::move(options), std::move(parameters), std::move(buffers));
-}
-
-const Communicator& stages_of(const PipelineEngine& engine) { return engine.stages(); }
-
-const BlockRanges& ranges_of(PipelineEngine& engine) {
-  static const BlockRanges none;
-  return engine.stacks().empty() ? none : engine.stacks()[0].ranges();
-}
-
-const BlockRanges& rebalance(PipelineEngine& engine) {
-  if (engine.stages().size() > 1) engine.rebalance();
-  return ranges_of(engine);
-}
-
-void synchronize(PipelineEngine& engine) { engine.synchronize(); }
-
-const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine) { return engine.trace(); }
-
-}  // namespace detail
 }  // namespace wanpar
