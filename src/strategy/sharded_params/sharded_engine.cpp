@@ -1,0 +1,142 @@
+#include "strategy/sharded_params/sharded_engine.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <wanpar/core/error.hpp>
+
+#include "module/deferred.hpp"
+#include "module/same_module.hpp"
+#include "strategy/sharded_params/units.hpp"
+
+namespace wanpar {
+
+ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters,
+                             const NamedTensors& buffers)
+    : claim_(parameters, {options.group, options.replicate}), options_(std::move(options)) {
+  check(parameters, buffers);
+  if (options_.sharding == Sharding::no_shard)
+    alike_ = {std::exchange(options_.group, {}), options_.replicate};
+  else
+    alike_ = {options_.replicate};
+  auto release = options_.group.size() == 1                     ? Release::never
+                 : options_.sharding == Sharding::shard_grad_op ? Release::after_backward
+                                                                : Release::after_use;
+  residency_ = std::make_shared<Residency>(options_.prefetch, release);
+
+  at::NoGradGuard no_grad;
+  c10::InferenceMode ordinary(false);
+  find_deferred(parameters);
+  make_units(parameters);
+  make_gradients();
+  for (auto& [name, buffer] : buffers) settle(buffer);
+}
+
+bool ShardedEngine::is_whole() const {
+  if (!without_values_.empty())
+    throw Error(fmt::format(
+        "ShardedParams: parameter '{}' was constructed deferred and has no values yet; call load()",
+        without_values_));
+  return is_whole_;
+}
+
+void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& buffers) const {
+  NamedTensors all = parameters;
+  all.insert(all.end(), buffers.begin(), buffers.end());
+  check_same_module("ShardedParams", {options_.group, options_.replicate}, all);
+  if (options_.prefetch < 0)
+    throw Error(
+        fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
+  if (parameters.empty())
+    throw Error(
+        "ShardedParams: the module has no parameters to shard; a frozen TorchScript module has none left: "
+        "wrap it before freezing");
+  for (auto& [name, tensor] : parameters)
+    if (!tensor.defined() || !tensor.has_storage())
+      throw Error(
+          fmt::format("ShardedParams: parameter '{}' has no memory of its own (sparse, or undefined)", name));
+  for (auto& [name, tensor] : buffers)
+    if (is_deferred(tensor))
+      throw Error(
+          fmt::format("ShardedParams: buffer '{}' was constructed deferred, but buffers are not loaded; "
+                      "make it with at::zeros, at::full or from values",
+                      name));
+}
+
+void ShardedEngine::find_deferred(const NamedTensors& parameters) {
+  for (auto& [name, tensor] : parameters)
+    if (is_deferred(tensor)) without_values_ = name;
+  if (!options_.sync_module_states) return;
+  bool is_first = options_.group.rank() == 0 && options_.replicate.rank() == 0;
+  if (is_first && !without_values_.empty())
+    throw Error(fmt::format("ShardedParams: rank 0 has no values to give: '{}' was constructed deferred",
+                            without_values_));
+  without_values_.clear();
+}
+
+void ShardedEngine::make_units(const NamedTensors& parameters) {
+  auto units =
+      options_.units.empty() ? units_by_name(parameters) : units_by_prefix(parameters, options_.units);
+  std::vector<std::map<std::pair<at::ScalarType, bool>, std::vector<Item>>> groups(units.names.size());
+  for (auto& item : items_of(parameters, units)) {
+    bool is_trained = std::any_of(item.leaves.begin(), item.leaves.end(),
+                                  [](auto& leaf) { return leaf.tensor.requires_grad(); });
+    auto dtype = item.leaves[0].tensor.scalar_type();
+    groups[item.unit][{dtype, is_trained}].push_back(std::move(item));
+  }
+  is_whole_ = options_.group.size() == 1;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (groups[i].empty()) continue;  // all its parameters are tied to those of units before it
+    auto unit = std::make_shared<ShardedUnit>(units.names[i], static_cast<int64_t>(i));
+    ResidentUnit resident{.name = unit->name, .source = unit, .places = {}};
+    auto about = fmt::format("unit '{}'", unit->name);
+    auto alike = alike_;
+    for (auto& group : alike) group = group.about(about);
+    for (auto& [kind, items] : groups[i]) {
+      auto dtype = kind.first;
+      auto compute = c10::isFloatingType(dtype) ? options_.param_dtype.value_or(dtype) : dtype;
+      unit->flats.emplace_back(std::move(items), FlatParameters::Options{
+                                                     .group = options_.group.about(about),
+                                                     .alike = alike,
+                                                     .compute = compute,
+                                                     .reduce = options_.reduce_dtype,
+                                                     .take_from_rank_0 = options_.sync_module_states,
+                                                 });
+      is_whole_ &= unit->flats.back().is_whole();
+      auto places = unit->flats.back().places(unit->flats.size() - 1);
+      resident.places.insert(resident.places.end(), places.begin(), places.end());
+    }
+    residency_->add(std::move(resident));
+    units_.push_back(std::move(unit));
+  }
+  if (is_whole_) residency_->bring_all();
+}
+
+/// Buffers are whole on every rank.
+void ShardedEngine::settle(at::Tensor buffer) const {
+  if (options_.sync_module_states) {
+    auto from_rank_0 = options_.group.broadcast(buffer).get();
+    for (auto& alike : alike_) from_rank_0 = alike.broadcast(std::move(from_rank_0)).get();
+    buffer.copy_(from_rank_0);
+  }
+  if (options_.buffer_dtype && buffer.is_floating_point()) buffer.set_data(buffer.to(*options_.buffer_dtype));
+}
+
+/// Backward goes from the last unit to the first, and gathers those that are not here any more meanwhile.
+void ShardedEngine::make_gradients() {
+  auto count = static_cast<int64_t>(units_.size());
+  bool is_gathered = options_.group.size() > 1 && options_.sharding == Sharding::full_shard;
+  auto gathers = is_gathered ? std::max<int64_t>(0, count - options_.prefetch - 1) : 0;
+  std::vector<ShardedGradients::Expected> order;
+  for (int64_t i = 0; i < count; ++i)
+    for (auto& flat : units_[count - 1 - i]->flats)
+      if (flat.is_trained()) order.push_back({&flat, std::min(i, gathers)});
+  gradients_ = std::make_shared<ShardedGradients>(options_.group, alike_, order);
+  gradients_->listen();
+  for (auto& unit : units_) unit->gradients = gradients_;
+}
+
+}  // namespace wanpar

@@ -1,0 +1,54 @@
+#pragma once
+#include <wanpar/strategy/sharded_params.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "module/claim.hpp"
+#include "module/residency.hpp"
+#include "strategy/sharded_params/sharded_gradients.hpp"
+#include "strategy/sharded_params/sharded_unit.hpp"
+
+namespace wanpar {
+
+/// One rank's side of the strategy: holds the shards, brings units through Residency, averages gradients.
+class ShardedEngine {
+ public:
+  ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers);
+
+  const ShardedParamsOptions& options() const { return options_; }
+  Residency& residency() { return *residency_; }
+  ShardedGradients& gradients() { return *gradients_; }
+
+  /// Whether a forward can do without us. Throws Error where parameters have no values yet.
+  bool is_whole() const;
+  /// Parameters that were constructed deferred have been loaded.
+  void has_values() { without_values_.clear(); }
+
+  std::vector<std::shared_ptr<ShardedUnit>>& units() { return units_; }
+  template <class Action>
+  void each_flat(const Action& action) const {
+    for (auto& unit : units_)
+      for (auto& flat : unit->flats) action(flat);
+  }
+
+ private:
+  void check(const NamedTensors& parameters, const NamedTensors& buffers) const;
+  void find_deferred(const NamedTensors& parameters);
+  void make_units(const NamedTensors& parameters);
+  void settle(at::Tensor buffer) const;
+  void make_gradients();
+
+  Claim claim_;
+  ShardedParamsOptions options_;
+  std::vector<Communicator> alike_;  // ranks that hold the same shards
+  std::shared_ptr<Residency> residency_;
+  std::vector<std::shared_ptr<ShardedUnit>> units_;
+  bool is_whole_ = false;
+  std::string without_values_;  // a parameter that was constructed deferred and has not been loaded
+
+  std::shared_ptr<ShardedGradients> gradients_;
+};
+
+}  // namespace wanpar

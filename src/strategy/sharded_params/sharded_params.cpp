@@ -1,0 +1,73 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+
+#include "strategy/sharded_params/sharded_engine.hpp"
+
+namespace wanpar {
+namespace detail {
+
+std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
+                                                   NamedTensors buffers) {
+  return std::make_shared<ShardedEngine>(std::move(options), parameters, buffers);
+}
+
+bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
+
+}  // namespace detail
+
+NoSync ShardedParamsBase::no_sync() const {
+  engine_->gradients().syncs = false;
+  return NoSync([engine = engine_] { engine->gradients().syncs = true; });
+}
+
+std::vector<at::Tensor> ShardedParamsBase::parameters() const {
+  std::vector<at::Tensor> shards;
+  engine_->each_flat([&](auto& flat) {
+    if (flat.is_trained()) shards.push_back(flat.shard());
+  });
+  return shards;
+}
+
+double ShardedParamsBase::clip_grad_norm(double max) {
+  at::NoGradGuard no_grad;
+  double squares = 0;
+  for (auto& shard : parameters())
+    if (shard.grad().defined())
+      squares += std::pow(at::linalg_vector_norm(shard.grad(), 2, {}, false, at::kDouble).item<double>(), 2);
+  auto& group = engine_->options().group;
+  auto sum = at::full({1}, squares, at::TensorOptions(at::kDouble).device(group.device()));
+  auto norm = std::sqrt(group.all_reduce(std::move(sum)).get().item<double>());
+  if (auto scale = max / (norm + 1e-6); scale < 1)  // as torch::nn::utils::clip_grad_norm_ has it
+    for (auto& shard : parameters())
+      if (shard.grad().defined()) shard.mutable_grad().mul_(scale);
+  return norm;
+}
+
+std::shared_ptr<void> ShardedParamsBase::whole() {
+  if (engine_->is_whole()) return {};
+  Plain plain;
+  engine_->residency().release_all();
+  engine_->residency().bring_all();
+  return {nullptr, [engine = engine_](void*) { engine->residency().release_all(); }};
+}
+
+std::vector<std::string> ShardedParamsBase::units() const {
+  std::vector<std::string> names;
+  for (auto& unit : engine_->units()) names.push_back(unit->name);
+  return names;
+}
+
+ParameterMemory ShardedParamsBase::memory() const {
+  int64_t shards = 0;
+  engine_->each_flat([&](auto& flat) { shards += static_cast<int64_t>(flat.shard().nbytes()); });
+  auto& residency = engine_->residency();
+  return {shards, residency.resident_bytes(), residency.peak_bytes()};
+}
+
+void ShardedParamsBase::reset_peak() { engine_->residency().reset_peak(); }
+
+}  // namespace wanpar

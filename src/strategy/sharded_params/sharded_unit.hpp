@@ -1,0 +1,30 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "module/residency.hpp"
+#include "strategy/sharded_params/flat_parameters.hpp"
+#include "strategy/sharded_params/sharded_gradients.hpp"
+
+namespace wanpar {
+
+/// A unit, of whose flat parameters each rank of the group holds a part: one for each dtype, and for what is
+/// trained and what is not.
+class ShardedUnit : public Source {
+ public:
+  ShardedUnit(std::string name, int64_t index) : name(std::move(name)), index_(index) {}
+
+  std::function<Buffers()> fetch() override;
+  int64_t version() const override;
+
+  std::string name;
+  std::vector<FlatParameters> flats;
+  std::weak_ptr<ShardedGradients> gradients;
+
+ private:
+  int64_t index_;
+};
+
+}  // namespace wanpar
