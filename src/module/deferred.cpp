@@ -8,6 +8,8 @@
 #include <wanpar/module/deferred.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "module/storage_memory.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -20,14 +22,6 @@ const std::unordered_set<std::string> kWithoutValues{
 /// Give their first input other values, which nobody has use for where it is deferred.
 const std::unordered_set<std::string> kInitialisers{"aten::uniform_", "aten::normal_", "aten::zero_",
                                                     "aten::fill_", "aten::copy_"};
-
-void set_memory(const at::Tensor& tensor, c10::DataPtr data, size_t bytes) {
-  auto* storage = tensor.storage().unsafeGetStorageImpl();
-  storage->set_data_ptr_noswap(std::move(data));
-  storage->set_nbytes(bytes);
-}
-
-void defer(const at::Tensor& tensor) { set_memory(tensor, c10::DataPtr(nullptr, tensor.device()), 0); }
 
 /// Zeros for the whole storage, of which the tensor may be a view.
 void fill(const at::Tensor& tensor) {
@@ -58,9 +52,9 @@ class Deferring : public Handler {
     for (auto& output : outputs) {
       bool is_without_values = !filled_.empty() || kWithoutValues.contains(op.name);
       if (is_without_values && output.defined() && !output.is_meta() && output.storage().nbytes() >= kLarge)
-        defer(output);
+        free_memory(output);
     }
-    for (auto& input : filled_) defer(input);
+    for (auto& input : filled_) free_memory(input);
     filled_.clear();
   }
 

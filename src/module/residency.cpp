@@ -10,6 +10,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/recompute.hpp"
+#include "module/storage_memory.hpp"
 #include "module/times_written.hpp"
 
 namespace wanpar {
@@ -19,20 +20,13 @@ c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
 
-void empty(const StoragePlace& place) {
-  auto* storage = storage_of(place.tensor);
-  storage->set_data_ptr_noswap(c10::DataPtr(nullptr, place.tensor.device()));
-  storage->set_nbytes(0);
-}
-
 /// Lends the storage its bytes of the buffer, which stays alive for as long.
 void fill(const StoragePlace& place, const at::Tensor& buffer) {
   auto* lent = new at::Tensor(buffer);
-  auto* storage = storage_of(place.tensor);
   auto* bytes = static_cast<char*>(buffer.mutable_data_ptr()) + place.begin;
-  storage->set_data_ptr_noswap(c10::DataPtr(
-      bytes, lent, [](void* context) { delete static_cast<at::Tensor*>(context); }, buffer.device()));
-  storage->set_nbytes(place.bytes);
+  c10::DataPtr data(
+      bytes, lent, [](void* context) { delete static_cast<at::Tensor*>(context); }, buffer.device());
+  set_memory(place.tensor, std::move(data), place.bytes);
 }
 
 void include(std::vector<int>& units, int unit) {
@@ -67,7 +61,7 @@ void Residency::add(ResidentUnit unit) {
   for (auto& place : entry.unit.places) {
     unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
     entry.bytes += place.bytes;
-    empty(place);
+    free_memory(place.tensor);
   }
   entries_.push_back(std::move(entry));
 }
@@ -232,7 +226,7 @@ void Residency::let_go(int unit) {
   resident_bytes_ -= entry.bytes;
   entry.coming = nullptr;
   if (!std::exchange(entry.here, false)) return;
-  for (auto& place : entry.unit.places) empty(place);
+  for (auto& place : entry.unit.places) free_memory(place.tensor);
 }
 
 void Residency::check_unwritten() const {
