@@ -4,9 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <numeric>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/error.hpp>
+
+#include "core/arguments.hpp"
 
 namespace wanpar {
 
@@ -16,8 +17,7 @@ std::vector<int64_t> micro_batch_sizes(int64_t samples, int64_t micro_batches) {
 
 at::Tensor samples_of(const at::Tensor& x, std::span<const int64_t> sizes, int64_t micro_batch) {
   if (sizes.size() == 1) return x;
-  auto begin = std::accumulate(sizes.begin(), sizes.begin() + micro_batch, int64_t{0});
-  return x.narrow(0, begin, sizes[micro_batch]);
+  return x.narrow(0, total(sizes.first(micro_batch)), sizes[micro_batch]);
 }
 
 std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vector<Side>& stated,

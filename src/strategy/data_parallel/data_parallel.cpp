@@ -4,12 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
+#include <span>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 
+#include "core/arguments.hpp"
 #include "module/one_backward.hpp"
 #include "module/times_written.hpp"
 #include "strategy/data_parallel/data_engine.hpp"
@@ -55,7 +56,7 @@ struct DataPass::State {
       total = x.size(0);
       shares = even_sizes(total, group.size());
       own = (*shares)[group.rank()];
-      begin = std::accumulate(shares->begin(), shares->begin() + group.rank(), int64_t{0});
+      begin = wanpar::total(std::span(*shares).first(group.rank()));
       given = std::max(own, std::min(total, int64_t{1}));
     }
     if (x.size(0) != total)

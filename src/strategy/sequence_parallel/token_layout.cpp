@@ -6,6 +6,8 @@
 #include <numeric>
 #include <wanpar/core/communicator.hpp>
 
+#include "core/arguments.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -17,10 +19,6 @@ std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
     begin += size;
   }
   return ranges;
-}
-
-int64_t sum(const std::vector<int64_t>& values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{0});
 }
 
 }  // namespace
@@ -52,7 +50,7 @@ TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced) : 
     lengths_.push_back({first, first + ulysses});
   }
   std::vector<int64_t> sizes;
-  for (auto& lengths : lengths_) sizes.push_back(sum(lengths));
+  for (auto& lengths : lengths_) sizes.push_back(wanpar::total(lengths));
   for (auto& range : consecutive(sizes)) groups_.push_back({range});
 }
 

@@ -2,8 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <numeric>
+#include <span>
 
+#include "core/arguments.hpp"
 #include "module/linear_map.hpp"
 
 namespace wanpar {
@@ -26,8 +27,6 @@ class Reader {
   at::Tensor flat_;
   int64_t at_ = 0;
 };
-
-int64_t sum(const Sizes& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
 
 /// [batch, tokens, heads, channels] in memory, seen as [batch, heads, tokens, channels]: what modules flatten
 /// next.
@@ -68,7 +67,7 @@ class Trade {
     Reader came(exchange(std::move(flat), x, sent, received));
     Tensors results;
     for (size_t i = 0; i < x.size(); ++i)
-      results.push_back(tokens_first(shape(x[i], sum(heads_[i]), mine), x[i].options()));
+      results.push_back(tokens_first(shape(x[i], total(heads_[i]), mine), x[i].options()));
     Sizes head(x.size(), 0);
     for (int r = 0; r < group_.size(); ++r)
       for (size_t i = 0; i < x.size(); ++i) {
@@ -137,11 +136,10 @@ at::Tensor ulysses_attention(const Communicator& group, Attention call, const st
 
   auto& heads = in.heads(0);
   if (call.mask && call.mask->dim() >= 3 && call.mask->size(-3) > 1)
-    call.mask =
-        call.mask->narrow(-3, sum({heads.begin(), heads.begin() + group.rank()}), heads[group.rank()]);
+    call.mask = call.mask->narrow(-3, total(std::span(heads).first(group.rank())), heads[group.rank()]);
   auto out = attend(std::move(call));
 
-  Trade back(group, lengths, {sum(heads)});
+  Trade back(group, lengths, {total(heads)});
   return linear_map(
       Tensors{std::move(out)}, [back](Tensors x) { return back.to_tokens(std::move(x)); },
       [back](Tensors x) { return back.to_heads(std::move(x)); })[0];

@@ -4,7 +4,9 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <numeric>
+#include <span>
+
+#include "core/arguments.hpp"
 
 namespace wanpar {
 namespace {
@@ -71,7 +73,7 @@ FlatParameters::FlatParameters(std::vector<Item> items, Options options)
 /// What a rank is to hold, of the values that the module came with.
 at::Tensor FlatParameters::piece(int rank) const {
   auto part = at::zeros({sizes_[rank]}, items_[0].leaves[0].tensor.options().requires_grad(false));
-  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  auto begin = total(std::span(sizes_).first(rank));
   for (auto& item : items_) {
     auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
     if (from >= to || !item.values.defined()) continue;
@@ -128,9 +130,9 @@ void FlatParameters::put_gradients(std::vector<at::Tensor> gradients) {
 }
 
 Pending<at::Tensor> FlatParameters::reduce(const std::vector<std::vector<at::Tensor>>& lists) const {
-  auto total = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0});
   auto dtype = options_.reduce.value_or(options_.compute);
-  auto whole = at::zeros({total}, items_[0].leaves[0].tensor.options().dtype(dtype).requires_grad(false));
+  auto whole =
+      at::zeros({total(sizes_)}, items_[0].leaves[0].tensor.options().dtype(dtype).requires_grad(false));
   each_leaf([&](size_t i, auto& leaf, int64_t begin) {
     for (auto& gradients : lists) {
       auto gradient = gradients[i];
@@ -154,14 +156,14 @@ void FlatParameters::accumulate(at::Tensor gradient) {
 
 std::pair<int64_t, int64_t> FlatParameters::own(const Item& item) const {
   auto rank = options_.group.rank();
-  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  auto begin = total(std::span(sizes_).first(rank));
   auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
   return {from - item.begin, std::max<int64_t>(0, to - from)};
 }
 
 void FlatParameters::set(const Item& item, const at::Tensor& values, int64_t from) {
   auto rank = options_.group.rank();
-  auto begin = std::accumulate(sizes_.begin(), sizes_.begin() + rank, int64_t{0});
+  auto begin = total(std::span(sizes_).first(rank));
   shard_.narrow(0, item.begin + from - begin, values.numel()).copy_(values);
 }
 
