@@ -52,7 +52,7 @@ class ActivationCheckpointing {
   NamedTensors named_buffers() { return wanpar::named_buffers(*module_); }
 
  private:
-  std::shared_ptr<Module> module_;
+  std::shared_ptr<Module> module_;  // with the backwards to come
   ByBlocks<Module> by_blocks_;
 };
 
