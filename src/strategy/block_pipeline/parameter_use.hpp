@@ -9,8 +9,8 @@
 
 namespace wanpar {
 
-/// Which parameters a pass with gradients uses, in blocks and outside of them: looked at in the first pass of
-/// a shape, to refuse those whose gradients would not be whole.
+/// Which parameters a pass with gradients uses, in blocks and outside of them: looked at in a first pass, to
+/// refuse those whose gradients would not be whole.
 class ParameterUse {
  public:
   /// From now on operators are looked at, or no more; what was seen is forgotten.
