@@ -39,8 +39,7 @@ void print_cost_alone() {
   };
   fmt::print(
       "\n## Wrapped over a group of one, time over bare\n\nA forward without gradients, bare and wrapped in "
-      "turn, {} "
-      "times; the median of the ratios. The first row is how far two copies\nof the same module are "
+      "turn, {} times; the median of the ratios. The first row is how far two copies\nof the same module are "
       "apart.\n\n"
       "| strategy | time | same bits |\n|---|---|---|\n",
       kPairs);

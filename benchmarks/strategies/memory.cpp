@@ -10,6 +10,7 @@
 #include "tables.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/text/umt5.hpp"
+#include "wan/vae/decoder.hpp"
 
 using wanpar::Communicator;
 
@@ -48,12 +49,11 @@ std::pair<double, double> bytes_of(const Module& module, const std::string& part
 
 void print_peak() {
   fmt::print(
-      "\n## FULL_SHARD: the most parameter bytes of a rank\n\nEight blocks, weighed by their storages before "
-      "every "
-      "operator and at every piece that is loaded.\nThe bound is total / ranks + (prefetch + 1) x the "
-      "largest unit.\n\n"
-      "| ranks | prefetch | load | forward and backward | bound | of the bound "
-      "|\n|---|---|---|---|---|---|\n");
+      "\n## FULL_SHARD: the most parameter bytes of a rank\n\n"
+      "Eight blocks, weighed by their storages before every operator and at every piece that is loaded.\n"
+      "The bound is total / ranks + (prefetch + 1) x the largest unit.\n\n"
+      "| ranks | prefetch | load | forward and backward | bound | of the bound |\n"
+      "|---|---|---|---|---|---|\n");
   for (int ranks : {2, 4, 8})
     for (int64_t prefetch : {0, 1, 2}) {
       std::atomic<int64_t> total = 0, load = 0;
@@ -98,9 +98,9 @@ void print_bytes_read() {
       for (auto& value : values) total += static_cast<int64_t>(value.value().nbytes());
   });
   fmt::print(
-      "\n## Bytes that 4 ranks read while loading their shards\n\n{} of {}: {:.3f} x the weights in all. The "
-      "same of a "
-      "checkpoint's files is a test (`tests/wan_ranks/`).\n",
+      "\n## Bytes that 4 ranks read while loading their shards\n\n"
+      "{} of {}: {:.3f} x the weights in all. The same of a checkpoint's files is a test "
+      "(`tests/wan_ranks/`).\n",
       read.load(), total.load(), static_cast<double>(read) / static_cast<double>(total));
 }
 
@@ -122,8 +122,8 @@ void print_memory() {
   fmt::print(
       "\n## Weights that a rank holds, from shapes, beside the GPU memory that the first manual promised\n\n"
       "Transformer: bfloat16, norms, modulation and time embedding in float32; FULL_SHARD with prefetch 1 is "
-      "total / "
-      "ranks + 2 blocks.\nText encoder (`--t5_fsdp`), bfloat16: its part, without what comes and goes.\n\n"
+      "total / ranks + 2 blocks.\nText encoder (`--t5_fsdp`), bfloat16: its part, without what comes and "
+      "goes.\n\n"
       "| model | ranks | transformer, GiB | text encoder, GiB | promised, GiB | left for all else, GiB |\n"
       "|---|---|---|---|---|---|\n");
   for (auto& row :
@@ -139,14 +139,13 @@ void print_memory() {
                  promised, promised - weights - words);
     }
   }
+  auto vae = wanpar::deferred([] { return wan::Vae(wan::VaeConfig{}); });
+  auto single = [](const std::string&) { return int64_t{4}; };
   fmt::print(
       "\nThe promise is one number divided by the ranks. Three things do not divide so: the two blocks in "
-      "use "
-      "(the same for any number of ranks), the\nVAE (0.5 GiB in float32, on the rank that decodes) and "
-      "activations, which FULL_SHARD "
-      "leaves whole and only split tokens divide.\nWhere the last column is negative the promise cannot be "
-      "kept with "
-      "both networks resident: the text encoder must be gone before the\ntransformer comes (1.3B), or stay "
-      "on the "
-      "CPU.\n");
+      "use (the same for any number of ranks),\nthe VAE ({:.2f} GiB of weights in float32, on the rank that "
+      "decodes) and activations, which FULL_SHARD leaves whole and only split tokens divide.\nWhere the last "
+      "column is negative the promise cannot be kept with both networks resident: the text encoder must be "
+      "gone before the\ntransformer comes (1.3B), or stay on the CPU.\n",
+      bytes_of(vae, "", single).first / kGiB);
 }

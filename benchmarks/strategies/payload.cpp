@@ -172,8 +172,7 @@ void print_payload() {
   };
   fmt::print(
       "\n## Payload leaving a rank in forward and backward, counted over what the formula says\n\nOf the "
-      "ranks' "
-      "ratios, the one farthest from 1.\n\n| strategy | sizes | 2 ranks | 3 | 4 | 8 | 16 "
+      "ranks' ratios, the one farthest from 1.\n\n| strategy | sizes | 2 ranks | 3 | 4 | 8 | 16 "
       "|\n|---|---|---|---|---|---|---|\n");
   for (auto& [name, make] : cases)
     for (auto& size : {kEven, kUneven}) {

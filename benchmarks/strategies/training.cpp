@@ -29,8 +29,7 @@ void print_bubble() {
   });
   fmt::print(
       "\n## Pipeline of 4 stages, 8 micro-batches, 1F1B\n\nBubble of the order that a training step "
-      "recorded, forward "
-      "and backward taken to cost the same: {:.4f};\n(S - 1) / (M + S - 1) = {:.4f}.\n",
+      "recorded, forward and backward taken to cost the same: {:.4f};\n(S - 1) / (M + S - 1) = {:.4f}.\n",
       wanpar::bubble(wanpar::with_unit_costs(recorded)),
       static_cast<double>(stages - 1) / static_cast<double>(micro_batches + stages - 1));
 }

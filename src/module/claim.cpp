@@ -20,10 +20,10 @@ Claim::Claim(const NamedTensors& parameters, Groups averaged_over) {
   std::lock_guard lock(mutex);
   for (auto& [name, tensor] : parameters)
     if (claims.contains(tensor.unsafeGetTensorImpl()))
-      throw Error(fmt::format(
-          "parameter '{}' is sharded already, by another wrapper or another rank of this process: "
-          "each rank needs a module of its own",
-          name));
+      throw Error(
+          fmt::format("parameter '{}' is sharded already, by another wrapper or another rank of this "
+                      "process: each rank needs a module of its own",
+                      name));
   auto groups = std::make_shared<const Groups>(std::move(averaged_over));
   for (auto& item : parameters)  // tied ones stand here more than once
     if (claims.emplace(item.tensor.unsafeGetTensorImpl(), groups).second) mine_.push_back(item.tensor);

@@ -8,8 +8,8 @@ namespace wanpar {
 [[noreturn]] inline void refuse_without_blocks(const std::string& strategy) {
   throw Error(
       strategy +
-      ": the module has no block stack; loop over its blocks by wanpar::run_blocks, give three callables "
-      "by wanpar::stack_of, or wrap a torch::nn::Sequential or a TorchScript module with submodules");
+      ": the module has no block stack; loop over its blocks by wanpar::run_blocks, give three callables by "
+      "wanpar::stack_of, or wrap a torch::nn::Sequential or a TorchScript module with submodules");
 }
 
 }  // namespace wanpar

@@ -57,8 +57,7 @@ struct Again : torch::autograd::Node {
     if (!torch::autograd::Engine::get_default_engine().is_checkpoint_valid())
       throw Error(
           "activation checkpointing: gradients by torch::autograd::grad, or by backward with a list of "
-          "inputs, "
-          "would leave out those of the blocks' parameters; call backward() without inputs");
+          "inputs, would leave out those of the blocks' parameters; call backward() without inputs");
   }
 
   at::Tensor run(const variable_list& inputs) {
@@ -150,8 +149,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
     if (times_written(inputs[i]) != written[i])
       throw Error(
           "activation checkpointing: a block writes to what it is given, so it could not run again from "
-          "there; "
-          "use the operator that makes a new tensor");
+          "there; use the operator that makes a new tensor");
 
   Plain plain;
   at::Tensor result;

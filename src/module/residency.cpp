@@ -234,10 +234,10 @@ void Residency::check_unwritten() const {
     if (!entry.here) continue;
     for (size_t i = 0; i < entry.written.size(); ++i)
       if (times_written(entry.unit.places[i].tensor) != entry.written[i])
-        throw Error(fmt::format(
-            "sharded parameters: the module wrote to a parameter of unit '{}', which is lost when the "
-            "unit is let go of; change parameters through the optimizer or load()",
-            entry.unit.name));
+        throw Error(
+            fmt::format("sharded parameters: the module wrote to a parameter of unit '{}', which is lost "
+                        "when the unit is let go of; change parameters through the optimizer or load()",
+                        entry.unit.name));
   }
 }
 

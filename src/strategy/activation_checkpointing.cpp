@@ -60,8 +60,7 @@ class Checkpointing : public Handler {
       if (times_block_written(blocks, index) != written)
         throw Error(
             "ActivationCheckpointing: a block writes to its buffers, as batch norm does in training, and "
-            "would "
-            "do so a second time in backward; call eval() on that layer, or use one without running "
+            "would do so a second time in backward; call eval() on that layer, or use one without running "
             "statistics");
       return y;
     };
@@ -78,10 +77,6 @@ class Checkpointing : public Handler {
 namespace detail {
 
 BlocksRegion checkpointed_region(std::shared_ptr<void> module) {
-  if (within(kName))
-    throw Error(
-        "ActivationCheckpointing: inside of another one, whose blocks run again already; wrap the module "
-        "once");
   auto handler = std::make_shared<Checkpointing>(std::move(module));
   return {handler, [&handler = *handler] { handler.end(); }};
 }

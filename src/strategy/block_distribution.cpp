@@ -7,6 +7,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "module/claim.hpp"
 #include "module/no_blocks.hpp"
 
 namespace wanpar {
@@ -22,6 +23,9 @@ class DistributionEngine : public Handler {
   void end() const {
     if (next_stack_ == 0) refuse_without_blocks("BlockDistribution");
   }
+
+  std::string_view strategy() const override { return "BlockDistribution"; }
+  bool watches() const override { return false; }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override {
@@ -71,9 +75,18 @@ class DistributionEngine : public Handler {
     auto ranges = ranges_of(options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
     for (size_t i = 0; i < ranges.size(); ++i)
       for (auto b = ranges[i].begin; b < ranges[i].end; ++b)
-        for (auto& [name, tensor] : blocks.tensors(b))
-          if (tensor.device() != options_.devices[i]) tensor.set_data(tensor.to(options_.devices[i]));
+        for (auto& [name, tensor] : blocks.tensors(b)) move(b, name, tensor, options_.devices[i]);
     return ranges;
+  }
+
+  static void move(int64_t block, const std::string& name, at::Tensor tensor, const at::Device& device) {
+    if (tensor.device() == device) return;
+    if (claimed(tensor))
+      throw Error(
+          fmt::format("BlockDistribution: '{}' of block {} is sharded and cannot be moved from {} to {}; use "
+                      "either ShardedParams or BlockDistribution",
+                      name, block, tensor.device().str(), device.str()));
+    tensor.set_data(tensor.to(device));
   }
 
   BlockDistributionOptions options_;

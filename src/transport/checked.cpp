@@ -145,8 +145,7 @@ class Checked : public Transport {
       if (our_hash != their_hash)
         throw Error(fmt::format(
             "rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must "
-            "make the same calls "
-            "in the same order",
+            "make the same calls in the same order",
             rank(), peer->first, size(), rank(), ours, our_site, peer->first, theirs_, their_site));
     }
   }

@@ -264,7 +264,7 @@ TEST_CASE("micro-batches inside of a DataParallel that averages are refused in t
                  wanpar::data_parallel({.group = mesh["data"]});
         };
         auto model = wrapped(2);
-        require_error([&] { model(x); }, "inside of DataParallel");
+        require_error([&] { model(x); }, "together with DataParallel");
         at::NoGradGuard no_grad;
         require_close(model(x), sequential()->forward(x), 1e-5, "without gradients");
       },

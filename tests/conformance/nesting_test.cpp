@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/strategy/activation_checkpointing.hpp>
+#include <wanpar/strategy/block_distribution.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
@@ -69,6 +72,36 @@ TEST_CASE("ShardedParams inside ShardedParams is an error") {
         return model | sharded_params({.group = mesh["a"]}) | sharded_params({.group = mesh.world()});
       },
       "is sharded already");
+}
+
+TEST_CASE("a strategy over blocks inside of itself is an error that says to wrap once") {
+  using wanpar::activation_checkpointing, wanpar::block_distribution, wanpar::block_pipeline;
+  refused(
+      [](Model, const Subject& subject, wanpar::Mesh& mesh) {
+        return subject.stacked(at::kFloat) | block_pipeline({.stages = mesh["a"]}) |
+               block_pipeline({.stages = mesh["a"]});
+      },
+      "BlockPipeline: inside of another one, which has the blocks already; wrap the module once");
+  refused(
+      [](Model, const Subject& subject, wanpar::Mesh&) {
+        return subject.stacked(at::kFloat) | block_distribution({.devices = {at::kCPU, at::kCPU}}) |
+               block_distribution({.devices = {at::kCPU}});
+      },
+      "BlockDistribution: inside of another one");
+  refused(
+      [](Model, const Subject& subject, wanpar::Mesh&) {
+        return subject.stacked(at::kFloat) | activation_checkpointing() | activation_checkpointing();
+      },
+      "ActivationCheckpointing: inside of another one");
+}
+
+TEST_CASE("sharded blocks that are to be moved to another device are an error that names the parameter") {
+  refused(
+      [](Model, const Subject& subject, wanpar::Mesh& mesh) {
+        return subject.stacked(at::kFloat) | sharded_params({.group = mesh.world()}) |
+               wanpar::block_distribution({.devices = {at::kCPU, at::kMeta}});
+      },
+      "of block 2 is sharded and cannot be moved from cpu to meta");
 }
 
 TEST_CASE("a batch split over ranks whose shards do not average its gradients is an error in training") {

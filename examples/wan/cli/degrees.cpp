@@ -41,10 +41,9 @@ std::string as_flags(const Degrees& degrees) {
 
 Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance) {
   if (guidance == Guidance::off && requested.cfg.value_or(1) > 1)
-    throw wanpar::Error(
-        fmt::format("--cfg_size {} needs guidance, but --sample_guide_scale switches it off; "
-                    "leave --cfg_size out",
-                    *requested.cfg));
+    throw wanpar::Error(fmt::format(
+        "--cfg_size {} needs guidance, but --sample_guide_scale switches it off; leave --cfg_size out",
+        *requested.cfg));
   auto left = ranks_left(world, requested);
   const auto take = [&left](int64_t degree) { return left /= degree, degree; };
 

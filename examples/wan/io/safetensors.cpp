@@ -107,9 +107,8 @@ std::string_view header_of(std::string_view bytes, const std::string& file) {
   }
   if (length > bytes.size() - kPrefix) {
     throw wanpar::Error(
-        fmt::format("{} is truncated: its header has {} bytes, but only {} follow; "
-                    "download it again",
-                    file, length, bytes.size() - kPrefix));
+        fmt::format("{} is truncated: its header has {} bytes, but only {} follow; download it again", file,
+                    length, bytes.size() - kPrefix));
   }
   const auto header = bytes.substr(kPrefix, length);
   if (!header.starts_with('{')) {
@@ -136,10 +135,9 @@ void check_tiling(const std::vector<Record>& records, uint64_t data, const std::
     }
     end = record.end;
     if (end > data) {
-      throw wanpar::Error(
-          fmt::format("{} is truncated: tensor '{}' ends at byte {} of the data, but there are {}; "
-                      "download it again",
-                      file, record.name, end, data));
+      throw wanpar::Error(fmt::format(
+          "{} is truncated: tensor '{}' ends at byte {} of the data, but there are {}; download it again",
+          file, record.name, end, data));
     }
   }
   if (end != data) {

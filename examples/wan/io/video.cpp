@@ -178,10 +178,9 @@ int64_t expected_video_bytes(int64_t frames, int64_t height, int64_t width) {
 
 void write_video(const std::filesystem::path& path, const at::Tensor& frames, const VideoOptions& options) {
   if (frames.dim() != 4 || frames.size(0) != 3 || frames.size(2) % 2 != 0 || frames.size(3) % 2 != 0)
-    throw wanpar::Error(
-        fmt::format("{} cannot be written: expected [3, frames, height, width] of even height and width, "
-                    "found [{}]",
-                    path.string(), fmt::join(frames.sizes(), ", ")));
+    throw wanpar::Error(fmt::format(
+        "{} cannot be written: expected [3, frames, height, width] of even height and width, found [{}]",
+        path.string(), fmt::join(frames.sizes(), ", ")));
   silence_libav();
   Encoder encoder(path, frames.size(2), frames.size(3), options);
   for (int64_t i = 0; i < frames.size(1); ++i) encoder.add(to_pixels(frames.select(1, i)));

@@ -145,8 +145,8 @@ std::optional<SplitPlace> elementwise(const Step& step) {
     auto d = result->dim - (dims - x.dim());
     if (step.follow.of(x) || d < 0 || step.is_one(x, d, *result)) continue;
     step.refuse(fmt::format(
-        "meets a tensor that is not split and has {} elements along dimension {}, where {} of "
-        "{} split ones are here; hand it to split_sequence as a companion, or name it in .split",
+        "meets a tensor that is not split and has {} elements along dimension {}, where {} of {} split ones "
+        "are here; hand it to split_sequence as a companion, or name it in .split",
         x.size(d), result->dim, result->extent(), result->before * result->total * result->after));
   }
   return result;

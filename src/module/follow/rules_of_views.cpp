@@ -75,10 +75,10 @@ std::optional<SplitPlace> reshaped(const Step& step) {
   }
   if (!best) step.refuse(fmt::format("from {} to {} tears the split dimension {} apart", in, out, place.dim));
   if (free && may_count_pieces(*free, out[*free], *best))
-    step.refuse(fmt::format(
-        "from {} to {} leaves dimension {} free, which may count pieces of as many elements as this "
-        "rank has; write -1 for the split dimension",
-        in, out, *free));
+    step.refuse(
+        fmt::format("from {} to {} leaves dimension {} free, which may count pieces of as many elements as "
+                    "this rank has; write -1 for the split dimension",
+                    in, out, *free));
   return best;
 }
 

@@ -33,13 +33,13 @@ std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vecto
       sides[i] = stated[i];
       if (side[i].defined() && stated[i] == Side::cut && !is_as_long)
         throw Error(
-            fmt::format("BlockPipeline: side tensor {} is {}, which cannot be cut into micro-batches "
-                        "of a batch of {}; state it as Side::whole",
+            fmt::format("BlockPipeline: side tensor {} is {}, which cannot be cut into micro-batches of a "
+                        "batch of {}; state it as Side::whole",
                         i, side[i].sizes(), samples));
     } else if (is_as_long) {
       throw Error(
-          fmt::format("BlockPipeline: side tensor {} is {} beside a batch of {}: that may or may not "
-                      "be the batch; state Side::cut or Side::whole for each side tensor in .side",
+          fmt::format("BlockPipeline: side tensor {} is {} beside a batch of {}: that may or may not be the "
+                      "batch; state Side::cut or Side::whole for each side tensor in .side",
                       i, side[i].sizes(), samples));
     }
   }

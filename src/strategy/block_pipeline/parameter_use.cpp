@@ -51,16 +51,16 @@ void ParameterUse::check(const NamedTensors& parameters, const std::deque<Pipeli
   bool lists = std::all_of(stacks.begin(), stacks.end(), [](auto& s) { return s.lists_tensors(); });
   if (!lists && !inside_.empty())
     throw Error(
-        "BlockPipeline: the block stack does not list its parameters, so that gradients do not know "
-        "their stage; set BlockStack::tensors, or run under NoGradGuard");
+        "BlockPipeline: the block stack does not list its parameters, so that gradients do not know their "
+        "stage; set BlockStack::tensors, or run under NoGradGuard");
   for (auto& [impl, tensor] : inside_) {
     auto owner = owner_among(stacks, tensor);
     bool is_whole = owner == stage || (sums && owner < 0 && is_listed(tensor));
     if (!is_whole)
       throw Error(
           fmt::format("BlockPipeline: {} is used by a block that is not the only one to hold it, so its "
-                      "gradient would not be whole; use train_step, which sums the gradients of "
-                      "listed parameters that several stages use",
+                      "gradient would not be whole; use train_step, which sums the gradients of listed "
+                      "parameters that several stages use",
                       text_of(parameters, tensor)));
   }
   for (auto& [impl, tensor] : outside_) {
@@ -68,9 +68,8 @@ void ParameterUse::check(const NamedTensors& parameters, const std::deque<Pipeli
     bool is_whole = sums ? owner < 0 && is_listed(tensor) : owner == PipelineStack::kOutside;
     if (!is_whole)
       throw Error(
-          fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would "
-                      "not be whole on every rank; list it as a parameter of the module, and of no "
-                      "block",
+          fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would not be "
+                      "whole on every rank; list it as a parameter of the module, and of no block",
                       text_of(parameters, tensor)));
   }
 }

@@ -133,8 +133,7 @@ at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack&
   if (is_cut && versions != stack.versions())
     throw Error(
         "BlockPipeline: a block writes to its own buffers, as a batch norm in training does: on "
-        "micro-batches that "
-        "gives another result than on the batch; call eval(), or set micro_batches to 1");
+        "micro-batches that gives another result than on the batch; call eval(), or set micro_batches to 1");
   return y;
 }
 
@@ -142,8 +141,8 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
   if (options_.micro_batches > 1 && OneBackward::is_wanted() && at::GradMode::is_enabled())
     throw Error(fmt::format(
-        "BlockPipeline: inside of DataParallel, which averages each gradient when it comes, while those of "
-        "{} micro-batches come one after the other; set .micro_batches to 1 to train so",
+        "BlockPipeline: together with DataParallel, which averages each gradient when it comes, while those "
+        "of {} micro-batches come one after the other; set .micro_batches to 1 to train so",
         options_.micro_batches));
   check_use(ParameterUse::Shared::refused);
   if (x.dim() == 0 && options_.micro_batches > 1)

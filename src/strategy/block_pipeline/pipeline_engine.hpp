@@ -53,6 +53,8 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
     use_.check(parameters_, stacks_, stages().rank(), shared);
   }
 
+  std::string_view strategy() const override { return "BlockPipeline"; }
+
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override;
   bool watches() const override { return use_.is_examining(); }

@@ -50,10 +50,10 @@ Boundaries StageRunner::learn(const std::function<bool(int stage)>& is_batched) 
         auto result = compute(work_.forward, false, 0, take_activation(0));
         mine = Boundary::of(result);
         if (is_batched(stage) && (mine.shape.empty() || mine.shape[0] != sizes_[0]))
-          throw Error(fmt::format(
-              "BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain the batch "
-              "where it is cut into micro-batches",
-              mine.shape, sizes_[0]));
+          throw Error(
+              fmt::format("BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain "
+                          "the batch where it is cut into micro-batches",
+                          mine.shape, sizes_[0]));
         if (!is_last()) activations_[0] = result.detach();
       } catch (const Error& e) {
         failure = e.what();
@@ -130,8 +130,8 @@ void StageRunner::forward(int64_t micro_batch) {
   if (result.sizes() != shape(group_.rank(), micro_batch) || result.scalar_type() != expected.dtype ||
       result.requires_grad() != expected.requires_grad)
     throw Error(fmt::format(
-        "BlockPipeline: stage {} gave {}{} {} where a pass of the same inputs gave {}{} {}; "
-        "blocks whose results depend on more than the shapes cannot be spread over ranks",
+        "BlockPipeline: stage {} gave {}{} {} where a pass of the same inputs gave {}{} {}; blocks whose "
+        "results depend on more than the shapes cannot be spread over ranks",
         group_.rank(), c10::toString(result.scalar_type()), result.sizes(), gradient(result.requires_grad()),
         c10::toString(expected.dtype), shape(group_.rank(), micro_batch), gradient(expected.requires_grad)));
   if (!is_last()) activations_[micro_batch] = result.detach();

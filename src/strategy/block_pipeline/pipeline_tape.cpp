@@ -76,8 +76,7 @@ std::vector<at::Tensor> PipelineTape::backward(const at::Tensor& gradient) {
   Plain plain;
   if (at::GradMode::is_enabled())
     throw Error(
-        "BlockPipeline: gradients of gradients do not pass over stages; call backward without "
-        "create_graph");
+        "BlockPipeline: gradients of gradients do not pass over stages; call backward without create_graph");
   if (is_spent_) throw Error("BlockPipeline: one forward over stages can be gone back through once only");
   is_spent_ = true;
   engine_->set_trained();

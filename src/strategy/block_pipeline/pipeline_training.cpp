@@ -106,8 +106,8 @@ class SharedGradients {
     auto totals = std::span(all.const_data_ptr<double>(), counts.size());
     if (totals[1] > 0)
       throw Error(
-          "train_step: a parameter got a gradient on a stage that does not hold its block; use a "
-          "parameter in one block only, or list it outside of the blocks");
+          "train_step: a parameter got a gradient on a stage that does not hold its block; use a parameter "
+          "in one block only, or list it outside of the blocks");
     for (size_t i = 0; i < shared_.size(); ++i) {
       auto& [parameter, before] = shared_[i];
       auto gradient = parameter.grad();

@@ -87,8 +87,8 @@ void DataEngine::leave_sharded(NamedTensors& trained) {
     auto all = group().all_gather(number.to(group().device())).get();
     if (!all.eq(all[0]).all().item<bool>())
       throw Error(
-          "DataParallel: the parameters are sharded, and their gradients are not averaged over these "
-          "ranks; give this group to ShardedParams too, as .group or as .replicate");
+          "DataParallel: the parameters are sharded, and their gradients are not averaged over these ranks; "
+          "give this group to ShardedParams too, as .group or as .replicate");
     averages_are_known_ = true;
   }
   std::erase_if(trained, is_claimed);

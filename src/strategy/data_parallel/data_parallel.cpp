@@ -128,8 +128,7 @@ void DataPass::check() {
     if (versions[i] != state_->versions[i])
       throw Error(
           fmt::format("DataParallel: the module wrote its buffer {}, as batch norm does in training, from "
-                      "this rank's part "
-                      "of the batch alone; call eval(), or use BatchMode::local",
+                      "this rank's part of the batch alone; call eval(), or use BatchMode::local",
                       engine.buffers()[i].name));
 }
 

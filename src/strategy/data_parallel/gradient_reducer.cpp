@@ -152,10 +152,10 @@ void GradientReducer::arrived(size_t index) {
   had_one_[index] = true;
   if (task_ == kNone) return;
   if (arrived_[index])
-    throw Error(fmt::format(
-        "DataParallel: {} had a gradient twice in one backward, as under nested backward passes; call the "
-        "module under no_sync() for all but the last backward",
-        parameters_[index].name));
+    throw Error(
+        fmt::format("DataParallel: {} had a gradient twice in one backward, as under nested backward passes; "
+                    "call the module under no_sync() for all but the last backward",
+                    parameters_[index].name));
   arrived_[index] = true;
   order_.push_back(static_cast<int64_t>(index));
   // Ranks that use different parameters would send at different points of their backward.
@@ -170,10 +170,9 @@ at::Tensor GradientReducer::gradient(size_t index) const {
   if (!grad.defined()) return at::zeros({tensor.numel()}, tensor.options());
   if (grad.requires_grad() || grad.layout() != at::kStrided)
     throw Error(fmt::format("DataParallel: the gradient of {} is {}", name,
-                            grad.requires_grad()
-                                ? "to be differentiated itself, which an average over ranks does not carry; "
-                                  "call backward() without create_graph"
-                                : "sparse; make the module's embedding with sparse(false)"));
+                            grad.requires_grad() ? "to be differentiated itself, which an average over ranks "
+                                                   "does not carry; call backward() without create_graph"
+                                                 : "sparse; make the module's embedding with sparse(false)"));
   return grad.to(tensor.scalar_type()).reshape({-1});
 }
 
@@ -216,10 +215,10 @@ void GradientReducer::finish() {
   had_one_.assign(parameters_.size(), false);
   if (!unused_.empty() && !options_.find_unused) {
     forget();
-    throw Error(fmt::format(
-        "DataParallel: {} of {} parameters had no gradient on some rank: {}; let every rank use each, or set "
-        ".find_unused_parameters",
-        unused_.size(), parameters_.size(), some_of(unused_)));
+    throw Error(
+        fmt::format("DataParallel: {} of {} parameters had no gradient on some rank: {}; let every rank use "
+                    "each, or set .find_unused_parameters",
+                    unused_.size(), parameters_.size(), some_of(unused_)));
   }
   for (size_t i = 0; i < flights_.size(); ++i) write(flights_[i], means[i], had_one);
   if (!order_is_learnt_ && !options_.find_unused) learn_order();

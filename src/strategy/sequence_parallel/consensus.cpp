@@ -19,8 +19,7 @@ void Consensus::go_on(const std::string& path) const {
   if (all[0].item<int64_t>() != -all[1].item<int64_t>())
     throw Error(
         fmt::format("SequenceParallel: the ranks took different paths through the module, this one to {}; a "
-                    "module may not "
-                    "go by how many tokens are here",
+                    "module may not go by how many tokens are here",
                     path));
 }
 

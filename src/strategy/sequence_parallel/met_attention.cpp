@@ -22,8 +22,8 @@ Met meet(const Follow& follow, std::span<const at::Tensor> inputs) {
   auto *queries = follow.of(query), *keys = follow.of(key), *values = follow.of(value);
   if (inputs.size() > 3 && follow.of(inputs[3]))
     throw Error(
-        "SequenceParallel: the mask of an attention stems from split tokens; give the mask whole, it is "
-        "cut inside");
+        "SequenceParallel: the mask of an attention stems from split tokens; give the mask whole, it is cut "
+        "inside");
   auto tokens = query.dim() - 2;
   bool own_rows = queries && queries->single && inputs.size() > 3 && inputs[3].dim() >= 2 &&
                   inputs[3].size(-2) == 1 && follow.may_be_share(inputs[3]);

@@ -81,8 +81,8 @@ at::Tensor SequenceEngine::together(const Way& way, const Exchange& exchange) {
 void SequenceEngine::check_region() const {
   if (pass_.path.splits.empty())
     throw Error(
-        "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence "
-        "in the module");
+        "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence in "
+        "the module");
   bool attended = std::any_of(pass_.path.attentions.begin(), pass_.path.attentions.end(),
                               [](auto& met) { return met.over; });
   if (!attended)
@@ -142,8 +142,8 @@ at::Tensor SequenceEngine::gather(const at::Tensor& x, std::optional<int64_t> di
   if (dim && *dim < 0) *dim += x.dim();
   if (at.before * at.after != 1 || (dim && *dim != at.dim))
     throw Error(
-        fmt::format("SequenceParallel: the tokens of the result lie along dimension {}{}, not along {}; "
-                    "name their dimension in .gather or gather_sequence",
+        fmt::format("SequenceParallel: the tokens of the result lie along dimension {}{}, not along {}; name "
+                    "their dimension in .gather or gather_sequence",
                     at.dim, at.before * at.after != 1 ? ", merged with others" : "", dim.value_or(at.dim)));
   return linear_map(
       x,

@@ -61,8 +61,8 @@ void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& bu
   for (auto& [name, tensor] : buffers)
     if (is_deferred(tensor))
       throw Error(
-          fmt::format("ShardedParams: buffer '{}' was constructed deferred, but buffers are not loaded; "
-                      "make it with at::zeros, at::full or from values",
+          fmt::format("ShardedParams: buffer '{}' was constructed deferred, but buffers are not loaded; make "
+                      "it with at::zeros, at::full or from values",
                       name));
 }
 
