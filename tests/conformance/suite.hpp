@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "whole_gradients.hpp"
+
 /// What every strategy and composition must do, whatever the module: wrapped equals unwrapped.
 
 /// A module that knows nothing of ranks, and what it is called with.
@@ -51,16 +53,8 @@ std::function<Gradients()> gradients_of(wanpar::Model model);
 template <class Sharded>
 std::function<Gradients()> gradients_of_shards(Sharded sharded) {
   return [sharded]() mutable {
-    std::vector<at::Tensor> values;
-    for (auto& shard : sharded.parameters()) {
-      values.push_back(shard.detach().clone());
-      shard.data().copy_(shard.grad().defined() ? shard.grad() : shard.data() * 0);
-      shard.mutable_grad().reset();
-    }
-    Gradients all;
-    sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
-    auto value = values.begin();
-    for (auto& shard : sharded.parameters()) shard.data().copy_(*value++);
+    auto all = whole_gradients(sharded);
+    for (auto& shard : sharded.parameters()) shard.mutable_grad().reset();
     return all;
   };
 }

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "models.hpp"
+#include "whole_gradients.hpp"
 #include "worlds.hpp"
 
 using wanpar::Communicator;
@@ -72,7 +73,7 @@ at::Tensor input(int seed) {
 
 template <class Sharded>
 void require_gradients(Sharded& sharded, const Experts& plain, const std::string& claim) {
-  auto actual = gradients(sharded);
+  auto actual = whole_gradients(sharded);
   for (auto& [name, tensor] : wanpar::named_parameters(plain)) {
     auto expected = tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
     require_close(actual.at(name), expected, 1e-10, claim + ", gradient of " + name);

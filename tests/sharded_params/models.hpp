@@ -2,12 +2,9 @@
 #include <torch/nn.h>
 #include <wanpar/module/model.hpp>
 
-#include <map>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <utility>
-#include <vector>
 
 #include "models/attention_model.hpp"
 
@@ -20,22 +17,6 @@ auto seeded(const Make& make) {
   std::lock_guard lock(generator_mutex);
   torch::manual_seed(5);
   return make();
-}
-
-/// The gradients of the whole module, by name, put together from the shards.
-template <class Sharded>
-std::map<std::string, at::Tensor> gradients(Sharded& sharded) {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> values;
-  for (auto& shard : sharded.parameters()) {
-    values.push_back(shard.clone());
-    shard.copy_(shard.grad().defined() ? shard.grad() : at::zeros_like(shard));
-  }
-  std::map<std::string, at::Tensor> all;
-  sharded.each_parameter([&](auto& name, auto& value) { all[name] = value.clone(); });
-  auto value = values.begin();
-  for (auto& shard : sharded.parameters()) shard.copy_(*value++);
-  return all;
 }
 
 /// Words through everything that treats its parameters in a way of its own: an embedding tied to the last
