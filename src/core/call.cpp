@@ -63,4 +63,9 @@ std::string where(const Call& call) {
   return fmt::format("rank {} of {}, {}", call.rank, call.size, describe(call));
 }
 
+std::string too_late(const Call& call, const std::string& who) {
+  auto seconds = std::chrono::duration<double>(call.timeout).count();
+  return fmt::format("{}: {} did not come within {} s", where(call), who, seconds);
+}
+
 }  // namespace wanpar

@@ -1,5 +1,4 @@
-// The one file that knows c10d: LibTorch's process groups behind our Transport, and the rendezvous that makes
-// them.
+// LibTorch's process groups behind our Transport.
 #include "transport/c10d.hpp"
 
 #include <ATen/ATen.h>
@@ -9,7 +8,6 @@
 #include <fmt/ranges.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #ifdef USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #endif
@@ -21,10 +19,10 @@
 
 #include <map>
 #include <mutex>
-#include <thread>
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
 
+#include "transport/c10d_rendezvous.hpp"
 #include "transport/pairwise.hpp"
 
 C10_DECLARE_int(caffe2_log_level);
@@ -34,10 +32,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Handle = c10::intrusive_ptr<c10d::Work>;
-
-double seconds(std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); }
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 c10d::ReduceOp reduce_op(ReduceOp op) {
   switch (op) {
@@ -72,9 +66,7 @@ class Transfers : public Work {
         auto who = part.peer < 0 ? std::string("a rank") : fmt::format("rank {}", part.peer);
         bool late = Clock::now() >= deadline;
         parts_.clear();
-        if (late)
-          throw Error(
-              fmt::format("{}: {} did not come within {} s", where(call_), who, seconds(call_.timeout)));
+        if (late) throw Error(too_late(call_, who));
         throw Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_),
                                 who, first_line(failure.what())));
       }
@@ -294,27 +286,6 @@ std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>&, const Re
 }
 #endif
 
-c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r) {
-  c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(r.port);
-  options.isServer = r.hosts_store;
-  options.waitWorkers = false;
-  options.timeout = r.timeout;
-  try {
-    return c10::make_intrusive<c10d::TCPStore>(r.host, options);
-  } catch (const std::exception& failure) {
-    if (r.hosts_store)
-      throw Error(
-          fmt::format("rank {}: port {} of this host is already held, by another program or by a second rank "
-                      "0; set MASTER_PORT to a free port",
-                      r.rank, r.port));
-    throw Error(
-        fmt::format("rank {}: no rank 0 answers at {}:{} within {} s; is it running, and are MASTER_ADDR and "
-                    "MASTER_PORT the same on every rank? ({})",
-                    r.rank, r.host, r.port, seconds(r.timeout), first_line(failure.what())));
-  }
-}
-
 /// What goes wrong in a rendezvous is thrown; c10d would log it as well, with stack traces, on every rank.
 class QuietLog {
  public:
@@ -327,49 +298,6 @@ class QuietLog {
   int before_;
 };
 
-std::vector<uint8_t> bytes(const std::string& text) { return {text.begin(), text.end()}; }
-std::string text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
-
-/// Ends this rank with the first failure of all; the one that hosts the store stays until the others have
-/// read it too.
-[[noreturn]] void end_with(c10d::Store& store, const Rendezvous& r, const std::string& why) {
-  auto first = text(store.compareSet("failure", bytes(""), bytes(why)));
-  auto read = store.add("read", 1);
-  auto deadline = Clock::now() + std::chrono::seconds(2);
-  while (r.hosts_store && read < store.add("come", 0) && Clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    read = store.add("read", 0);
-  }
-  throw Error(first);
-}
-
-/// Every rank reports once; what does not fit is written where all see it, so that all end with the same
-/// sentence.
-void report_and_wait(c10d::Store& store, const Rendezvous& r) {
-  auto fail = [&](const std::string& why) { end_with(store, r, why); };
-  store.add("come", 1);
-  auto first =
-      text(store.compareSet("world_size", bytes(""), bytes(fmt::format("{} {}", r.world_size, r.rank))));
-  auto size = std::stoi(first);
-  if (size != r.world_size)
-    fail(fmt::format("rank {} was told of {} ranks, rank {} of {}; start every rank with the same world size",
-                     r.rank, r.world_size, first.substr(first.find(' ') + 1), size));
-  if (store.add(fmt::format("rank {}", r.rank), 1) > 1)
-    fail(fmt::format("rank {} was started twice; give each process a rank of its own", r.rank));
-
-  auto deadline = Clock::now() + r.timeout;
-  for (std::vector<int> missing;; missing.clear()) {
-    for (int rank = 0; rank < r.world_size; ++rank)
-      if (!store.check({fmt::format("rank {}", rank)})) missing.push_back(rank);
-    if (store.check({"failure"})) fail(text(store.get("failure")));
-    if (missing.empty()) return;
-    if (Clock::now() > deadline)
-      fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout),
-                       missing.size() > 1 ? "ranks" : "rank", fmt::join(missing, ", "), r.world_size));
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-}
-
 }  // namespace
 
 std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory) {
@@ -380,10 +308,8 @@ int cuda_devices() { return at::hasCUDA() ? static_cast<int>(at::detail::getCUDA
 
 std::shared_ptr<Transport> meet(const Rendezvous& r) {
   QuietLog quiet;
-  auto store = c10::make_intrusive<c10d::PrefixStore>("wanpar" + r.run, open_store(r));
-  store->setTimeout(r.timeout);
   try {
-    report_and_wait(*store, r);
+    auto store = meet_in_store(r);
     return r.device < 0 ? gloo(store, r) : nccl(store, r);
   } catch (const Error&) {
     throw;

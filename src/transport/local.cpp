@@ -142,9 +142,7 @@ class ReceiveWork : public Work {
       throw Error(fmt::format(
           "{}: rank {} has already returned and will never come; every rank must make the same calls",
           where(call_), peer));
-    if (Clock::now() > deadline)
-      throw Error(fmt::format("{}: rank {} did not come within {} s", where(call_), peer,
-                              std::chrono::duration<double>(call_.timeout).count()));
+    if (Clock::now() > deadline) throw Error(too_late(call_, fmt::format("rank {}", peer)));
     return false;
   }
 

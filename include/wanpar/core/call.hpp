@@ -38,4 +38,8 @@ std::string describe(const Call& call);
 /// `rank 1 of 4, all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`: how errors begin.
 std::string where(const Call& call);
 
+/// `rank 1 of 4, ...: rank 0 did not come within 30 s`: how a wait for `who` ends that took the call's
+/// timeout.
+std::string too_late(const Call& call, const std::string& who);
+
 }  // namespace wanpar
