@@ -4,7 +4,11 @@
 #include <wanpar/module/invoke.hpp>
 #include <wanpar/module/wrapper.hpp>
 
+#include <bit>
+#include <concepts>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -50,24 +54,42 @@ class SequenceEngine;
 
 namespace detail {
 
-/// Dimensions, dtype and extents of an argument that is a tensor.
 template <class T>
-void note_shape(std::vector<int64_t>& shapes, const T& x) {
-  if constexpr (std::is_same_v<T, at::Tensor>) {
-    shapes.push_back(x.defined() ? x.dim() : -1);
-    if (!x.defined()) return;
-    shapes.push_back(static_cast<int64_t>(x.scalar_type()));
-    shapes.insert(shapes.end(), x.sizes().begin(), x.sizes().end());
+inline constexpr bool kIsOptional = false;
+template <class T>
+inline constexpr bool kIsOptional<std::optional<T>> = true;
+
+/// What decides a module's way through its operators: dtypes and extents of the arguments that are tensors,
+/// the values of those that are numbers.
+struct CallShape {
+  std::vector<int64_t> numbers;
+  bool is_known = true;  ///< false where an argument is of a type that says neither
+
+  template <class T>
+  void note(const T& x) {
+    if constexpr (std::is_same_v<T, at::Tensor>) {
+      numbers.push_back(x.defined() ? x.dim() : -1);
+      if (!x.defined()) return;
+      numbers.push_back(static_cast<int64_t>(x.scalar_type()));
+      numbers.insert(numbers.end(), x.sizes().begin(), x.sizes().end());
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      numbers.push_back(static_cast<int64_t>(x));
+    } else if constexpr (std::is_floating_point_v<T>) {
+      numbers.push_back(std::bit_cast<int64_t>(static_cast<double>(x)));
+    } else if constexpr (kIsOptional<T>) {
+      numbers.push_back(x.has_value());
+      if (x) note(*x);
+    } else {
+      is_known = false;
+    }
   }
-}
+};
 
 /// What one rank does between the beginning and the end of a split forward.
 class SequenceRegion {
  public:
-  /// `shapes` are those of the arguments: a module that is called with shapes seen before is taken to go the
-  /// same way through its operators.
-  SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments,
-                 const std::vector<int64_t>& shapes);
+  /// A module whose call has a shape seen before is taken to go the same way through its operators.
+  SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments, const CallShape& shape);
   ~SequenceRegion();
   SequenceRegion(const SequenceRegion&) = delete;
   SequenceRegion& operator=(const SequenceRegion&) = delete;
@@ -122,12 +144,17 @@ class SequenceParallel : public Wrapper<Module> {
   requires Invocable<Module, Args...>
   auto operator()(Args&&... args) {
     if (detail::is_alone(*engine_)) return invoke(module_, std::forward<Args>(args)...);
-    std::vector<int64_t> shapes;
-    (detail::note_shape(shapes, args), ...);
-    detail::SequenceRegion region(engine_, sizeof...(Args), shapes);
+    detail::CallShape shape;
+    if constexpr (requires { module_->is_training(); }) shape.note(module_->is_training());
+    if constexpr (requires { module_.is_training(); }) shape.note(module_.is_training());
+    (shape.note(args), ...);
+    detail::SequenceRegion region(engine_, sizeof...(Args), shape);
     try {
       return [&]<size_t... I>(std::index_sequence<I...>) {
-        return region.leave(invoke(module_, region.cut(I, std::forward<Args>(args))...));
+        auto result = invoke(module_, region.cut(I, std::forward<Args>(args))...);
+        static_assert(std::convertible_to<decltype(result), at::Tensor>,
+                      "SequenceParallel: a module's result is one tensor; wrap the part that gives one");
+        return region.leave(std::move(result));
       }
       (std::index_sequence_for<Args...>{});
     } catch (...) {

@@ -50,17 +50,17 @@ class SequenceEngine::Again {
   std::unique_ptr<Scope> scope_;
 };
 
-void SequenceEngine::begin(const std::vector<int64_t>& shapes) {
-  auto known = known_.find(shapes);
-  pass_ = {.shapes = shapes, .is_first = known == known_.end()};
+void SequenceEngine::begin(const detail::CallShape& shape) {
+  auto known = known_.find(shape.numbers);
+  pass_ = {.shape = shape.numbers, .is_first = known == known_.end()};
   // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
-  bool look = known == known_.end() || options_.always_look || at::GradMode::is_enabled();
+  bool look = pass_.is_first || !shape.is_known || options_.always_look || at::GradMode::is_enabled();
   if (!look) pass_.known = &known->second;
 }
 
 void SequenceEngine::learn() {
   if (std::exchange(pass_.is_first, false)) consensus_.go_on("the end");
-  if (!pass_.known) known_.insert_or_assign(pass_.shapes, pass_.path);
+  if (!pass_.known) known_.insert_or_assign(pass_.shape, pass_.path);
 }
 
 void SequenceEngine::fail() {

@@ -23,8 +23,8 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   const SequenceParallelOptions& options() const { return options_; }
   int size() const { return group_.size(); }
 
-  /// A pass through the module begins, with arguments of these shapes.
-  void begin(const std::vector<int64_t>& shapes);
+  /// A pass through the module begins, by a call of this shape.
+  void begin(const detail::CallShape& shape);
   /// The pass was carried to its end.
   void learn();
   /// The pass cannot be carried to its end here: the other ranks are not to wait.
@@ -61,9 +61,9 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   /// One way through the module, or through a part of it.
   struct Pass {
-    std::vector<int64_t> shapes = {};  // of its arguments
-    const Path* known = nullptr;       // what it keeps to, without looking
-    bool is_first = false;             // with these shapes: the ranks ask each other whether they go on
+    std::vector<int64_t> shape = {};  // of its call
+    const Path* known = nullptr;      // what it keeps to, without looking
+    bool is_first = false;            // of this shape: the ranks ask each other whether they go on
     Path path = {};
     std::optional<Met> met = {};                                  // the attention at hand
     int backward = torch::autograd::get_current_graph_task_id();  // that it runs in; -1: in none
@@ -85,7 +85,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   SequenceParallelOptions options_;
   SequenceGroup group_{options_};
   Consensus consensus_{options_.ulysses, options_.ring};
-  std::map<std::vector<int64_t>, Path> known_;  // of earlier passes, by the shapes of their arguments
+  std::map<std::vector<int64_t>, Path> known_;  // of earlier passes, by the shapes of their calls
   Pass pass_;
 };
 

@@ -11,10 +11,21 @@
 
 namespace wanpar {
 namespace detail {
+namespace {
+
+/// A line for each option that every rank must give alike.
+std::string text_of(const SequenceParallelOptions& options) {
+  auto text = fmt::format("balance_causal {}\nalways_look {}", options.balance_causal, options.always_look);
+  for (auto& cut : options.split) text += fmt::format("\nsplit argument {}, dimension {}", cut.arg, cut.dim);
+  for (auto& join : options.gather) text += fmt::format("\ngather dimension {}", join.dim);
+  return text;
+}
+
+}  // namespace
 
 struct SequenceRegion::State {
-  State(std::shared_ptr<SequenceEngine> e, const std::vector<int64_t>& shapes) : engine(std::move(e)) {
-    engine->begin(shapes);
+  State(std::shared_ptr<SequenceEngine> e, const CallShape& shape) : engine(std::move(e)) {
+    engine->begin(shape);
     scope.emplace(*engine);
   }
   ~State() { engine->end(); }
@@ -23,7 +34,7 @@ struct SequenceRegion::State {
 };
 
 SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments,
-                               const std::vector<int64_t>& shapes) {
+                               const CallShape& shape) {
   if (within("SequenceParallel"))
     throw Error(
         "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, with "
@@ -32,7 +43,7 @@ SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t ar
     if (cut.arg < 0 || cut.arg >= static_cast<int64_t>(arguments))
       throw Error(fmt::format("SequenceParallel: .split names argument {}, but the module was called with {}",
                               cut.arg, arguments));
-  state_ = std::make_unique<State>(std::move(engine), shapes);
+  state_ = std::make_unique<State>(std::move(engine), shape);
 }
 
 SequenceRegion::~SequenceRegion() = default;
@@ -74,7 +85,9 @@ at::Tensor SequenceRegion::leave(at::Tensor result) {
 
 std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options,
                                                      const NamedTensors& parameters) {
-  check_same_module("SequenceParallel", {options.ulysses, options.ring}, parameters);
+  const std::vector<Communicator> grid{options.ulysses, options.ring};
+  check_same("SequenceParallel", "options", grid, text_of(options));
+  check_same_module("SequenceParallel", grid, parameters);
   return std::make_shared<SequenceEngine>(std::move(options));
 }
 
