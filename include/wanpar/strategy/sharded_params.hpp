@@ -125,8 +125,9 @@ class ShardedParamsBase {
   std::vector<at::Tensor> parameters() const;
 
   /// Collective. Scales the gradients so that their norm over all parameters and ranks is at most `max`;
-  /// gives the norm that they had.
-  double clip_grad_norm(double max);
+  /// gives the norm that they had. Together with a BlockPipeline, whose ranks have the gradients of their own
+  /// blocks, it wants the stages too.
+  double clip_grad_norm(double max, const Communicator& stages = {});
 
   /// While what it gives lives, backwards leave their gradients whole on each rank; the next one after it
   /// averages the sum of all.

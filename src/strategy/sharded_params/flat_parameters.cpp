@@ -155,16 +155,23 @@ void FlatParameters::accumulate(at::Tensor gradient) {
 }
 
 std::pair<int64_t, int64_t> FlatParameters::own(const Item& item) const {
-  auto rank = options_.group.rank();
-  auto begin = total(std::span(sizes_).first(rank));
-  auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
+  auto begin = begin_of_shard(), end = begin + sizes_[options_.group.rank()];
+  auto from = std::max(begin, item.begin), to = std::min(end, item.begin + item.size);
   return {from - item.begin, std::max<int64_t>(0, to - from)};
 }
 
+at::Tensor FlatParameters::own_gradient(const Item& item) const {
+  auto [from, count] = own(item);
+  if (count == 0 || !shard_.grad().defined()) return {};
+  return shard_.grad().narrow(0, item.begin + from - begin_of_shard(), count);
+}
+
 void FlatParameters::set(const Item& item, const at::Tensor& values, int64_t from) {
-  auto rank = options_.group.rank();
-  auto begin = total(std::span(sizes_).first(rank));
-  shard_.narrow(0, item.begin + from - begin, values.numel()).copy_(values);
+  shard_.narrow(0, item.begin + from - begin_of_shard(), values.numel()).copy_(values);
+}
+
+int64_t FlatParameters::begin_of_shard() const {
+  return total(std::span(sizes_).first(options_.group.rank()));
 }
 
 }  // namespace wanpar

@@ -70,6 +70,8 @@ class FlatParameters {
   void set(const Item& item, const at::Tensor& values, int64_t from);
   /// The elements of an item that this rank holds: from, count.
   std::pair<int64_t, int64_t> own(const Item& item) const;
+  /// Their gradient; undefined where the shard has none.
+  at::Tensor own_gradient(const Item& item) const;
 
   const std::vector<Item>& items() const { return items_; }
   const at::Tensor& shard() const { return shard_; }
@@ -77,6 +79,7 @@ class FlatParameters {
 
  private:
   at::Tensor piece(int rank) const;
+  int64_t begin_of_shard() const;
   /// Every leaf, in order, with its number and where it begins.
   void each_leaf(
       const std::function<void(size_t index, const at::Tensor& leaf, int64_t begin)>& action) const;

@@ -1,10 +1,9 @@
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 
-#include <cmath>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include "module/gradient_norm.hpp"
 #include "strategy/sharded_params/sharded_engine.hpp"
 
 namespace wanpar {
@@ -32,18 +31,13 @@ std::vector<at::Tensor> ShardedParamsBase::parameters() const {
   return shards;
 }
 
-double ShardedParamsBase::clip_grad_norm(double max) {
-  at::NoGradGuard no_grad;
-  double squares = 0;
-  for (auto& shard : parameters())
-    if (shard.grad().defined())
-      squares += std::pow(at::linalg_vector_norm(shard.grad(), 2, {}, false, at::kDouble).item<double>(), 2);
-  auto& group = engine_->options().group;
-  auto sum = at::full({1}, squares, at::TensorOptions(at::kDouble).device(group.device()));
-  auto norm = std::sqrt(group.all_reduce(std::move(sum)).get().item<double>());
-  if (auto scale = max / (norm + 1e-6); scale < 1)  // as torch::nn::utils::clip_grad_norm_ has it
-    for (auto& shard : parameters())
-      if (shard.grad().defined()) shard.mutable_grad().mul_(scale);
+double ShardedParamsBase::clip_grad_norm(double max, const Communicator& stages) {
+  std::vector<double> squares;
+  engine_->each_flat([&](auto& flat) {
+    for (auto& item : flat.items()) squares.push_back(square_norm(flat.own_gradient(item)));
+  });
+  auto norm = global_norm(squares, engine_->options().group, stages);
+  scale_to_norm(parameters(), norm, max);
   return norm;
 }
 
