@@ -1,8 +1,13 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <fmt/format.h>
+
 #include <unordered_set>
+#include <wanpar/core/error.hpp>
 #include <wanpar/module/master_weights.hpp>
+
+#include "module/deferred.hpp"
 
 namespace wanpar {
 
@@ -10,6 +15,11 @@ MasterWeights::MasterWeights(NamedTensors parameters) {
   std::unordered_set<at::TensorImpl*> seen;
   for (auto& [name, tensor] : parameters) {
     if (!tensor.requires_grad() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+    if (is_deferred(tensor))
+      throw Error(fmt::format(
+          "MasterWeights: parameter '{}' has no memory, as one that is sharded or was constructed deferred; "
+          "ShardedParams keeps shards in float32 itself where .param_dtype is the narrow one",
+          name));
     bool is_half = tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
     masters_.push_back({name, is_half ? tensor.detach().to(at::kFloat).requires_grad_() : tensor});
     parameters_.push_back(is_half ? tensor : at::Tensor());

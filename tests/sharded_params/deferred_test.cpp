@@ -78,16 +78,27 @@ TEST_CASE("a deferred module has shapes but no memory, and computes what is load
 }
 
 TEST_CASE("one rank has the values, the others are deferred") {
+  for (auto sharding : {Sharding::full_shard, Sharding::no_shard})
+    on_worlds([&](Communicator world) {
+      auto whole = seeded([] { return Wide(); });
+      auto module =
+          seeded([&] { return world.rank() == 0 ? Wide() : wanpar::deferred([] { return Wide(); }); });
+      auto sharded =
+          module | wanpar::sharded_params({.group = world, .sharding = sharding, .sync_module_states = true});
+      std::map<std::string, at::Tensor> expected;
+      for (auto& [name, tensor] : wanpar::named_parameters(whole)) expected[name] = tensor.detach();
+      sharded.each_parameter([&](auto& name, auto& value) { require_equal(value, expected.at(name), name); });
+      auto x = at::ones({2, Wide::Impl::kWidth});
+      require_close(sharded(x), whole(x), 1e-5, "as rank 0");
+    });
+}
+
+TEST_CASE("where rank 0 is the one without values, every rank is told") {
   on_worlds([](Communicator world) {
-    auto whole = seeded([] { return Wide(); });
-    auto module =
-        seeded([&] { return world.rank() == 0 ? Wide() : wanpar::deferred([] { return Wide(); }); });
-    auto sharded = module | wanpar::sharded_params({.group = world, .sync_module_states = true});
-    std::map<std::string, at::Tensor> expected;
-    for (auto& [name, tensor] : wanpar::named_parameters(whole)) expected[name] = tensor.detach();
-    sharded.each_parameter([&](auto& name, auto& value) { require_equal(value, expected.at(name), name); });
-    auto x = at::ones({2, Wide::Impl::kWidth});
-    require_close(sharded(x), whole(x), 1e-5, "as rank 0");
+    auto module = seeded([&] { return world.rank() > 0 ? Wide() : wanpar::deferred([] { return Wide(); }); });
+    require_error([&] { module | wanpar::sharded_params({.group = world, .sync_module_states = true}); },
+                  "rank 0 has no values to give");
+    world.barrier();
   });
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -13,11 +14,27 @@
 #include "strategy/sharded_params/units.hpp"
 
 namespace wanpar {
+namespace {
+
+/// A line for each option that every rank must give alike.
+std::string text_of(const ShardedParamsOptions& options) {
+  auto dtype = [](std::optional<at::ScalarType> type) {
+    return type ? c10::toString(*type) : "the tensors' own";
+  };
+  return fmt::format(
+      "sharding {}\nprefetch {}\nunits {}\nparam_dtype {}\nreduce_dtype {}\nbuffer_dtype {}\n"
+      "sync_module_states {}",
+      fmt::underlying(options.sharding), options.prefetch, options.units, dtype(options.param_dtype),
+      dtype(options.reduce_dtype), dtype(options.buffer_dtype), options.sync_module_states);
+}
+
+}  // namespace
 
 ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters,
                              const NamedTensors& buffers)
     : claim_(parameters, {options.group, options.replicate}), options_(std::move(options)) {
   check(parameters, buffers);
+  find_deferred(parameters);
   if (options_.sharding == Sharding::no_shard)
     alike_ = {std::exchange(options_.group, {}), options_.replicate};
   else
@@ -29,7 +46,6 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
 
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
-  find_deferred(parameters);
   make_units(parameters);
   make_gradients();
   for (auto& [name, buffer] : buffers) settle(buffer);
@@ -46,7 +62,9 @@ bool ShardedEngine::is_whole() const {
 void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& buffers) const {
   NamedTensors all = parameters;
   all.insert(all.end(), buffers.begin(), buffers.end());
-  check_same_module("ShardedParams", {options_.group, options_.replicate}, all);
+  const std::vector<Communicator> grid{options_.group, options_.replicate};
+  check_same("ShardedParams", "options", grid, text_of(options_));
+  check_same_module("ShardedParams", grid, all);
   if (options_.prefetch < 0)
     throw Error(
         fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
@@ -70,10 +88,13 @@ void ShardedEngine::find_deferred(const NamedTensors& parameters) {
   for (auto& [name, tensor] : parameters)
     if (is_deferred(tensor)) without_values_ = name;
   if (!options_.sync_module_states) return;
-  bool is_first = options_.group.rank() == 0 && options_.replicate.rank() == 0;
-  if (is_first && !without_values_.empty())
-    throw Error(fmt::format("ShardedParams: rank 0 has no values to give: '{}' was constructed deferred",
-                            without_values_));
+  auto has_none = at::full({1}, !without_values_.empty(), at::TensorOptions(at::kBool));
+  for (auto& group : {options_.group, options_.replicate})
+    has_none = group.broadcast(has_none.to(group.device())).get().cpu();
+  if (has_none.item<bool>())
+    throw Error(
+        "ShardedParams: rank 0 has no values to give, its module was constructed deferred; construct it with "
+        "values there, or leave out .sync_module_states and call load()");
   without_values_.clear();
 }
 
