@@ -3,20 +3,25 @@
 
 namespace wanpar {
 
-/// While it lives, the forward at hand wants each gradient of a parameter at once and whole: what runs parts
-/// of it backward one after the other must refuse.
-class OneBackward {
+/// While it lives, somebody averages the gradients of the forward at hand, each as it comes. What goes
+/// backward in several parts, as micro-batches do, says so: then they are averaged at the end.
+class GradientAveraging {
  public:
-  OneBackward() : outer_(std::exchange(is_wanted_, true)) {}
-  ~OneBackward() { is_wanted_ = outer_; }
-  OneBackward(const OneBackward&) = delete;
-  OneBackward& operator=(const OneBackward&) = delete;
+  GradientAveraging() : outer_(std::exchange(innermost_, this)) {}
+  ~GradientAveraging() { innermost_ = outer_; }
+  GradientAveraging(const GradientAveraging&) = delete;
+  GradientAveraging& operator=(const GradientAveraging&) = delete;
 
-  static bool is_wanted() { return is_wanted_; }
+  static bool is_wanted() { return innermost_ != nullptr; }
+  static void come_in_parts() {
+    for (auto* one = innermost_; one; one = one->outer_) one->in_parts_ = true;
+  }
+  bool in_parts() const { return in_parts_; }
 
  private:
-  bool outer_;
-  inline static thread_local bool is_wanted_ = false;
+  GradientAveraging* outer_;
+  bool in_parts_ = false;
+  inline static thread_local GradientAveraging* innermost_ = nullptr;
 };
 
 }  // namespace wanpar

@@ -254,19 +254,15 @@ TEST_CASE("parameters may be frozen and set free between passes") {
       {1, 2, 3});
 }
 
-TEST_CASE("micro-batches inside of a DataParallel that averages are refused in the forward, on every rank") {
+TEST_CASE("train_step around a DataParallel is refused on every rank, and says what averages instead") {
   on_worlds(
       [&](Communicator world) {
         wanpar::Mesh mesh(world, {{"data", 2}, {"pipe", world.size() / 2}});
-        auto x = numbers({4, 5});
-        auto wrapped = [&](int64_t micro_batches) {
-          return sequential() | block_pipeline({.stages = mesh["pipe"], .micro_batches = micro_batches}) |
-                 wanpar::data_parallel({.group = mesh["data"]});
-        };
-        auto model = wrapped(2);
-        require_error([&] { model(x); }, "together with DataParallel");
-        at::NoGradGuard no_grad;
-        require_close(model(x), sequential()->forward(x), 1e-5, "without gradients");
+        auto x = numbers({4, 5}), time = numbers({4, 1}), target = numbers({4, 3});
+        auto model = stacked_model() | wanpar::data_parallel({.group = mesh["data"], .batch = {0, 1}}) |
+                     block_pipeline({.stages = mesh["pipe"], .side = {Side::cut, Side::whole}});
+        for (int twice = 0; twice < 2; ++twice)
+          require_error([&] { model.train_step({x, time}, target, squares); }, "TrainOptions::replicas");
       },
       {4});
 }

@@ -9,6 +9,10 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include <regex>
+
+#include "worlds.hpp"
+
 using wanpar::activation_checkpointing;
 using wanpar::block_distribution;
 using wanpar::block_pipeline;
@@ -53,13 +57,18 @@ Mesh staged(const Communicator& world, const Subject& subject, int64_t for_each 
   return {world, {{"beside", world.size() / stages}, {"stages", stages}}};
 }
 
-wanpar::BlockPipelineOptions over(const Mesh& mesh, const Subject& subject, int64_t micro_batches = 2) {
-  return {.stages = mesh["stages"], .micro_batches = micro_batches, .side = subject.side};
+wanpar::BlockPipelineOptions over(const Mesh& mesh, const Subject& subject) {
+  return {.stages = mesh["stages"], .micro_batches = 2, .side = subject.side};
 }
 
 /// Beside a stage: each rank uses the parameters of its own blocks only.
 wanpar::DataParallelOptions among(const Communicator& group, const Subject& subject) {
   return {.group = group, .batch = subject.batch, .find_unused_parameters = true};
+}
+
+/// Blocks of the subjects are numbered: "blocks.3.weight".
+bool is_in_block(const std::string& name) {
+  return std::regex_search(name, std::regex("(^|\\.)[a-z]*[0-9]+\\."));
 }
 
 /// Each stage has the gradients of its blocks; every one those of what is outside of blocks.
@@ -71,6 +80,8 @@ std::function<Gradients()> of_all_stages(std::function<Gradients()> take, Commun
       auto& gradient = mine.at(name);
       auto here = gradient.defined() ? gradient : at::zeros_like(tensor);
       auto holders = stages.all_reduce(here.ne(0).any().to(at::kDouble)).get();
+      if (!is_in_block(name))
+        require_equal(holders, at::full_like(holders, stages.size()), name + " on all stages");
       all[name] = stages.all_reduce(here).get() / holders;
     }
     return all;
@@ -257,23 +268,14 @@ const std::vector<Strategy>& compositions() {
          auto mesh = staged(world, subject);
          Model stage = model | block_pipeline(over(mesh, subject));
          Model whole = stage | data_parallel(among(mesh["beside"], subject));
-         return Wrapped{whole,
-                        {}};  // DataParallel refuses to train it: micro-batches are backwards of their own
-       },
-       true},
-      {"model | pipeline | data, one micro-batch",
-       [](Model model, const Subject& subject, Communicator world) {
-         auto mesh = staged(world, subject);
-         Model stage = model | block_pipeline(over(mesh, subject, 1));
-         Model whole = stage | data_parallel(among(mesh["beside"], subject));
          return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
        },
        true},
-      {"model | data | pipeline, one micro-batch",
+      {"model | data | pipeline",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);
          Model parts = model | data_parallel(among(mesh["beside"], subject));
-         Model whole = parts | block_pipeline(over(mesh, subject, 1));
+         Model whole = parts | block_pipeline(over(mesh, subject));
          return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
        },
        true},
@@ -301,10 +303,10 @@ const std::vector<Strategy>& compositions() {
          return Wrapped{whole, gradients_of_shards(sharded), world.size() > 1};
        },
        true, true},
-      {"model | pipeline | distribution | data, one micro-batch",
+      {"model | pipeline | distribution | data",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject, 2);
-         Model stage = model | block_pipeline(over(mesh, subject, 1));
+         Model stage = model | block_pipeline(over(mesh, subject));
          Model placed = stage | block_distribution({.devices = {at::kCPU, at::kCPU}});
          Model whole = placed | data_parallel(among(mesh["beside"], subject));
          return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};

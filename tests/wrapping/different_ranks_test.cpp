@@ -5,7 +5,9 @@
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
 
 #include "worlds.hpp"
 
@@ -50,6 +52,25 @@ TEST_CASE("BlockPipeline names the parameter, or the option, in which ranks diff
         auto side = last ? wanpar::Side::cut : wanpar::Side::whole;
         require_error([&] { wrap(4, {.side = {side}}); }, "has side 0 whole, rank");
         wrap(4, {});
+      },
+      {2, 3});
+}
+
+TEST_CASE("ranks with different options are told of the first that differs") {
+  on_worlds(
+      [](Communicator world) {
+        bool is_odd = world.rank() == 1;
+        auto refused = [](const auto& strategy, const std::string& sentence) {
+          require_error([&] { Model(torch::nn::Linear(8, 8)) | strategy; }, sentence);
+        };
+        refused(wanpar::sequence_parallel({.ulysses = world, .split = {{.dim = is_odd ? 2 : 1}}}),
+                "SequenceParallel: the ranks have different options: where rank 0 has split argument 0, "
+                "dimension 1, rank 1 has split argument 0, dimension 2");
+        refused(wanpar::data_parallel({.group = world, .bucket_bytes = is_odd ? 0 : 100}),
+                "DataParallel: the ranks have different options: where rank 0 has bucket_bytes 100, rank 1");
+        refused(
+            wanpar::sharded_params({.group = world, .units = {is_odd ? "none" : "weight"}}),
+            "ShardedParams: the ranks have different options: where rank 0 has units [\"weight\"], rank 1");
       },
       {2, 3});
 }

@@ -47,6 +47,8 @@ struct TrainOptions {
   /// Positions of inputs that are not per sample. All others, and the target, have the batch in dimension 0.
   std::vector<int64_t> whole = {};
   LossOf loss = LossOf::mean;
+  /// Ranks that train the same stage on other samples: loss and gradients become the mean over them.
+  Communicator replicas = {};
 };
 
 class PipelineEngine;

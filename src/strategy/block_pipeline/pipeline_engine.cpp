@@ -5,8 +5,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "module/gradient_averaging.hpp"
 #include "module/no_blocks.hpp"
-#include "module/one_backward.hpp"
 #include "module/same_module.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_tape.hpp"
@@ -63,10 +63,10 @@ std::string trained_among(const NamedTensors& parameters) {
 
 PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(std::move(parameters)) {
+  check_same("BlockPipeline", "options", {stages()}, text_of(options_));
   if (options_.micro_batches < 1)
     throw Error(
         fmt::format("BlockPipeline: {} micro-batches; there must be at least 1", options_.micro_batches));
-  check_same("BlockPipeline", "options", {stages()}, text_of(options_));
   auto all = parameters_;
   all.insert(all.end(), buffers.begin(), buffers.end());
   check_same_module("BlockPipeline", {stages()}, all);
@@ -107,6 +107,11 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
   auto& stack = stack_for(blocks);
   if (!passage_) return run_whole(stack, blocks, std::move(x), std::move(side), next);
 
+  if (GradientAveraging::is_wanted())
+    throw Error(
+        "BlockPipeline: train_step around a DataParallel, most of whose stages never see its result; wrap "
+        "the "
+        "module without it, and name its group in TrainOptions::replicas");
   if (passage_->left.defined())
     throw Error(
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
@@ -139,11 +144,7 @@ at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack&
 
 at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
-  if (options_.micro_batches > 1 && OneBackward::is_wanted() && at::GradMode::is_enabled())
-    throw Error(fmt::format(
-        "BlockPipeline: together with DataParallel, which averages each gradient when it comes, while those "
-        "of {} micro-batches come one after the other; set .micro_batches to 1 to train so",
-        options_.micro_batches));
+  GradientAveraging::come_in_parts();
   check_use(ParameterUse::Shared::refused);
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");

@@ -10,6 +10,7 @@
 
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_engine.hpp"
+#include "strategy/block_pipeline/replicas.hpp"
 
 namespace wanpar {
 namespace {
@@ -206,26 +207,19 @@ class TrainingStage {
   at::Tensor total_;
 };
 
-}  // namespace
-
-namespace detail {
-
-at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forward& forward, Tensors inputs,
-                      at::Tensor target, const Loss& loss, const TrainOptions& options) {
-  at::AutoGradMode gradients(true);
-  auto device = target.device();
-  Batch batch(std::move(inputs), std::move(target), options, engine->options().micro_batches);
-  auto& stages = engine->stages();
-  if (stages.size() == 1) {
-    auto total = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
-    for (int64_t m = 0; m < batch.count(); ++m) {
-      auto value = batch.loss(loss, forward(batch.inputs(m)), m);
-      total += value.detach().sum();
-      torch::autograd::backward({value});
-    }
-    return total;
+double train_on_one_stage(const Batch& batch, const detail::Forward& forward, const detail::Loss& loss) {
+  at::Tensor total;
+  for (int64_t m = 0; m < batch.count(); ++m) {
+    auto value = batch.loss(loss, forward(batch.inputs(m)), m);
+    total = total.defined() ? total + value.detach() : value.detach();
+    torch::autograd::backward({value});
   }
+  return total.item<double>();
+}
 
+double train_on_stages(const std::shared_ptr<PipelineEngine>& engine, const Batch& batch,
+                       const detail::Forward& forward, const detail::Loss& loss, at::Device device) {
+  auto& stages = engine->stages();
   engine->trace().clear();
   for (auto& stack : engine->stacks()) stack.begin_pass();
   auto& known = engine->learnt()[batch.signature() + " " + trained_among(engine->parameters())];
@@ -239,7 +233,22 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
   engine->set_trained();
   SharedGradients shared(*engine);
   runner.run(one_forward_one_backward(stages.rank(), stages.size(), batch.count()), known);
-  return at::scalar_tensor(shared.sum(stage.loss()), at::TensorOptions(device).dtype(at::kDouble));
+  return shared.sum(stage.loss());
+}
+
+}  // namespace
+
+namespace detail {
+
+at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forward& forward, Tensors inputs,
+                      at::Tensor target, const Loss& loss, const TrainOptions& options) {
+  at::AutoGradMode gradients(true);
+  auto device = target.device();
+  Batch batch(std::move(inputs), std::move(target), options, engine->options().micro_batches);
+  auto total = engine->stages().size() == 1 ? train_on_one_stage(batch, forward, loss)
+                                            : train_on_stages(engine, batch, forward, loss, device);
+  if (options.replicas.size() > 1) total = average_over(options.replicas, engine->parameters(), total);
+  return at::scalar_tensor(total, at::TensorOptions(device).dtype(at::kDouble));
 }
 
 }  // namespace detail

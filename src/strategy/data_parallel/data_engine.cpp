@@ -27,6 +27,15 @@ NamedTensors distinct(const NamedTensors& tensors) {
   return once;
 }
 
+/// A line for each option that every rank must give alike.
+std::string text_of(const DataParallelOptions& options) {
+  return fmt::format(
+      "mode {}\nbatch {}\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
+      "find_unused_parameters {}",
+      options.mode == BatchMode::whole ? "whole" : "local", options.batch, options.sync_module_states,
+      options.broadcast_buffers, options.bucket_bytes, options.find_unused_parameters);
+}
+
 bool is_claimed(const NamedTensor& item) { return claimed(item.tensor).has_value(); }
 
 }  // namespace
@@ -34,6 +43,7 @@ bool is_claimed(const NamedTensor& item) { return claimed(item.tensor).has_value
 DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(distinct(parameters)), buffers_(distinct(buffers)) {
   if (group().size() == 1) return;
+  check_same("DataParallel", "options", {group()}, text_of(options_));
   check_options();
   auto states = parameters_;
   states.insert(states.end(), buffers_.begin(), buffers_.end());
@@ -112,8 +122,8 @@ void DataEngine::check_leaves(const std::vector<at::Tensor>& results,
 
 bool DataEngine::reduces() const { return reducer_ && pauses_ == 0 && at::GradMode::is_enabled(); }
 
-void DataEngine::watch(at::Tensor& result) {
-  if (reducer_) reducer_->watch(result, pauses_ == 0);
+void DataEngine::watch(at::Tensor& result, bool in_parts) {
+  if (reducer_) reducer_->watch(result, {.reduces = pauses_ == 0, .in_parts = in_parts});
 }
 
 std::vector<std::string> DataEngine::unused() const {

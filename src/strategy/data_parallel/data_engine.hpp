@@ -34,7 +34,8 @@ class DataEngine {
 
   /// Whether the backward of a forward that begins now averages gradients.
   bool reduces() const;
-  void watch(at::Tensor& result);
+  /// A result of the module, whose gradients come in several parts or each at once.
+  void watch(at::Tensor& result, bool in_parts);
   std::vector<std::string> unused() const;
 
  private:

@@ -11,7 +11,7 @@
 #include <wanpar/strategy/data_parallel.hpp>
 
 #include "core/arguments.hpp"
-#include "module/one_backward.hpp"
+#include "module/gradient_averaging.hpp"
 #include "module/times_written.hpp"
 #include "strategy/data_parallel/data_engine.hpp"
 
@@ -38,7 +38,7 @@ at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
 
 struct DataPass::State {
   explicit State(std::shared_ptr<DataEngine> e) : engine(std::move(e)) {
-    if (engine->reduces()) one_backward.emplace();
+    if (engine->reduces()) averaging.emplace();
   }
 
   bool lists(size_t arg) const {
@@ -66,7 +66,7 @@ struct DataPass::State {
   }
 
   std::shared_ptr<DataEngine> engine;
-  std::optional<OneBackward> one_backward;
+  std::optional<GradientAveraging> averaging;
   std::optional<std::vector<int64_t>> shares;  // of the batch, by rank
   int64_t total = 0, begin = 0, own = 0, given = 0;
   std::vector<int64_t> versions;  // of the buffers, before the call
@@ -150,7 +150,7 @@ at::Tensor DataPass::whole(at::Tensor result) {
     }
     result = std::move(all);
   }
-  engine.watch(result);
+  engine.watch(result, state_->averaging && state_->averaging->in_parts());
   return result;
 }
 

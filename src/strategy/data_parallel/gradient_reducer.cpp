@@ -111,24 +111,28 @@ void GradientReducer::forget() {
   order_.clear();
 }
 
-void GradientReducer::watch(at::Tensor& result, bool reduces) {
+void GradientReducer::watch(at::Tensor& result, Watch watch) {
   if (!result.requires_grad()) return;
   if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook for good
-  result.register_hook([self = shared_from_this(), reduces](const at::Tensor&) { self->begin(reduces); });
+  result.register_hook([self = shared_from_this(), watch](const at::Tensor&) { self->begin(watch); });
 }
 
 /// The first thing that a backward does in the module.
-void GradientReducer::begin(bool reduces) {
+void GradientReducer::begin(Watch watch) {
   std::lock_guard lock(mutex_);
   if (released_)
     throw Error(
         "DataParallel: a backward through a result of a wrapper that is gone, or whose parameters were "
         "changed since; call backward() before");
   auto task = torch::autograd::get_current_graph_task_id();
-  if (task == task_) return;
+  if (task == task_) {
+    in_parts_ |= watch.in_parts;
+    return;
+  }
   forget();
-  if (!reduces || !is_asked_for()) return;
+  if (!watch.reduces || !is_asked_for()) return;
   task_ = task;
+  in_parts_ = watch.in_parts;
   torch::autograd::Engine::get_default_engine().queue_callback(
       [self = shared_from_this()] { self->finish(); });
 }
@@ -151,6 +155,7 @@ void GradientReducer::arrived(size_t index) {
   std::lock_guard lock(mutex_);
   had_one_[index] = true;
   if (task_ == kNone) return;
+  if (arrived_[index] && in_parts_) return;
   if (arrived_[index])
     throw Error(
         fmt::format("DataParallel: {} had a gradient twice in one backward, as under nested backward passes; "
@@ -159,7 +164,7 @@ void GradientReducer::arrived(size_t index) {
   arrived_[index] = true;
   order_.push_back(static_cast<int64_t>(index));
   // Ranks that use different parameters would send at different points of their backward.
-  if (options_.find_unused) return;
+  if (options_.find_unused || in_parts_) return;
   --flights_[flight_of_[index]].awaited;
   while (next_ < flights_.size() && flights_[next_].awaited == 0) launch(flights_[next_++]);
 }

@@ -41,8 +41,12 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   /// Are these the parameters, and the hooks still behind their gradients?
   bool serves(const NamedTensors& parameters) const;
 
-  /// A result of the module: the backward that comes through it reduces gradients, or only notes them.
-  void watch(at::Tensor& result, bool reduces);
+  /// What the backward through a result does with gradients.
+  struct Watch {
+    bool reduces;   ///< averages them, or only notes them
+    bool in_parts;  ///< of a parameter they come in several parts; what is averaged is their sum
+  };
+  void watch(at::Tensor& result, Watch watch);
 
   /// Parameters without a gradient on some rank, in the last backward that reduced.
   const std::vector<std::string>& unused() const { return unused_; }
@@ -57,7 +61,7 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   struct Hook;
 
   void cut(const std::vector<size_t>& order);
-  void begin(bool reduces);
+  void begin(Watch watch);
   void arrived(size_t index);
   void forget();
   bool is_asked_for() const;
@@ -78,6 +82,7 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   std::vector<size_t> flight_of_;  // of each parameter
   size_t next_ = 0;                // the first flight that has not left
   int task_ = -1;                  // the backward under way that reduces, as the engine numbers it
+  bool in_parts_ = false;          // does it bring gradients in parts?
   std::vector<bool> had_one_;      // a gradient since the last reduction
   std::vector<bool> arrived_;      // in this backward
   std::vector<int64_t> order_;     // of arrival

@@ -1,0 +1,38 @@
+#include "strategy/block_pipeline/replicas.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <span>
+#include <unordered_set>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+
+double average_over(const Communicator& replicas, const NamedTensors& parameters, double loss) {
+  Plain plain;
+  at::NoGradGuard no_grad;
+  std::vector<at::Tensor> trained;
+  std::unordered_set<const at::TensorImpl*> seen;
+  for (auto& [name, parameter] : parameters)
+    if (parameter.requires_grad() && seen.insert(parameter.unsafeGetTensorImpl()).second)
+      trained.push_back(parameter);
+
+  std::vector<double> numbers{loss};  // and which gradients are here
+  for (auto& parameter : trained) numbers.push_back(parameter.grad().defined() ? 1 : 0);
+  auto mine = at::tensor(numbers, at::kDouble).to(replicas.device());
+  auto means = replicas.all_reduce(std::move(mine), ReduceOp::mean).get().cpu();
+  auto mean = std::span(means.const_data_ptr<double>(), numbers.size());
+
+  std::vector<std::pair<at::Tensor, Pending<at::Tensor>>> under_way;
+  for (size_t i = 0; i < trained.size(); ++i) {
+    if (mean[i + 1] == 0) continue;
+    auto gradient = std::exchange(trained[i].mutable_grad(), {});
+    if (!gradient.defined()) gradient = at::zeros_like(trained[i]);
+    under_way.emplace_back(trained[i], replicas.all_reduce(std::move(gradient), ReduceOp::mean));
+  }
+  for (auto& [parameter, gradient] : under_way) parameter.mutable_grad() = gradient.get();
+  return mean[0];
+}
+
+}  // namespace wanpar
