@@ -95,3 +95,38 @@ TEST_CASE("likewise where each stage's weights are sharded") {
       },
       {2, 4, 6});
 }
+
+TEST_CASE(
+    "weights that are sharded move with their blocks, and cannot be given to the ranks of other stages") {
+  on_worlds(
+      [&](Communicator world) {
+        auto mesh = two_pipelines(world);
+        auto alone = stacked_model(4);
+        auto model =
+            wanpar::Model(stacked_model(4) | wanpar::sharded_params({.group = mesh["data"]})) |
+            block_pipeline({.stages = mesh["pipe"], .side = {wanpar::Side::cut, wanpar::Side::whole}});
+        auto x = numbers({6, 5}), time = numbers({6, 1}, at::kFloat, 1);
+        at::NoGradGuard no_grad;
+        for (int twice = 0; twice < 2; ++twice) {
+          require_close(model(x, time), alone(x, time), 1e-5, "before and after boundaries move");
+          model.rebalance(mesh["data"]);
+        }
+        require_error([&] { model.synchronize(); }, "synchronize() needs every parameter to have memory");
+      },
+      {4, 6});
+}
+
+TEST_CASE("replicas that are cut differently are refused before their gradients meet") {
+  on_worlds(
+      [&](Communicator world) {
+        auto mesh = two_pipelines(world);
+        auto ranges =
+            mesh.index("data") ? wanpar::BlockRanges{{0, 1}, {1, 5}} : wanpar::BlockRanges{{0, 2}, {2, 5}};
+        auto model = sequential() | block_pipeline({.stages = mesh["pipe"], .ranges = ranges});
+        auto train = [&] {
+          model.train_step({numbers({6, 5})}, numbers({6, 7}), squares, {.replicas = mesh["data"]});
+        };
+        require_error(train, "the ranks have different ranges: where rank 0 has [0, 2) [2, 5)");
+      },
+      {4});
+}

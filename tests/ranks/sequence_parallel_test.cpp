@@ -388,6 +388,46 @@ TEST_CASE("later passes with known shapes do not look, and one that goes another
       {2, 3});
 }
 
+namespace {
+
+/// Goes another way by a flag, by a number, and in training.
+struct SwitchedImpl : torch::nn::Module {
+  at::Tensor forward(at::Tensor t, bool centered, double power, std::optional<at::Tensor> shift) {
+    t = at::scaled_dot_product_attention(t, t, t);
+    if (shift) t = t + *shift;
+    if (centered || power > 1 || is_training()) t = t - t.mean(2, true);
+    return t;
+  }
+};
+TORCH_MODULE(Switched);
+
+}  // namespace
+
+TEST_CASE("a flag, a number or the mode makes another pass, which is looked at") {
+  on_worlds(
+      [](Communicator world) {
+        at::NoGradGuard no_grad;
+        auto x = random({1, 2, 10, 4}), shift = random({4});
+        Switched module;
+        module->eval();
+        auto split = module | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 2}}});
+        auto is_right = [&](bool centered, double power, std::optional<at::Tensor> by) {
+          require_close(split(x, centered, power, by), module(x, centered, power, by), 1e-5, "a pass");
+        };
+        auto is_refused = [&](bool centered, double power) {
+          require_error([&] { split(x, centered, power, std::optional<at::Tensor>()); }, "aten::mean");
+        };
+        for (int twice = 0; twice < 2; ++twice) is_right(false, 1, {}), is_right(false, 1, shift);
+        is_refused(true, 1), is_refused(false, 2);
+        module->train();
+        is_refused(false, 1);
+        module->eval();
+        is_right(false, 1, {});
+        world.barrier();
+      },
+      {2, 3});
+}
+
 TEST_CASE("a group of one calls the module itself: no bit changes") {
   at::NoGradGuard no_grad;
   auto plain = model();

@@ -20,12 +20,15 @@ wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {
   return transformer;
 }
 
+wanpar::BlockRanges stages_of(const wanpar::Mesh& mesh, const Job& job) {
+  return wanpar::equal_ranges(job.checkpoint.transformer_config().layers, mesh.size("pipeline"));
+}
+
 /// This rank's part: of the blocks of its stage, and of the weights of those, where they are sharded.
 wanpar::Model load_part(const wanpar::Mesh& mesh, const Job& job, const LoadOptions& options) {
   const auto& config = job.checkpoint.transformer_config();
-  const auto stages = wanpar::equal_ranges(config.layers, mesh.size("pipeline"));
   const auto stage_of = [&](Transformer whole) {
-    return Stage(std::move(whole), stages[mesh.index("pipeline")]);
+    return Stage(std::move(whole), stages_of(mesh, job)[mesh.index("pipeline")]);
   };
   // Ranks that make other prompts share the weights too: all call the transformer equally often.
   const auto sharers =
@@ -44,6 +47,7 @@ wanpar::BlockPipelineOptions pipeline_options(const wanpar::Mesh& mesh, const Jo
   using wanpar::Side;
   return {.stages = mesh["pipeline"],
           .micro_batches = job.options.dit_fsdp ? 1 : 2,
+          .ranges = stages_of(mesh, job),
           .side = {Side::cut, Side::cut, Side::whole}};  // of a Block: time, text, rotation
 }
 

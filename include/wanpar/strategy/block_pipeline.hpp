@@ -69,7 +69,7 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
 
 const Communicator& stages_of(const PipelineEngine& engine);
 const BlockRanges& ranges_of(PipelineEngine& engine);
-const BlockRanges& rebalance(PipelineEngine& engine);
+const BlockRanges& rebalance(PipelineEngine& engine, const Communicator& replicas);
 void synchronize(PipelineEngine& engine);
 const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine);
 
@@ -135,8 +135,12 @@ class BlockPipeline : public Wrapper<Module> {
 
   /// Collective. Moves the boundaries to where the seconds that each block took in the last pass are spread
   /// best, and gives the new ranges. After training, call it before the optimizer is made: parameters
-  /// move with their blocks (`synchronize`), an optimizer's state does not.
-  const BlockRanges& rebalance() { return detail::rebalance(*engine_); }
+  /// move with their blocks (`synchronize`), an optimizer's state does not. Pipelines that share or average
+  /// anything must be cut alike: give the ranks of the same stage in the others as `replicas`, whose times
+  /// are averaged. Throws Error where parameters have no memory on every rank.
+  const BlockRanges& rebalance(const Communicator& replicas = {}) {
+    return detail::rebalance(*engine_, replicas);
+  }
 
   /// Collective. Gives every rank the parameters and buffers of all blocks as their stage has them: before a
   /// checkpoint is written, or the module is used without the pipeline, after training.

@@ -21,8 +21,8 @@ const BlockRanges& ranges_of(PipelineEngine& engine) {
   return engine.stacks().empty() ? none : engine.stacks()[0].ranges();
 }
 
-const BlockRanges& rebalance(PipelineEngine& engine) {
-  if (engine.stages().size() > 1) engine.rebalance();
+const BlockRanges& rebalance(PipelineEngine& engine, const Communicator& replicas) {
+  if (engine.stages().size() > 1) engine.rebalance(replicas);
   return ranges_of(engine);
 }
 

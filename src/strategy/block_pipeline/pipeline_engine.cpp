@@ -5,6 +5,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "module/claim.hpp"
+#include "module/deferred.hpp"
 #include "module/gradient_averaging.hpp"
 #include "module/no_blocks.hpp"
 #include "module/same_module.hpp"
@@ -211,17 +215,33 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   return in_place_of(x, std::move(result));
 }
 
-void PipelineEngine::rebalance() {
+void PipelineEngine::rebalance(const Communicator& replicas) {
   if (stacks_.empty()) throw Error("BlockPipeline: rebalance() needs a pass before it");
+  check_memory("rebalance", [](auto& item) { return !claimed(item.tensor); });
   if (is_trained_) synchronize();
-  for (auto& stack : stacks_) stack.rebalance();
+  for (auto& stack : stacks_) stack.rebalance(replicas);
   learnt_.clear();
   is_examined_ = false;
+}
+
+/// Collective. Parameters that were constructed deferred, and loaded by their own stage alone, cannot leave
+/// it; nor can sharded ones, whose memory comes and goes.
+void PipelineEngine::check_memory(std::string_view what,
+                                  const std::function<bool(const NamedTensor&)>& counts) {
+  auto is_missing = [&](auto& item) { return is_deferred(item.tensor) && counts(item); };
+  auto missing = std::any_of(parameters_.begin(), parameters_.end(), is_missing);
+  auto flag = at::full({1}, missing ? 1.0 : 0.0, at::TensorOptions(at::kDouble).device(stages().device()));
+  if (stages().all_reduce(std::move(flag), ReduceOp::max).get().item<double>() > 0)
+    throw Error(fmt::format(
+        "BlockPipeline: {}() needs every parameter to have memory on every rank, and some are sharded, or "
+        "constructed deferred and loaded for their own stage only; load them on every rank first",
+        what));
 }
 
 void PipelineEngine::synchronize() {
   if (stacks_.empty() && stages().size() > 1)
     throw Error("BlockPipeline: synchronize() needs a pass before it");
+  check_memory("synchronize", [](auto&) { return true; });
   for (auto& stack : stacks_) stack.synchronize();
 }
 

@@ -3,6 +3,7 @@
 #include <wanpar/strategy/block_pipeline.hpp>
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -32,7 +33,7 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
 
   void begin();
   void end();
-  void rebalance();
+  void rebalance(const Communicator& replicas);
   void synchronize();
 
   /// One micro-batch on its way through the module of a stage, in training.
@@ -61,6 +62,7 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
   void before(const Operator& op) override { use_.note(op, is_inside_); }
 
  private:
+  void check_memory(std::string_view what, const std::function<bool(const NamedTensor&)>& counts);
   PipelineStack& stack_for(const BlockStack& blocks);
   at::Tensor run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                        std::vector<at::Tensor> side, const NextBlocks& next);

@@ -73,11 +73,12 @@ void PipelineStack::synchronize() const {
       }
 }
 
-void PipelineStack::rebalance() {
+void PipelineStack::rebalance(const Communicator& replicas) {
   auto own = watch_.seconds();
   std::vector<int64_t> sizes;
   for (auto& range : ranges_) sizes.push_back(range.size());
-  auto all = stages_.all_gather(at::tensor(own, at::kDouble).to(stages_.device()), 0, sizes).get().cpu();
+  auto all = stages_.all_gather(at::tensor(own, at::kDouble).to(stages_.device()), 0, sizes).get();
+  all = replicas.all_reduce(all.to(replicas.device()), ReduceOp::mean).get().cpu();
   std::span<const double> seconds(all.const_data_ptr<double>(), static_cast<size_t>(size_));
   if (std::all_of(seconds.begin(), seconds.end(), [](double s) { return s == 0; }))
     throw Error("BlockPipeline: rebalance() needs a pass before it, whose blocks are timed");

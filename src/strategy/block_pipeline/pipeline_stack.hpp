@@ -35,7 +35,7 @@ class PipelineStack {
   /// Collective. Each parameter and buffer of a block, as its stage has it, on every rank.
   void synchronize() const;
   /// Collective. Ranges by the seconds of the last pass.
-  void rebalance();
+  void rebalance(const Communicator& replicas);
 
  private:
   BlockRange mine() const { return ranges_[stages_.rank()]; }

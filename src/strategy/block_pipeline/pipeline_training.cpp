@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "module/same_module.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_engine.hpp"
 #include "strategy/block_pipeline/replicas.hpp"
@@ -207,6 +208,16 @@ class TrainingStage {
   at::Tensor total_;
 };
 
+/// A line for each stack.
+std::string text_of_ranges(const std::deque<PipelineStack>& stacks) {
+  std::string text;
+  for (auto& stack : stacks) {
+    for (auto& range : stack.ranges()) text += fmt::format("[{}, {}) ", range.begin, range.end);
+    text += '\n';
+  }
+  return text;
+}
+
 double train_on_one_stage(const Batch& batch, const detail::Forward& forward, const detail::Loss& loss) {
   at::Tensor total;
   for (int64_t m = 0; m < batch.count(); ++m) {
@@ -247,7 +258,10 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
   Batch batch(std::move(inputs), std::move(target), options, engine->options().micro_batches);
   auto total = engine->stages().size() == 1 ? train_on_one_stage(batch, forward, loss)
                                             : train_on_stages(engine, batch, forward, loss, device);
-  if (options.replicas.size() > 1) total = average_over(options.replicas, engine->parameters(), total);
+  if (options.replicas.size() > 1) {
+    check_same("BlockPipeline", "ranges", {options.replicas}, text_of_ranges(engine->stacks()));
+    total = average_over(options.replicas, engine->parameters(), total);
+  }
   return at::scalar_tensor(total, at::TensorOptions(device).dtype(at::kDouble));
 }
 
