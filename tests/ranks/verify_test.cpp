@@ -3,12 +3,15 @@
 #include <torch/nn.h>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/verify.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "models/attention_model.hpp"
 #include "worlds.hpp"
 
 using wanpar::Communicator;
+using wanpar::Model;
 
 namespace {
 
@@ -18,6 +21,17 @@ struct Bends : wanpar::Handler {
     if (op.name == "aten::gelu") op.inputs[0] = op.inputs[0] * 1.01;
   }
 };
+
+at::Tensor random(std::vector<int64_t> shape, int seed) {
+  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed));
+}
+
+void require_exact(const wanpar::Verification& found, const std::string& claim) {
+  auto first = found.first.value_or(wanpar::OperatorDifference{"no operator", 0, 0});
+  require(!found.first,
+          fmt::format("{}: {} at {} differs by {}", claim, first.name, first.index, first.difference));
+  require(found.difference < 1e-5, fmt::format("{}: the results differ by {}", claim, found.difference));
+}
 
 }  // namespace
 
@@ -43,12 +57,74 @@ TEST_CASE("split operators are compared with those of one rank") {
   AttentionModel model;
   on_worlds([&](Communicator world) {
     auto split = model | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}});
-    auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
-    auto found = wanpar::verify(split, {at::randn({2, 11, 48}, generator)});
-    require(!found.first,
-            fmt::format("no operator differs, as {} at {} does by {}", found.first ? found.first->name : "",
-                        found.first ? found.first->index : 0, found.first ? found.first->difference : 0));
-    require(found.difference < 1e-5, "the results are equal");
+    auto found = wanpar::verify(split, {random({2, 11, 48}, 3)});
+    require_exact(found, "sequence_parallel");
     require(found.operators > 20, "operators were compared");
   });
+}
+
+TEST_CASE("a path that changes while shapes and attentions stay the same is found") {
+  on_worlds(
+      [](Communicator world) {
+        const int64_t share = 4;  // as many tokens on every rank as there are words
+        auto words = random({1, 2, share, 8}, 5);
+        bool words_first = true;
+        Model module([&](const at::Tensor& x) {
+          auto attend = [&](const at::Tensor& y, bool to_words) {
+            return at::scaled_dot_product_attention(y, to_words ? words : y, to_words ? words : y);
+          };
+          return attend(attend(x, words_first), !words_first);
+        });
+        auto wrapped = module | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 2}}});
+        auto x = random({1, 2, share * world.size(), 8}, 6);
+        {
+          at::NoGradGuard no_grad;
+          wrapped(x);
+        }
+        require_exact(wanpar::verify(Model(wrapped), module, {x}), "the path of the first pass");
+        {
+          at::NoGradGuard no_grad;
+          wrapped(x);
+        }
+        words_first = false;
+        auto found = wanpar::verify(Model(wrapped), module, {x});
+        require(found.difference > 1e-3, fmt::format("another path differs by {}", found.difference));
+        require(!found.first, "by no operator, since what was remembered is at fault");
+      },
+      {2, 3});
+}
+
+TEST_CASE("a strategy that cuts the batch is compared by its result") {
+  on_worlds([](Communicator world) {
+    auto x = random({13, 6}, 7);
+    // The module's own narrow is not taken for the strategy's.
+    Model each([](const at::Tensor& t) { return at::gelu(t.narrow(1, 0, 3)); });
+    Model over_samples(
+        [](const at::Tensor& t) { return t.narrow(1, 0, 3) - t.mean(0, true).narrow(1, 0, 3); });
+    require_exact(wanpar::verify(Model(each | wanpar::data_parallel({.group = world})), each, {x}),
+                  "data_parallel");
+    auto found =
+        wanpar::verify(Model(over_samples | wanpar::data_parallel({.group = world})), over_samples, {x});
+    require((found.difference > 1e-2) == (world.size() > 1),
+            fmt::format("a mean over the batch differs by {}", found.difference));
+    require(!found.first, "no operator is blamed");
+  });
+}
+
+TEST_CASE("a pipeline's stage is not compared with blocks that are not its own") {
+  on_worlds(
+      [](Communicator world) {
+        torch::nn::Sequential blocks;
+        for (int i = 0; i < 4; ++i) {
+          blocks->push_back(torch::nn::Linear(6, 6));
+          for (auto& parameter : blocks->ptr(i)->parameters())
+            parameter.set_data(random(parameter.sizes().vec(), i));
+        }
+        for (int64_t micro_batches : {1, 2}) {
+          auto wrapped = blocks | wanpar::block_pipeline({.stages = world, .micro_batches = micro_batches});
+          require_exact(wanpar::verify(wrapped, {random({4, 6}, 8)}),
+                        fmt::format("{} micro-batches", micro_batches));
+        }
+      },
+      {1, 2, 3});
 }

@@ -16,19 +16,22 @@ struct OperatorDifference {
 };
 
 struct Verification {
-  double difference;                        ///< the greatest of an element of the result
+  double difference;                        ///< the greatest of an element of either pass's result
   int64_t operators;                        ///< how many operators' results were compared
   std::optional<OperatorDifference> first;  ///< the first that differs by more than the tolerance
 };
 
-/// Collective where the wrapped module is. Runs a wrapped module beside the bare one with the same inputs and
-/// compares the results of all operators, in order, joined over the ranks where a strategy has split them; so
-/// what a strategy fails to carry is found by its name. For debugging: it keeps every result of the bare
-/// module.
+/// Collective where the wrapped module is. Runs a wrapped module twice beside the bare one with the same
+/// inputs: first without gradients, by what it remembers of earlier passes, and compares the result; then
+/// with gradients, where strategies look at every operator, and compares the results of all operators, in
+/// order, joined over the ranks where a strategy has split them; so what a strategy fails to carry is found
+/// by its name. A difference with no operator to it is one of what was remembered. The second pass throws
+/// Error where a strategy refuses. For debugging: it keeps every result of the bare module.
 ///
 /// Two values differ when they are further apart than tolerance times the greatest element, or than the
-/// tolerance where that is below one. Operators are compared for as long as both modules call the same ones:
-/// a pipeline's ranks call those of their own blocks.
+/// tolerance where that is below one. Operators are compared for as long as both modules call the same ones
+/// on the same samples. Behind the point where DataParallel or BlockPipeline cuts the batch, or goes on with
+/// another rank's activation, it is the result alone.
 Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs,
                     double tolerance = 1e-4);
 

@@ -62,7 +62,7 @@ struct DataPass::State {
     if (x.size(0) != total)
       throw Error(fmt::format("DataParallel: argument {} holds {} samples, another one {}; see .batch", arg,
                               x.size(0), total));
-    return x.narrow(0, own > 0 ? begin : 0, given);
+    return in_place_of(x, x.narrow(0, own > 0 ? begin : 0, given));
   }
 
   std::shared_ptr<DataEngine> engine;
