@@ -27,14 +27,18 @@ thread_local std::vector<Handler*> handlers;
 
 /// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an
 /// exception.
-thread_local std::exception_ptr thrown;
+struct Thrown {
+  std::exception_ptr error;
+  std::string message;
+};
+thread_local Thrown thrown;
 
 template <class Action>
 auto remembering(const Action& action) {
   try {
     return action();
-  } catch (const Error&) {
-    thrown = std::current_exception();
+  } catch (const Error& error) {
+    thrown = {std::current_exception(), error.what()};
     throw;
   }
 }
@@ -85,7 +89,7 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
 
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  const std::vector<c10::IValue> arguments{query, key, value, mask};
+  const std::vector<c10::IValue> arguments{query, key, value, mask, dropout, causal, scale, grouped};
   std::vector<at::Tensor> inputs{call.query, call.key, call.value};
   if (call.mask) inputs.push_back(*call.mask);
   const Operator seen{attention_operator().schema().name(), inputs, arguments, attention_operator()};
@@ -234,7 +238,7 @@ struct Scope::Guard {
 
 Scope::Scope(Handler& handler) {
   register_once();
-  thrown = nullptr;
+  thrown = {};
   handlers.push_back(&handler);
   guard_ = std::make_unique<Guard>();
 }
@@ -245,8 +249,17 @@ Scope::~Scope() {
 }
 
 void Scope::rethrow() {
-  if (auto error = std::exchange(thrown, nullptr)) std::rethrow_exception(error);
-  throw;
+  const auto last = std::exchange(thrown, {});
+  try {
+    throw;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& at_hand) {
+    // A module may have caught what a handler threw, and fail at something else.
+    bool is_its_text = last.error && std::string_view(at_hand.what()).find(last.message) != std::string::npos;
+    if (is_its_text) std::rethrow_exception(last.error);
+    throw;
+  }
 }
 
 bool within(std::string_view strategy) {

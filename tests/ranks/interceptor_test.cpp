@@ -1,4 +1,5 @@
 #include <ATen/ThreadLocalState.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/nn.h>
@@ -53,6 +54,49 @@ TEST_CASE("handlers stack: the innermost scope is asked first, and all is plain 
   CHECK(is(attend(), 1));
   CHECK(outer.attentions == 3);
   CHECK(inner.attentions == 1);
+}
+
+TEST_CASE("what a handler threw is thrown on where only its text is left, and in the place of nothing else") {
+  struct Unwell {};
+  auto thrown_by = [](auto fail) -> std::string {
+    Thrower thrower;
+    Scope scope(thrower);
+    try {
+      try {
+        attend();
+      } catch (const wanpar::Error&) {
+      }
+      try {
+        fail();
+      } catch (...) {
+        Scope::rethrow();
+      }
+    } catch (const wanpar::Error& error) {
+      return std::string("Error: ") + error.what();
+    } catch (const std::exception& error) {
+      return error.what();
+    } catch (const Unwell&) {
+      return "unwell";
+    }
+    return "";
+  };
+  CHECK(thrown_by([] { throw std::runtime_error("in the interpreter:\nrefused\n"); }) == "Error: refused");
+  CHECK(thrown_by([] { throw std::runtime_error("the module's own"); }) == "the module's own");
+  CHECK(thrown_by([] { throw wanpar::Error("another"); }) == "Error: another");
+  CHECK(thrown_by([] { throw Unwell(); }) == "unwell");
+}
+
+TEST_CASE("a handler is shown every argument that an operator's schema names") {
+  struct Counting : Handler {
+    void before(const wanpar::Operator& op) override {
+      CHECK(op.arguments.size() == op.handle.schema().arguments().size());
+      ++operators;
+    }
+    int operators = 0;
+  } counting;
+  Scope scope(counting);
+  attend();
+  CHECK(counting.operators == 2);
 }
 
 TEST_CASE("an exception of a handler leaves the scopes as they were") {
