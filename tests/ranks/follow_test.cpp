@@ -167,20 +167,24 @@ TEST_CASE("a part of the tokens is refused, on every rank, also where it is all 
 
 TEST_CASE("what a module makes for one token is not taken for what it makes for all, where ranks have one") {
   auto table = random({40, 16}, 1), weight = random({96, 8}, 2);
-  const std::vector<Step> positions = {
-      [](at::Tensor t) { return t + at::arange(t.size(1)).unsqueeze(1); },
-      [=](at::Tensor t) { return t + at::embedding(table, at::arange(t.size(1))); },
-      [=](at::Tensor t) { return t + table.slice(0, 0, t.size(1)); },
-      [=](at::Tensor t) { return t + table.narrow(0, 0, t.size(1)).mul(2).unsqueeze(0); },
-      [=](at::Tensor t) { return t + table.index_select(0, at::arange(t.size(1)) + 1); },
-      [](at::Tensor t) {
-        return at::matmul(at::ones({1, t.size(1), 4, 4}), t.unflatten(-1, {4, 4})).flatten(2);
-      },
-      [](at::Tensor t) { return t * at::arange(t.size(1)).unsqueeze(1).expand_as(t); },
-      [](at::Tensor t) {
-        auto words = at::ones({1, 1, 5, 16}), mask = at::ones({t.size(1), 5}).cumsum(0);
-        return at::scaled_dot_product_attention(t.unsqueeze(1), words, words, mask).squeeze(1);
-      }};
+  const std::vector<std::pair<Step, std::string>> positions = {
+      {[](at::Tensor t) { return t + at::arange(t.size(1)).unsqueeze(1); }, "aten::add meets"},
+      {[=](at::Tensor t) { return t + at::embedding(table, at::arange(t.size(1))); }, "aten::add meets"},
+      {[=](at::Tensor t) { return t + table.slice(0, 0, t.size(1)); }, "aten::add meets"},
+      {[=](at::Tensor t) { return t + table.narrow(0, 0, t.size(1)).mul(2).unsqueeze(0); },
+       "aten::add meets"},
+      {[=](at::Tensor t) { return t + table.index_select(0, at::arange(t.size(1)) + 1); }, "aten::add meets"},
+      {[](at::Tensor t) {
+         return at::matmul(at::ones({1, t.size(1), 4, 4}), t.unflatten(-1, {4, 4})).flatten(2);
+       },
+       "aten::matmul meets"},
+      {[](at::Tensor t) { return t * at::arange(t.size(1)).unsqueeze(1).expand_as(t); },
+       "aten::expand_as meets"},
+      {[](at::Tensor t) {
+         auto words = at::ones({1, 1, 5, 16}), mask = at::ones({t.size(1), 5}).cumsum(0);
+         return at::scaled_dot_product_attention(t.unsqueeze(1), words, words, mask).squeeze(1);
+       },
+       "give the mask whole"}};
   const std::vector<Step> constants = {
       [](at::Tensor t) { return t * 2 + at::scalar_tensor(3.0); },
       [=](at::Tensor t) { return t + table.select(0, 3) + table.slice(1, 0, 16).select(0, 1).unsqueeze(0); },
@@ -193,7 +197,8 @@ TEST_CASE("what a module makes for one token is not taken for what it makes for 
     at::NoGradGuard no_grad;
     for (int64_t tokens : {mesh.world().size() + 0, mesh.world().size() + 1, mesh.world().size() - 1}) {
       auto x = random({1, tokens, 16});
-      for (auto& step : positions) require_error([&] { split(with_attention(step), mesh)(x); }, "");
+      for (auto& [step, refusal] : positions)
+        require_error([&] { split(with_attention(step), mesh)(x); }, refusal);
       for (auto& step : constants)
         require_close(split(with_attention(step), mesh)(x), with_attention(step)(x), 1e-4,
                       text(mesh, tokens));
@@ -284,7 +289,7 @@ TEST_CASE(
       {[](at::Tensor t) {
          return at::einsum("bqk,bkc->bqc", {at::einsum("bqc,bkc->bqk", {t, t}).softmax(-1), t});
        },
-       "aten::einsum"},
+       "aten::einsum is not known to keep split elements apart (split is dimension 1 of [1, "},
       {[](at::Tensor t) { return at::matmul(at::matmul(t, t.transpose(1, 2)).softmax(-1), t); },
        "aten::matmul multiplies two tensors of the split dimension"},
       {[](at::Tensor t) {
@@ -300,7 +305,7 @@ TEST_CASE(
       {[=](at::Tensor t) {
          return at::conv_tbc(t.transpose(0, 1), kernel.transpose(0, 2), at::zeros({16}), 1).transpose(0, 1);
        },
-       "aten::conv_tbc"},
+       "aten::conv_tbc is not known to keep split elements apart (split is dimension 0 of ["},
       {channels_first([=](at::Tensor t) {
          return at::_convolution(t, kernel, {}, {1}, {1}, {1}, false, {0}, 1, false, false, false, false);
        }),

@@ -113,8 +113,10 @@ bool Follow::touches(std::span<const at::Tensor> tensors) const {
   return std::any_of(tensors.begin(), tensors.end(), [&](auto& x) { return of(x); });
 }
 
-void Follow::refuse(const std::string& name, const std::string& reason) const {
-  throw Error(fmt::format("{}: {} {}; {}", strategy_, name, reason, remedy_));
+void Follow::refuse(const Operator& op, const std::string& reason) const {
+  auto split = std::find_if(op.inputs.begin(), op.inputs.end(), [&](auto& x) { return of(x); });
+  throw Error(fmt::format("{}: {} {} (split is dimension {} of {}); {}", strategy_, op.name, reason,
+                          of(*split)->dim, split->sizes(), remedy_));
 }
 
 void Follow::before(const Operator& op) const {
@@ -122,9 +124,9 @@ void Follow::before(const Operator& op) const {
   // A tensor compared with itself is equal on every rank.
   bool with_itself = op.inputs.size() == 2 && op.inputs[0].is_same(op.inputs[1]);
   if (op.handle.hasTag(at::Tag::data_dependent_output) && !with_itself)
-    refuse(op.name, "decides by the value of split elements, which differ by rank");
+    refuse(op, "decides by the value of split elements, which differ by rank");
   auto rule = rule_of(op);
-  if (!rule && gives_tensors(op)) refuse(op.name, "is not known to keep split elements apart");
+  if (!rule && gives_tensors(op)) refuse(op, "is not known to keep split elements apart");
   // Two operands that do not fit are told apart here, before LibTorch complains of their shapes.
   if (rule == &elementwise) elementwise({*this, op, {}});
 }
@@ -152,7 +154,7 @@ void Follow::after(const Operator& op, std::span<const at::Tensor> outputs) {
   if (!place) return;
   for (auto& output : outputs) {
     if (place->dim >= output.dim() || output.size(place->dim) != place->extent())
-      refuse(op.name, fmt::format("does not keep the split dimension {} whole", place->dim));
+      refuse(op, fmt::format("does not keep the split dimension {} whole", place->dim));
     mark(output, *place);
   }
 }

@@ -44,7 +44,8 @@ class Follow {
   void before(const Operator& op) const;
   void after(const Operator& op, std::span<const at::Tensor> outputs);
 
-  [[noreturn]] void refuse(const std::string& name, const std::string& reason) const;
+  /// Says too which dimension is split, of the first input that is.
+  [[noreturn]] void refuse(const Operator& op, const std::string& reason) const;
 
  private:
   // A weak pointer keeps the address from being used again, not the memory of the tensor.

@@ -15,7 +15,7 @@ struct Step {
   const Operator& op;
   std::span<const at::Tensor> outputs;  ///< none before the operator ran
 
-  [[noreturn]] void refuse(const std::string& reason) const { follow.refuse(op.name, reason); }
+  [[noreturn]] void refuse(const std::string& reason) const { follow.refuse(op, reason); }
   const c10::IValue& argument(size_t i) const { return op.arguments[i]; }
   /// The i-th argument, where it is a tensor.
   const at::Tensor& tensor(size_t i) const;
