@@ -15,7 +15,8 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 void check_counts(int64_t blocks, int64_t stages) {
   if (stages < 1 || blocks < stages)
     throw Error(
-        fmt::format("{} blocks cannot be spread over {} stages; each stage needs one", blocks, stages));
+        fmt::format("{} blocks cannot be spread over {} stages, each of which needs one; take fewer stages",
+                    blocks, stages));
 }
 
 /// The best way to cut the first n blocks into so many ranges: its worth, and where the last range begins.
@@ -92,19 +93,24 @@ BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages) {
 
 void check_ranges(const BlockRanges& ranges, int64_t blocks, int64_t stages) {
   if (static_cast<int64_t>(ranges.size()) != stages)
-    throw Error(fmt::format("{} ranges of blocks are given for {} stages", ranges.size(), stages));
+    throw Error(
+        fmt::format("{} ranges of blocks are given for {} stages; give one for each", ranges.size(), stages));
   int64_t next = 0;
   for (auto& range : ranges) {
     if (range.begin != next || range.end <= range.begin)
-      throw Error(fmt::format("the range of blocks [{}, {}) should begin at {} and hold at least one block",
-                              range.begin, range.end, next));
+      throw Error(
+          fmt::format("the range of blocks [{}, {}) should begin at {} and hold at least one block; let each "
+                      "begin where the one before ends",
+                      range.begin, range.end, next));
     next = range.end;
   }
   if (next != blocks)
-    throw Error(fmt::format("the ranges of blocks end at {}, but there are {} blocks", next, blocks));
+    throw Error(fmt::format(
+        "the ranges of blocks end at {}, but there are {} blocks; let the last one end there", next, blocks));
 }
 
-BlockRanges ranges_of(const BlockSplit& split, const BlockStack& blocks, int64_t stages) {
+BlockRanges ranges_of(std::string_view strategy, const BlockSplit& split, const BlockStack& blocks,
+                      int64_t stages) try {
   check_counts(blocks.size, stages);
   if (auto* given = std::get_if<BlockRanges>(&split)) {
     check_ranges(*given, blocks.size, stages);
@@ -112,8 +118,8 @@ BlockRanges ranges_of(const BlockSplit& split, const BlockStack& blocks, int64_t
   }
   if (auto* profile = std::get_if<BySeconds>(&split)) {
     if (static_cast<int64_t>(profile->seconds.size()) != blocks.size)
-      throw Error(fmt::format("a profile of {} blocks is given, but there are {}", profile->seconds.size(),
-                              blocks.size));
+      throw Error(fmt::format("a profile of {} blocks is given, but there are {}; give a number for each",
+                              profile->seconds.size(), blocks.size));
     return balanced_ranges(profile->seconds, stages);
   }
   if (std::holds_alternative<Equally>(split)) return equal_ranges(blocks.size, stages);
@@ -124,6 +130,8 @@ BlockRanges ranges_of(const BlockSplit& split, const BlockStack& blocks, int64_t
   std::vector<double> costs;
   for (int64_t i = 0; i < blocks.size; ++i) costs.push_back(bytes(blocks.tensors(i)));
   return balanced_ranges(costs, stages);
+} catch (const Error& error) {
+  throw Error(fmt::format("{}: {}", strategy, error.what()));
 }
 
 }  // namespace wanpar

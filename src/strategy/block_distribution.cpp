@@ -16,7 +16,8 @@ namespace wanpar {
 class DistributionEngine : public Handler {
  public:
   explicit DistributionEngine(BlockDistributionOptions options) : options_(std::move(options)) {
-    if (options_.devices.empty()) throw Error("BlockDistribution: no devices are given");
+    if (options_.devices.empty())
+      throw Error("BlockDistribution: .devices is empty; name a device for each range of blocks");
   }
 
   void begin() { next_stack_ = 0; }
@@ -62,8 +63,10 @@ class DistributionEngine : public Handler {
     if (next_stack_ == stacks_.size()) stacks_.push_back(place(blocks));
     auto& ranges = stacks_[next_stack_++];
     if (ranges.back().end != blocks.size)
-      throw Error(fmt::format("BlockDistribution: a stack of {} blocks had {} in an earlier pass",
-                              blocks.size, ranges.back().end));
+      throw Error(
+          fmt::format("BlockDistribution: a stack of {} blocks had {} in an earlier pass; wrap the module "
+                      "anew when its blocks change",
+                      blocks.size, ranges.back().end));
     return ranges;
   }
 
@@ -72,7 +75,8 @@ class DistributionEngine : public Handler {
       throw Error(
           "BlockDistribution: the block stack does not list its parameters, so they cannot be moved to their "
           "devices; set BlockStack::tensors");
-    auto ranges = ranges_of(options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
+    auto ranges =
+        ranges_of(strategy(), options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
     for (size_t i = 0; i < ranges.size(); ++i)
       for (auto b = ranges[i].begin; b < ranges[i].end; ++b)
         for (auto& [name, tensor] : blocks.tensors(b)) move(b, name, tensor, options_.devices[i]);

@@ -79,10 +79,13 @@ TEST_CASE("ranges that the user gives are contiguous, not empty, and cover all b
 TEST_CASE("a stack is cut by the bytes that it lists, or by a profile of its length") {
   auto block = [](int64_t n) { return wanpar::NamedTensors{{"w", torch::zeros({n})}}; };
   wanpar::BlockStack blocks{4, {}, [&](int64_t i) { return block(i == 0 ? 100 : 10); }};
-  CHECK((wanpar::ranges_of(wanpar::ByBytes{}, blocks, 2) == BlockRanges{{0, 1}, {1, 4}}));
-  CHECK((wanpar::ranges_of(wanpar::BySeconds{{1, 1, 1, 3}}, blocks, 2) == BlockRanges{{0, 3}, {3, 4}}));
-  CHECK_THROWS_AS(wanpar::ranges_of(wanpar::BySeconds{{1, 1}}, blocks, 2), wanpar::Error);
+  CHECK((wanpar::ranges_of("Strategy", wanpar::ByBytes{}, blocks, 2) == BlockRanges{{0, 1}, {1, 4}}));
+  CHECK((wanpar::ranges_of("Strategy", wanpar::BySeconds{{1, 1, 1, 3}}, blocks, 2) ==
+         BlockRanges{{0, 3}, {3, 4}}));
+  CHECK_THROWS_WITH_AS(wanpar::ranges_of("Strategy", wanpar::BySeconds{{1, 1}}, blocks, 2),
+                       "Strategy: a profile of 2 blocks is given, but there are 4; give a number for each",
+                       wanpar::Error);
   blocks.tensors = nullptr;
-  CHECK_THROWS_WITH_AS(wanpar::ranges_of(wanpar::ByBytes{}, blocks, 2),
+  CHECK_THROWS_WITH_AS(wanpar::ranges_of("Strategy", wanpar::ByBytes{}, blocks, 2),
                        doctest::Contains("BlockStack::tensors"), wanpar::Error);
 }

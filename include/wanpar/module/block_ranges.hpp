@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -38,7 +39,8 @@ struct BySeconds {
 };
 using BlockSplit = std::variant<Equally, ByBytes, BySeconds, BlockRanges>;
 
-/// The ranges of these blocks. Throws Error when they cannot be cut so.
-BlockRanges ranges_of(const BlockSplit& split, const BlockStack& blocks, int64_t stages);
+/// The ranges of these blocks. Throws Error, which begins with `strategy`, when they cannot be cut so.
+BlockRanges ranges_of(std::string_view strategy, const BlockSplit& split, const BlockStack& blocks,
+                      int64_t stages);
 
 }  // namespace wanpar

@@ -1,6 +1,8 @@
 #include "strategy/block_pipeline/pipeline_boundary.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -23,7 +25,9 @@ static_assert(sizeof(Record) == Record::kBytes);
 
 Boundary Boundary::of(const at::Tensor& x) {
   if (x.dim() > static_cast<int64_t>(Record::kMostDims))
-    throw Error("BlockPipeline: an activation has more than 16 dimensions");
+    throw Error(fmt::format(
+        "BlockPipeline: a block gives {}, of more than 16 dimensions; flatten some of them in the block",
+        x.sizes()));
   return {x.scalar_type(), x.requires_grad(), x.sizes().vec()};
 }
 

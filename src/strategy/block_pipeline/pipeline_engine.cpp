@@ -100,8 +100,10 @@ PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
   if (next_stack_ == stacks_.size()) stacks_.emplace_back(blocks, options_.ranges, stages());
   auto& stack = stacks_[next_stack_++];
   if (stack.size() != blocks.size)
-    throw Error(fmt::format("BlockPipeline: a stack of {} blocks had {} in an earlier pass", blocks.size,
-                            stack.size()));
+    throw Error(
+        fmt::format("BlockPipeline: a stack of {} blocks had {} in an earlier pass; wrap the module anew "
+                    "when its blocks change",
+                    blocks.size, stack.size()));
   return stack;
 }
 
@@ -114,8 +116,7 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
   if (GradientAveraging::is_wanted())
     throw Error(
         "BlockPipeline: train_step around a DataParallel, most of whose stages never see its result; wrap "
-        "the "
-        "module without it, and name its group in TrainOptions::replicas");
+        "the module without it, and name its group in TrainOptions::replicas");
   if (passage_->left.defined())
     throw Error(
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "

@@ -12,7 +12,7 @@
 namespace wanpar {
 
 PipelineStack::PipelineStack(const BlockStack& blocks, const BlockSplit& split, const Communicator& stages)
-    : stages_(stages), size_(blocks.size), ranges_(ranges_of(split, blocks, stages.size())) {
+    : stages_(stages), size_(blocks.size), ranges_(ranges_of("BlockPipeline", split, blocks, stages.size())) {
   for (int64_t i = 0; blocks.tensors && i < size_; ++i) tensors_.push_back(blocks.tensors(i));
   find_owners();
   begin_pass();

@@ -130,7 +130,11 @@ SplitPlace SequenceEngine::gathered_place(const at::Tensor& x) {
     pass_.path.gathers.push_back(pass_.known->gathers[n]);
   } else {
     auto* place = pass_.follow.of(x);
-    if (!place) throw Error("SequenceParallel: what is to be gathered does not stem from one split sequence");
+    if (!place)
+      throw Error(
+          fmt::format("SequenceParallel: what is to be gathered, {}, does not stem from the split tokens; "
+                      "gather what the module makes of them, by gather_sequence where that is not its result",
+                      x.sizes()));
     pass_.path.gathers.push_back(*place);
   }
   return pass_.path.gathers.back();

@@ -37,8 +37,10 @@ void divide(std::vector<Found> found, std::vector<Item>& items) {
       begin = from;
       items.emplace_back().unit = unit;
     } else if (leaf.tensor.scalar_type() != items.back().leaves[0].tensor.scalar_type()) {
-      throw Error(fmt::format("ShardedParams: '{}' and '{}' share memory but not a dtype", leaf.names[0],
-                              items.back().leaves[0].names[0]));
+      throw Error(
+          fmt::format("ShardedParams: '{}' and '{}' share memory but not a dtype; give one of them memory of "
+                      "its own, by clone()",
+                      leaf.names[0], items.back().leaves[0].names[0]));
     }
     leaf.offset = from - begin;
     auto& item = items.back();
