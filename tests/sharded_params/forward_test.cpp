@@ -197,6 +197,20 @@ TEST_CASE("ranks begin with the values of rank 0 where they are asked to") {
   });
 }
 
+TEST_CASE("a number at the end of a name makes no list, and merges none") {
+  struct Numbered : torch::nn::Module {
+    Numbered() {
+      register_module("embed2", torch::nn::Embedding(100, 8));
+      auto blocks = register_module("blocks", torch::nn::ModuleList());
+      for (int i = 0; i < 3; ++i) blocks->push_back(torch::nn::Linear(8, 8));
+      register_module("fc1", torch::nn::Linear(8, 2));
+    }
+    at::Tensor forward(const at::Tensor& x) { return x; }
+  };
+  auto wrapped = Model(std::make_shared<Numbered>()) | wanpar::sharded_params({});
+  CHECK(wrapped.units() == std::vector<std::string>{"embed2", "blocks.0", "blocks.1", "blocks.2", "fc1"});
+}
+
 TEST_CASE("units are the items of the outermost lists, or what the user says") {
   auto units = [](Model model, std::vector<std::string> named = {}) {
     return (model | wanpar::sharded_params({.units = std::move(named)})).units();

@@ -25,10 +25,40 @@ std::vector<std::string> modules_above(const std::string& name) {
   return modules;
 }
 
-/// Of a list, as blocks.3, or numbered by hand, as layer3.
-bool is_numbered(const std::string& module) {
-  return std::isdigit(static_cast<unsigned char>(module.back()));
-}
+/// The modules that have parameters, by their names.
+class Modules {
+ public:
+  explicit Modules(const NamedTensors& parameters) {
+    for (auto& [name, tensor] : parameters)
+      for (auto& module : modules_above(name)) {
+        auto& content = contents_[module];
+        content.bytes += static_cast<int64_t>(tensor.nbytes());
+        content.names += name.substr(module.size()) + '\n';
+      }
+    for (auto& [module, content] : contents_) ++alike_[kind_of(module)];
+  }
+
+  int64_t bytes(const std::string& module) const { return contents_.at(module).bytes; }
+
+  /// Of a list, as blocks.3, or numbered by hand, as layer3: there is another of the same structure.
+  bool is_item(const std::string& module) const {
+    return std::isdigit(static_cast<unsigned char>(module.back())) && alike_.at(kind_of(module)) > 1;
+  }
+
+ private:
+  struct Content {
+    int64_t bytes = 0;
+    std::string names;  // of its parameters, within it
+  };
+
+  /// The name without its number, and the names within.
+  std::string kind_of(const std::string& module) const {
+    return module.substr(0, module.find_last_not_of("0123456789") + 1) + '\n' + contents_.at(module).names;
+  }
+
+  std::map<std::string, Content> contents_;
+  std::map<std::string, int> alike_;  // how many modules are of a kind
+};
 
 /// Each parameter into the unit that `unit_of` names for it, units in the order of their first parameter.
 template <class UnitOf>
@@ -61,20 +91,18 @@ Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::str
 }
 
 Units units_by_name(const NamedTensors& parameters) {
-  std::map<std::string, int64_t> bytes;
-  for (auto& [name, tensor] : parameters)
-    for (auto& module : modules_above(name)) bytes[module] += static_cast<int64_t>(tensor.nbytes());
-
+  const Modules known(parameters);
+  auto is_item = [&](const std::string& module) { return known.is_item(module); };
   int64_t largest = 0;
   for (auto& [name, tensor] : parameters) {
     auto modules = modules_above(name);
-    auto item = std::find_if(modules.begin(), modules.end(), is_numbered);
-    if (item != modules.end()) largest = std::max(largest, bytes[*item]);
+    auto item = std::find_if(modules.begin(), modules.end(), is_item);
+    if (item != modules.end()) largest = std::max(largest, known.bytes(*item));
   }
   return divide(parameters, [&](const std::string& name) {
     auto modules = modules_above(name);
     for (auto& module : modules)
-      if (largest == 0 || is_numbered(module) || bytes[module] <= largest) return module;
+      if (largest == 0 || is_item(module) || known.bytes(module) <= largest) return module;
     return modules.empty() ? std::string(kRoot) : modules.back();
   });
 }

@@ -16,8 +16,8 @@ struct Units {
 /// nothing.
 Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::string>& prefixes);
 
-/// By the names alone: the items of the outermost numbered lists, and beside them the largest submodules that
-/// are no larger than the largest item.
+/// By the names alone: the items of the outermost numbered lists, of at least two modules alike, and beside
+/// them the largest submodules that are no larger than the largest item.
 Units units_by_name(const NamedTensors& parameters);
 
 }  // namespace wanpar
