@@ -28,18 +28,12 @@ AttentionWithLse by_operators(const Attention& call) {
   return {at::cat(outs, 2).to(call.query.scalar_type()), at::cat(lses, 2)};
 }
 
-bool same_channels(const Attention& call) {
-  auto channels = call.query.size(-1);
-  return call.key.size(-1) == channels && call.value.size(-1) == channels;
-}
-
 AttentionWithLse on_cpu(const Attention& call) {
-  if (!same_channels(call)) return by_operators(call);
-  auto last_is_dense = [](const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
+  if (!has_same_channels(call)) return by_operators(call);
   auto mask = additive_mask(call);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-      last_is_dense(call.query), last_is_dense(call.key), last_is_dense(call.value), 0.0, call.causal, mask,
-      call.scale);
+      with_dense_channels(call.query), with_dense_channels(call.key), with_dense_channels(call.value), 0.0,
+      call.causal, mask, call.scale);
   // A row that may attend to nothing has lse 0 from the kernel, as if it had seen one key.
   if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1), -kInfinity);
   return {out, lse};
@@ -48,7 +42,8 @@ AttentionWithLse on_cpu(const Attention& call) {
 AttentionWithLse on_cuda(const Attention& call) {
   auto type = call.query.scalar_type();
   bool half = type == at::kHalf || type == at::kBFloat16;
-  if (!same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0) return by_operators(call);
+  if (!has_same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0)
+    return by_operators(call);
   // Flash aligns a causal mask with the last key, the others with the first.
   bool aligned = !call.causal || call.query.size(-2) == call.key.size(-2);
   if (half && aligned && !call.mask && call.query.size(-1) <= 256) {
@@ -81,6 +76,17 @@ at::ScalarType accumulator(const at::Tensor& x) {
 
 double scale_of(const Attention& call) {
   return call.scale.value_or(1 / std::sqrt(static_cast<double>(call.query.size(-1))));
+}
+
+bool has_same_channels(const Attention& call) {
+  auto channels = call.query.size(-1);
+  return call.key.size(-1) == channels && call.value.size(-1) == channels;
+}
+
+at::Tensor with_dense_channels(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
+
+at::Tensor with_one_batch(const at::Tensor& x) {
+  return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
 }
 
 std::optional<at::Tensor> additive_mask(const Attention& call) {
@@ -128,15 +134,13 @@ AttentionWithLse attention_with_lse(Attention call) {
 
   auto batch = call.query.sizes().vec();
   batch.resize(batch.size() - 2);
-  auto four = [](const at::Tensor& x) {
-    return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
-  };
   if (call.mask && call.mask->dim() > 4) {
     auto whole = batch;
     whole.insert(whole.end(), {call.query.size(-2), call.key.size(-2)});
-    call.mask = four(call.mask->expand(whole));
+    call.mask = with_one_batch(call.mask->expand(whole));
   }
-  call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
+  call.query = with_one_batch(call.query), call.key = with_one_batch(call.key),
+  call.value = with_one_batch(call.value);
 
   auto [out, lse] = call.query.is_cuda()  ? on_cuda(call)
                     : call.query.is_cpu() ? on_cpu(call)

@@ -32,7 +32,7 @@ AttentionGradients by_operators(const Attention& call, const AttentionWithLse& w
 }
 
 AttentionGradients on_cpu(const Attention& call, const AttentionWithLse& whole, const at::Tensor& gradient) {
-  auto dense = [](const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
+  auto& dense = with_dense_channels;
   auto [query, key, value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       dense(gradient), dense(call.query), dense(call.key), dense(call.value), dense(whole.out), whole.lse,
       0.0, call.causal, additive_mask(call), call.scale);
@@ -64,10 +64,8 @@ AttentionGradients attention_backward(Attention call, const AttentionWithLse& wh
   auto settled = whole;
   settled.lse = whole.lse.masked_fill(whole.lse.eq(-std::numeric_limits<double>::infinity()),
                                       std::numeric_limits<double>::infinity());
-  auto channels = call.query.size(-1);
-  bool same_channels = call.key.size(-1) == channels && call.value.size(-1) == channels;
-  auto d = call.query.is_cpu() && same_channels ? on_cpu(call, settled, gradient)
-                                                : by_operators(call, settled, gradient);
+  auto d = call.query.is_cpu() && has_same_channels(call) ? on_cpu(call, settled, gradient)
+                                                          : by_operators(call, settled, gradient);
   return {d.query, summed_by_group(d.key, heads), summed_by_group(d.value, heads)};
 }
 

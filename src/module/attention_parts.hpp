@@ -18,4 +18,13 @@ int64_t rows_at_a_time(const Attention& call);
 /// dtype.
 at::Tensor scores(const Attention& call, const std::optional<at::Tensor>& mask, int64_t begin, int64_t n);
 
+/// Whether values have as many channels as queries and keys; LibTorch's kernels want that.
+bool has_same_channels(const Attention& call);
+
+/// x, its last dimension without gaps.
+at::Tensor with_dense_channels(const at::Tensor& x);
+
+/// [batch…, heads, tokens, channels] with one dimension for the batch.
+at::Tensor with_one_batch(const at::Tensor& x);
+
 }  // namespace wanpar

@@ -7,6 +7,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "core/flag.hpp"
 #include "module/claim.hpp"
 #include "module/no_blocks.hpp"
 
@@ -33,11 +34,7 @@ class DistributionEngine : public Handler {
     if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
     auto& ranges = ranges_for(blocks);
     auto home = x.device();
-    is_inside_ = true;
-    struct Leave {
-      bool& inside;
-      ~Leave() { inside = false; }
-    } leave{is_inside_};
+    Flag inside(is_inside_);
     for (size_t i = 0; i < ranges.size(); ++i) {
       const auto begin = ranges[i].begin;
       BlockStack part{

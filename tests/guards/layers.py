@@ -59,13 +59,12 @@ def check_library(root):
     public_strategies = {path.stem for path in (root / "include/wanpar/strategy").glob("*.hpp")}
     mentions_key = []
     for file, lines in sources(root, "include", "src"):
-        is_umbrella = file == "include/wanpar/wanpar.hpp"
         if any("DeferredInit" in line for line in lines):
             mentions_key.append(file)
         for number, line in enumerate(lines, 1):
             where = "{}:{}".format(file, number)
             include = INCLUDE.match(line)
-            problem = include and not is_umbrella and check_include(file, include.group(1), public_strategies)
+            problem = include and check_include(file, include.group(1), public_strategies)
             if problem:
                 yield "{}: {}: {}".format(where, problem, include.group(1))
             if re.search(r"\b[Ww]an\b", line):

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/flag.hpp"
 #include "module/claim.hpp"
 #include "module/deferred.hpp"
 #include "module/gradient_averaging.hpp"
@@ -17,17 +18,6 @@
 
 namespace wanpar {
 namespace {
-
-class Flag {
- public:
-  explicit Flag(bool& flag) : flag_(flag) { flag_ = true; }
-  ~Flag() { flag_ = false; }
-  Flag(const Flag&) = delete;
-  Flag& operator=(const Flag&) = delete;
-
- private:
-  bool& flag_;
-};
 
 /// A line for each option that every rank must give alike.
 std::string text_of(const BlockPipelineOptions& options) {

@@ -6,6 +6,7 @@
 
 #include <wanpar/core/error.hpp>
 
+#include "module/attention_parts.hpp"
 #include "module/linear_map.hpp"
 #include "strategy/sequence_parallel/ring.hpp"
 #include "strategy/sequence_parallel/ulysses.hpp"
@@ -67,10 +68,8 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
   const auto ring = options.ring.rank();
   const auto& lengths = place.lengths(ring);
   auto shape = call.query.sizes().vec();
-  auto four = [](const at::Tensor& x) {
-    return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
-  };
-  call.query = four(call.query), call.key = four(call.key), call.value = four(call.value);
+  call.query = with_one_batch(call.query), call.key = with_one_batch(call.key),
+  call.value = with_one_batch(call.value);
 
   auto around_the_ring = [&](Attention all) {
     if (all.mask && all.mask->dim() >= 2 && all.mask->size(-2) > 1)

@@ -35,7 +35,7 @@ at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges) {
   return at::cat(parts, dim);
 }
 
-TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced) : total_(total) {
+TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced) {
   if (balanced && ring > 1) {
     auto parts = consecutive(even_sizes(total, 2 * ring));
     for (int r = 0; r < ring; ++r) {

@@ -29,7 +29,6 @@ class TokenLayout {
  public:
   TokenLayout(int64_t total, int ring, int ulysses, bool balanced);
 
-  int64_t total() const { return total_; }
   /// What the ulysses group at each place of the ring holds together.
   const std::vector<Ranges>& groups() const { return groups_; }
   /// How many tokens each rank of one ulysses group holds.
@@ -42,7 +41,6 @@ class TokenLayout {
   at::Tensor in_order(const at::Tensor& x, int64_t dim) const;
 
  private:
-  int64_t total_;
   std::vector<Ranges> groups_;
   std::vector<std::vector<int64_t>> lengths_;
 };

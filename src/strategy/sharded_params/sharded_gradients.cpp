@@ -12,13 +12,13 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "core/hash.hpp"
+
 namespace wanpar {
 namespace {
 
-/// FNV-1a, a number at a time.
 int64_t mixed(int64_t value, int64_t with) {
-  auto product = (static_cast<uint64_t>(value) ^ static_cast<uint64_t>(with)) * 1099511628211u;
-  return static_cast<int64_t>(product >> 1);  // what is negated must not overflow
+  return static_cast<int64_t>(hashed_with(value, with) >> 1);  // what is negated must not overflow
 }
 
 bool any(const std::vector<at::Tensor>& gradients) {
