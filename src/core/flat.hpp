@@ -9,6 +9,13 @@ inline at::Tensor bytes(const at::Tensor& flat) {
   return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
 }
 
+/// Bytes that messages take along.
+inline int64_t payload(const std::vector<Message>& messages) {
+  int64_t bytes = 0;
+  for (auto& message : messages) bytes += static_cast<int64_t>(message.tensor.nbytes());
+  return bytes;
+}
+
 /// Where tensors for this transport are made: on its device, on the CPU where any will do.
 inline at::Device home(const Transport& transport) {
   auto device = transport.device();

@@ -22,6 +22,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
 
+#include "core/flat.hpp"
 #include "transport/c10d_rendezvous.hpp"
 #include "transport/pairwise.hpp"
 
@@ -51,7 +52,7 @@ c10d::ReduceOp reduce_op(ReduceOp op) {
 /// Transfers of one call, each with the peer that it needs, or -1 where it needs them all.
 class Transfers : public Work {
  public:
-  explicit Transfers(Call call) : call_(std::move(call)) {}
+  explicit Transfers(Call call, std::optional<int64_t> sent = {}) : call_(std::move(call)), sent_(sent) {}
   void add(Handle work, int peer, at::Tensor keep) {
     parts_.push_back({std::move(work), peer, std::move(keep)});
   }
@@ -73,6 +74,7 @@ class Transfers : public Work {
     }
     parts_.clear();
   }
+  std::optional<int64_t> sent() const override { return sent_; }
 
  private:
   struct Part {
@@ -82,6 +84,7 @@ class Transfers : public Work {
   };
   Call call_;
   std::vector<Part> parts_;
+  std::optional<int64_t> sent_;
 };
 
 class C10d : public Pairwise {
@@ -123,7 +126,7 @@ class C10d : public Pairwise {
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
-    auto work = std::make_shared<Transfers>(call);
+    auto work = std::make_shared<Transfers>(call, payload(sends));
     auto turn = turn_to_start();
     for (auto& message : receives) {  // receives first: what comes finds its place
       auto tag = next(received_[message.peer]);
@@ -222,7 +225,7 @@ class Nccl : public C10d {
     auto parts = C10d::exchange(sends, receives, call);
     auto whole = backend_->endCoalescing();
     if (!whole) return parts;
-    auto work = std::make_shared<Transfers>(call);
+    auto work = std::make_shared<Transfers>(call, parts->sent());
     work->add(whole, -1, {});
     for (auto& message : sends) work->add(whole, message.peer, message.tensor);
     return work;

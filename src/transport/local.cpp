@@ -3,17 +3,21 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/copy.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/AutogradState.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <thread>
 #include <wanpar/transport/local.hpp>
 
+#include "core/flat.hpp"
 #include "transport/pairwise.hpp"
 
 namespace wanpar::local {
@@ -40,16 +44,25 @@ struct Run {
   std::string failure;
 };
 
+/// A tensor that a rank has sent, or what works it out, on the thread of the first who wants it.
+using Payload = std::shared_future<at::Tensor>;
+
+Payload ready(at::Tensor tensor) {
+  std::promise<at::Tensor> made;
+  made.set_value(std::move(tensor));
+  return made.get_future();
+}
+
 /// What has been sent to one rank and not been taken yet: from each peer, tensors in the order of their
 /// sending.
 class Inbox {
  public:
   explicit Inbox(int peers) : from_(peers) {}
 
-  void put(int peer, at::Tensor tensor) {
+  void put(int peer, Payload payload) {
     {
       std::lock_guard lock(mutex_);
-      from_[peer].waiting.emplace(from_[peer].sent++, std::move(tensor));
+      from_[peer].waiting.emplace(from_[peer].sent++, std::move(payload));
     }
     arrived_.notify_all();
   }
@@ -60,22 +73,21 @@ class Inbox {
     return from_[peer].reserved++;
   }
 
-  /// Blocks until that tensor is there; an undefined one means that `give_up` said so.
-  at::Tensor take(int peer, uint64_t ticket, const std::function<bool()>& give_up) {
+  /// Blocks until that tensor is there, or `check_alive` throws.
+  Payload take(int peer, uint64_t ticket, const std::function<void()>& check_alive) {
     std::unique_lock lock(mutex_);
     auto& waiting = from_[peer].waiting;
     while (!waiting.contains(ticket)) {
       arrived_.wait_for(lock, std::chrono::milliseconds(20));
-      if (!waiting.contains(ticket) && give_up()) return {};
+      if (!waiting.contains(ticket)) check_alive();
     }
-    auto tensor = std::move(waiting.extract(ticket).mapped());
-    return tensor;
+    return std::move(waiting.extract(ticket).mapped());
   }
 
  private:
   struct Stream {
     uint64_t sent = 0, reserved = 0;
-    std::map<uint64_t, at::Tensor> waiting;
+    std::map<uint64_t, Payload> waiting;
   };
   std::mutex mutex_;
   std::condition_variable arrived_;
@@ -111,20 +123,29 @@ struct Hub {
   std::map<std::pair<std::vector<int>, int>, std::pair<std::shared_ptr<Hub>, int>> subgroups;
 };
 
-class ReceiveWork : public Work {
+/// Messages of one rank: those that it sends leave at once, for those that it expects it waits.
+class Messages : public Work {
  public:
-  ReceiveWork(std::shared_ptr<Hub> hub, Call call) : hub_(std::move(hub)), call_(std::move(call)) {}
+  /// `sent`: bytes that left before, for the same purpose.
+  Messages(std::shared_ptr<Hub> hub, Call call, int64_t sent = 0)
+      : hub_(std::move(hub)), call_(std::move(call)), sent_(sent) {}
 
   void expect(Message message) {
     auto ticket = hub_->inboxes[call_.rank]->reserve(message.peer);
     receives_.push_back({std::move(message), ticket});
   }
 
+  void send(Payload payload, int64_t bytes, int peer) {
+    hub_->inboxes[peer]->put(call_.rank, std::move(payload));
+    if (peer != call_.rank) sent_ += bytes;
+  }
+
   void wait() override {
     auto deadline = Clock::now() + call_.timeout;
     for (auto& [message, ticket] : receives_) {
-      auto tensor = hub_->inboxes[call_.rank]->take(message.peer, ticket,
-                                                    [&] { return check_alive(message.peer, deadline); });
+      auto payload =
+          hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { check_alive(message.peer, deadline); });
+      auto& tensor = payload.get();
       if (tensor.numel() != message.tensor.numel())
         throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_),
                                 message.peer, tensor.numel(), message.tensor.numel()));
@@ -133,9 +154,10 @@ class ReceiveWork : public Work {
     }
     receives_.clear();
   }
+  std::optional<int64_t> sent() const override { return sent_; }
 
  private:
-  bool check_alive(int peer, Clock::time_point deadline) {
+  void check_alive(int peer, Clock::time_point deadline) {
     auto failure = hub_->run->first_failure();
     if (!failure.empty()) throw Error(fmt::format("{}: {}", where(call_), failure));
     if (hub_->run->ended[hub_->members[peer]])
@@ -143,7 +165,6 @@ class ReceiveWork : public Work {
           "{}: rank {} has already returned and will never come; every rank must make the same calls",
           where(call_), peer));
     if (Clock::now() > deadline) throw Error(too_late(call_, fmt::format("rank {}", peer)));
-    return false;
   }
 
   struct Posted {
@@ -153,6 +174,7 @@ class ReceiveWork : public Work {
   std::shared_ptr<Hub> hub_;
   Call call_;
   std::vector<Posted> receives_;
+  int64_t sent_;
 };
 
 /// Ranks are threads: a send puts the tensor itself into the receiver's inbox, the receiver copies it out.
@@ -166,10 +188,31 @@ class Local : public Pairwise {
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
-    auto work = std::make_shared<ReceiveWork>(hub_, call);
+    auto work = std::make_shared<Messages>(hub_, call);
     for (auto& message : receives) work->expect(std::move(message));
-    for (auto& message : sends) hub_->inboxes[message.peer]->put(rank_, std::move(message.tensor));
+    for (auto& message : sends) work->send(ready(message.tensor), message.tensor.numel(), message.peer);
     return work;
+  }
+
+  /// A reduce-scatter, then an all-gather of the reduced pieces: all ranks together send 2 (n - 1) times the
+  /// tensor. The second exchange is posted with the first, and a piece is reduced by the thread that wants it
+  /// first: an all-reduce that all ranks have begun ends, whatever else some of them wait for.
+  std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
+    auto counts = even_sizes(in.numel(), size());
+    auto own = at::empty({counts[rank_]}, in.options());
+    auto scattered = reduce_scatter(own, in, counts, call);
+    Payload reduced = std::async(std::launch::deferred, [own, scattered] {
+      c10::InferenceMode any_mode;  // the thread may not be in the mode that made these tensors
+      scattered->wait();
+      return bytes(own);
+    });
+
+    auto gathered = std::make_shared<Messages>(hub_, call, scattered->sent().value());
+    auto pieces = out.split_with_sizes(counts);
+    for (int peer = 0; peer < size(); ++peer) gathered->expect({bytes(pieces[peer]), peer});
+    for (int step = 0; step < size(); ++step)
+      gathered->send(reduced, static_cast<int64_t>(own.nbytes()), (rank_ + step) % size());
+    return gathered;
   }
 
   std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds) override {

@@ -88,20 +88,6 @@ std::shared_ptr<Work> Pairwise::reduce_scatter(at::Tensor out, at::Tensor in, st
       std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
 }
 
-std::shared_ptr<Work> Pairwise::all_reduce(at::Tensor out, at::Tensor in, const Call& call) {
-  std::vector<at::Tensor> contributions(size());
-  std::vector<Message> sends, receives;
-  for (int peer = 0; peer < size(); ++peer) {
-    contributions[peer] = peer == rank() ? in : at::empty_like(in);
-    if (peer == rank()) continue;
-    sends.push_back({bytes(in), peer});
-    receives.push_back({bytes(contributions[peer]), peer});
-  }
-  auto work = exchange(std::move(sends), std::move(receives), call);
-  return std::make_shared<ThenWork>(
-      std::move(work), [out, contributions, op = call.reduce] { reduce_into(out, contributions, op); });
-}
-
 std::shared_ptr<Work> Pairwise::broadcast(at::Tensor tensor, const Call& call) {
   std::vector<Message> sends, receives;
   for (int peer = 0; peer < size(); ++peer)

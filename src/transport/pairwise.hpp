@@ -6,10 +6,10 @@ namespace wanpar {
 /// The collectives made of one exchange each: every pair of ranks trades its pieces directly.
 ///
 /// Each payload byte crosses once, results are reduced in rank order (the same bits on every run), and an
-/// error names the rank that is missing. What a transport does better by itself, it overrides.
+/// error names the rank that is missing. What a transport does better by itself, it overrides. An all-reduce
+/// takes two exchanges, the second of what the first one gave, and is left to the transport.
 class Pairwise : public Transport {
  public:
-  std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override;
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                    const Call& call) override;
   std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
@@ -29,6 +29,7 @@ class ThenWork : public Work {
     first_->wait();
     then_();
   }
+  std::optional<int64_t> sent() const override { return first_->sent(); }
 
  private:
   std::shared_ptr<Work> first_;

@@ -1,6 +1,7 @@
 #include <mutex>
-#include <numeric>
 #include <wanpar/transport/recording.hpp>
+
+#include "core/flat.hpp"
 
 namespace wanpar {
 
@@ -27,36 +28,29 @@ class Recording::Recorder : public Transport {
   bool begins_together() const override { return inner_->begins_together(); }
 
   std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
-    book_->add(call.operation, 2 * (size() - 1) * static_cast<int64_t>(in.nbytes()) / size());
-    return inner_->all_reduce(out, in, call);
+    return booked(inner_->all_reduce(out, in, call), call, 2 * (size() - 1) * nbytes(in) / size());
   }
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                    const Call& call) override {
-    book_->add(call.operation, (size() - 1) * static_cast<int64_t>(in.nbytes()));
-    return inner_->all_gather(out, in, counts, call);
+    return booked(inner_->all_gather(out, in, counts, call), call, (size() - 1) * nbytes(in));
   }
   std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                        const Call& call) override {
-    book_->add(call.operation, static_cast<int64_t>(in.nbytes() - out.nbytes()));
-    return inner_->reduce_scatter(out, in, counts, call);
+    return booked(inner_->reduce_scatter(out, in, counts, call), call, nbytes(in) - nbytes(out));
   }
   std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
                                    std::span<const int64_t> in_counts, const Call& call) override {
-    book_->add(call.operation, static_cast<int64_t>(in.nbytes()) - in_counts[rank()]);
-    return inner_->all_to_all(out, in, out_counts, in_counts, call);
+    auto bytes = nbytes(in) - in_counts[rank()];
+    return booked(inner_->all_to_all(out, in, out_counts, in_counts, call), call, bytes);
   }
   std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
-    book_->add(call.operation,
-               call.root == rank() ? (size() - 1) * static_cast<int64_t>(tensor.nbytes()) : 0);
-    return inner_->broadcast(tensor, call);
+    auto bytes = call.root == rank() ? (size() - 1) * nbytes(tensor) : 0;
+    return booked(inner_->broadcast(tensor, call), call, bytes);
   }
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
-    auto bytes = std::accumulate(sends.begin(), sends.end(), int64_t{0}, [](int64_t sum, auto& m) {
-      return sum + static_cast<int64_t>(m.tensor.nbytes());
-    });
-    book_->add(call.operation, bytes);
-    return inner_->exchange(std::move(sends), std::move(receives), call);
+    auto bytes = payload(sends);
+    return booked(inner_->exchange(std::move(sends), std::move(receives), call), call, bytes);
   }
   std::shared_ptr<Work> barrier(const Call& call) override {
     book_->add(call.operation, 0);
@@ -67,6 +61,14 @@ class Recording::Recorder : public Transport {
   }
 
  private:
+  static int64_t nbytes(const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
+
+  /// Books what the work has sent or, where it cannot tell, what the operation takes at least.
+  std::shared_ptr<Work> booked(std::shared_ptr<Work> work, const Call& call, int64_t least) {
+    book_->add(call.operation, work->sent().value_or(least));
+    return work;
+  }
+
   std::shared_ptr<Transport> inner_;
   std::shared_ptr<Book> book_;
 };

@@ -2,7 +2,9 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/call.hpp>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,6 +16,9 @@ class Work {
   virtual ~Work() = default;
   /// Blocks until the transfer is complete. Throws Error, which names the rank that is missing where known.
   virtual void wait() = 0;
+  /// Bytes of the messages that it takes from this rank to others; nothing where the transport does not know,
+  /// because a library's collective makes them.
+  virtual std::optional<int64_t> sent() const { return {}; }
 };
 
 /// One tensor to or from one rank, as bytes, and what the caller says that they are.

@@ -15,9 +15,11 @@ struct Traffic {
 
 /// Counts what the ranks send. One Recording may be shared by several communicators and by thread ranks.
 ///
-/// Payload is what an operation must move, whatever way the transport moves it: all_gather (n − 1) · own
-/// piece, reduce_scatter all but the own piece, all_to_all and exchange what goes to others, broadcast (n −
-/// 1) · x at the root, all_reduce 2 (n − 1) / n · x.
+/// Payload is the messages that the transport sent, each counted as it leaves: among thread ranks all of
+/// them, over c10d those between pairs. For what a library's collective moves by itself (the all-reduce and
+/// broadcast of Gloo and NCCL, NCCL's even gathers and scatters) it is the figure of the bandwidth-optimal
+/// algorithm, not a measurement: all_reduce 2 (n − 1) / n · x, broadcast (n − 1) · x at the root, all_gather
+/// (n − 1) · own piece, reduce_scatter all but the own piece.
 class Recording {
  public:
   Recording();
