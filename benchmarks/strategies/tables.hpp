@@ -7,7 +7,8 @@
 
 #include "models/attention_model.hpp"
 
-// What the strategies promise, each measured on thread ranks and printed as a table in Markdown.
+// What the strategies promise, each measured on thread ranks, printed as a table in Markdown, and compared
+// with its limits.
 
 void print_exactness();
 void print_payload();
@@ -19,8 +20,8 @@ void print_training();
 void print_cost_alone();
 
 /// The same weights for whoever asks, on whatever thread.
-AttentionModel make_model(at::ScalarType dtype, int64_t layers = 4);
+AttentionModel make_model(at::ScalarType dtype, int64_t layers = 4, int64_t dim = 48);
 at::Tensor random(std::vector<int64_t> shape, at::ScalarType dtype, int seed = 7);
 
-/// The greatest of what the ranks of some worlds found.
-double greatest(const std::vector<int>& worlds, const std::function<double(wanpar::Communicator)>& measure);
+/// The worst of what the ranks of some worlds found.
+double worst(const std::vector<int>& worlds, const std::function<double(wanpar::Communicator)>& measure);
