@@ -142,8 +142,9 @@ std::vector<std::string> unused_parameters(const DataEngine& engine);
 ///
 /// Payload leaving a rank, n ranks: whole forward (n − 1) · its part of the result; backward
 /// 2 (n − 1) / n · (parameters + 2 elements for each of them), to the element where n does not divide a
-/// bucket, and as much of each argument that needs a gradient; wrapping and each local forward (n − 1) · (parameters and) buffers from rank 0; once, with the
-/// first gradients, 8 bytes a parameter from rank 0, which says in which order they came.
+/// bucket, and as much of each argument that needs a gradient; wrapping and each local forward
+/// (n − 1) · (parameters and) buffers from rank 0; once, with the first gradients, 8 bytes a parameter from
+/// rank 0, which says in which order they came.
 template <class Module>
 class DataParallel : public Wrapper<Module> {
  public:
