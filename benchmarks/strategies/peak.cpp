@@ -69,8 +69,9 @@ void print_peak() {
       "shards, "
       "gathered units and what it sends of them; activations\nare smaller. Where the weights are frozen, no "
       "gradients are among them. The limit of a load is total / ranks + the largest weight,\nthat of a step "
-      "total / ranks + (prefetch + 1) x a block, and as many times a rank's piece of one, on its way to the "
-      "others.\n\n"
+      "total / ranks + (prefetch + 1) x a block, and prefetch + 2 of a rank's pieces of blocks: those on "
+      "their "
+      "way to the others,\nand the one before, which the slowest peer has yet to take.\n\n"
       "| ranks | prefetch | load | limit | forward and backward, weights frozen | limit | of the limit | "
       "with "
       "gradients |\n|---|---|---|---|---|---|---|---|\n",
@@ -87,7 +88,8 @@ void print_peak() {
       });
       auto part = weights.total / ranks;
       auto load = static_cast<double>(part + weights.largest);
-      auto step = static_cast<double>(part + (prefetch + 1) * (weights.unit + weights.unit / ranks));
+      auto step =
+          static_cast<double>(part + (prefetch + 1) * weights.unit + (prefetch + 2) * weights.unit / ranks);
       fmt::print("| {} | {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.3f} | {:.0f} |\n", ranks, prefetch,
                  most.load, load, most.frozen, step, most.frozen / step, most.trained);
       check(fmt::format("peak of a load, {} ranks, prefetch {}", ranks, prefetch), most.load, load);
