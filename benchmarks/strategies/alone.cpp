@@ -1,6 +1,8 @@
 #include <fmt/format.h>
+#include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/activation_checkpointing.hpp>
+#include <wanpar/strategy/block_distribution.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
@@ -9,53 +11,107 @@
 #include <algorithm>
 #include <chrono>
 
+#include "limits.hpp"
 #include "tables.hpp"
 
 using wanpar::Model;
 
 namespace {
 
-double seconds(Model& model, const at::Tensor& x) {
+constexpr double kMost = 0.01;
+
+struct Candidate {
+  std::string name;
+  std::function<Model(AttentionModel)> wrap;
+  bool trains = true;  ///< a backward that computes anew costs more by intention
+};
+
+std::vector<Candidate> candidates() {
+  const wanpar::Communicator alone;
+  auto blocks = [](const AttentionModel& model) {
+    auto same = [](at::Tensor x) { return x; };
+    return wanpar::stack_of(
+        same, static_cast<int64_t>(model->blocks.size()),
+        [model](int64_t i, at::Tensor x, const std::vector<at::Tensor>&) {
+          auto block = model->blocks[i];
+          return block(x, at::Tensor(), std::nullopt);
+        },
+        same,
+        [model](int64_t i) {
+          auto block = model->blocks[i].ptr();
+          return wanpar::tensors_of(block);
+        });
+  };
+  return {
+      {"nothing: a second copy of the bare module", [](auto model) { return Model(model); }},
+      {"SequenceParallel",
+       [](auto model) {
+         return Model(model | wanpar::sequence_parallel({.split = {{.arg = 0, .dim = 1}}}));
+       }},
+      {"ShardedParams", [=](auto model) { return Model(model | wanpar::sharded_params({.group = alone})); }},
+      {"DataParallel", [=](auto model) { return Model(model | wanpar::data_parallel({.group = alone})); }},
+      {"BlockPipeline", [=](auto model) { return Model(model | wanpar::block_pipeline({.stages = alone})); }},
+      {"BlockDistribution over one device",
+       [=](auto model) {
+         return Model(blocks(model) | wanpar::block_distribution({.devices = {at::kCPU}}));
+       }},
+      {"ActivationCheckpointing",
+       [](auto model) { return Model(model | wanpar::activation_checkpointing()); }, false},
+  };
+}
+
+at::Tensor run(Model& model, const at::Tensor& x, bool trains) {
+  auto result = model(x);
+  if (trains) result.sum().backward();
+  return result.detach();
+}
+
+double seconds(Model& model, const at::Tensor& x, bool trains) {
   auto begin = std::chrono::steady_clock::now();
-  model(x);
+  run(model, x, trains);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Of wrapped over bare, in ascending order; the two run in turn.
+std::vector<double> ratios(Model& bare, Model& wrapped, const at::Tensor& x, bool trains, int pairs) {
+  std::vector<double> all;
+  for (int i = 0; i < pairs; ++i) {
+    bool first = i % 2 == 0;  // neither is always the one that finds the caches warm
+    auto one = first ? seconds(bare, x, trains) : 0;
+    auto other = seconds(wrapped, x, trains);
+    all.push_back(other / (first ? one : seconds(bare, x, trains)));
+  }
+  std::sort(all.begin(), all.end());
+  return all;
 }
 
 }  // namespace
 
 void print_cost_alone() {
   constexpr int kPairs = 101;
-  using Wrap = std::function<Model(AttentionModel)>;
-  const wanpar::Communicator alone;
-  const std::vector<std::pair<std::string, Wrap>> strategies{
-      {"nothing: a second copy of the bare module", [](auto model) { return Model(model); }},
-      {"SequenceParallel",
-       [](auto model) {
-         return Model(model | wanpar::sequence_parallel({.split = {{.arg = 0, .dim = 1}}}));
-       }},
-      {"ShardedParams", [&](auto model) { return Model(model | wanpar::sharded_params({.group = alone})); }},
-      {"DataParallel", [&](auto model) { return Model(model | wanpar::data_parallel({.group = alone})); }},
-      {"BlockPipeline", [&](auto model) { return Model(model | wanpar::block_pipeline({.stages = alone})); }},
-  };
   fmt::print(
-      "\n## Wrapped over a group of one, time over bare\n\nA forward without gradients, bare and wrapped in "
-      "turn, {} times; the median of the ratios. The first row is how far two copies\nof the same module are "
-      "apart.\n\n"
-      "| strategy | time | same bits |\n|---|---|---|\n",
-      kPairs);
-  at::NoGradGuard no_grad;
-  auto x = random({2, 2048, 48}, at::kFloat);
-  for (auto& [name, wrap] : strategies) {
-    Model bare(make_model(at::kFloat)), wrapped = wrap(make_model(at::kFloat));
-    bool same = wrapped(x).equal(bare(x));
-    std::vector<double> ratios;
-    for (int i = 0; i < kPairs; ++i) {
-      bool first = i % 2 == 0;  // neither is always the one that finds the caches warm
-      auto one = first ? seconds(bare, x) : 0;
-      auto other = seconds(wrapped, x);
-      ratios.push_back(other / (first ? one : seconds(bare, x)));
+      "\n## Wrapped over a group of one, time over bare\n\nBare and wrapped in turn, {} times: the median of "
+      "the ratios, and between what the middle half of them lies. The first row is how\nfar two copies of "
+      "the "
+      "same module are apart. Limits: {:.0f} %, the same bits.\n\n"
+      "| strategy | what | time | middle half | same bits |\n|---|---|---|---|---|\n",
+      kPairs, 100 * kMost);
+  for (bool trains : {false, true})
+    for (auto& [name, wrap, can_train] : candidates()) {
+      if (trains && !can_train) continue;
+      at::AutoGradMode mode(trains);
+      auto x = random({2, trains ? 1024 : 2048, 48}, at::kFloat).requires_grad_(trains);
+      Model bare(make_model(at::kFloat)), wrapped = wrap(make_model(at::kFloat));
+      auto expected = run(bare, x, trains);
+      auto gradient = trains ? x.grad().clone() : at::Tensor();
+      if (trains) x.mutable_grad().zero_();
+      bool same = run(wrapped, x, trains).equal(expected) && (!trains || x.grad().equal(gradient));
+      auto found = ratios(bare, wrapped, x, trains, kPairs);
+      auto percent = [&](int quarter) { return 100 * (found[quarter * kPairs / 4] - 1); };
+      auto what = trains ? "forward and backward" : "forward";
+      fmt::print("| {} | {} | {:+.1f} % | {:+.1f} to {:+.1f} % | {} |\n", name, what, percent(2), percent(1),
+                 percent(3), same ? "yes" : "NO");
+      check(fmt::format("{} alone, {}: time over bare", name, what), found[kPairs / 2], 1 + kMost);
+      check(fmt::format("{} alone, {}: other bits", name, what), !same, 0);
     }
-    std::nth_element(ratios.begin(), ratios.begin() + kPairs / 2, ratios.end());
-    fmt::print("| {} | {:+.1f} % | {} |\n", name, 100 * (ratios[kPairs / 2] - 1), same ? "yes" : "NO");
-  }
 }
