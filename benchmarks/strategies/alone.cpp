@@ -92,9 +92,8 @@ void print_cost_alone() {
   fmt::print(
       "\n## Wrapped over a group of one, time over bare\n\nBare and wrapped in turn, {} times: the median of "
       "the ratios, and between what the middle half of them lies. The first row is how\nfar two copies of "
-      "the "
-      "same module are apart. Limits: {:.0f} %, the same bits.\n\n"
-      "| strategy | what | time | middle half | same bits |\n|---|---|---|---|---|\n",
+      "the same module are apart. Limits: {:.0f} %, the same bits.\n\n| strategy | what | time | middle half "
+      "| same bits |\n|---|---|---|---|---|\n",
       kPairs, 100 * kMost);
   for (bool trains : {false, true})
     for (auto& [name, wrap, can_train] : candidates()) {

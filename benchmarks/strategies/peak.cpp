@@ -49,8 +49,10 @@ Peak peak(const Communicator& world, int64_t prefetch, WeightFile& file) {
     auto wrapped = model | wanpar::sharded_params({.group = world, .prefetch = prefetch});
     wrapped.load([&](auto& name, int64_t begin, int64_t end) { return file.read(name, begin, end); });
     most.load = static_cast<double>(live.most());
-    for (int step = 0; step < 2; ++step)  // the first one learns
+    for (int step = 0; step < 2; ++step) {  // the first one learns
+      for (auto& shard : wrapped.parameters()) shard.mutable_grad().reset();
       wrapped(random({1, 2, kWidth}, at::kFloat).requires_grad_()).sum().backward();
+    }
     (trains ? most.trained : most.frozen) = static_cast<double>(live.most());
   }
   return most;
@@ -65,13 +67,13 @@ void print_peak() {
       "\n## FULL_SHARD: the most weight bytes that a rank holds\n\n"
       "Eight blocks of {} bytes, made by `deferred()`, wrapped, loaded from a file, run forward and "
       "backward. "
-      "Counted are a rank's live\nallocations of {} KiB and more, from before the module is made: its "
-      "shards, "
-      "gathered units and what it sends of them; activations\nare smaller. Where the weights are frozen, no "
-      "gradients are among them. The limit of a load is total / ranks + the largest weight,\nthat of a step "
-      "total / ranks + (prefetch + 1) x a block, and prefetch + 2 of a rank's pieces of blocks: those on "
-      "their "
-      "way to the others,\nand the one before, which the slowest peer has yet to take.\n\n"
+      "Counted are a rank's live\nallocations of {} KiB and more, from before the module is made; "
+      "activations "
+      "are smaller. Where the weights are frozen, no gradients\nare among them. The limit of a load is total "
+      "/ "
+      "ranks + the largest weight, that of a step total / ranks + (prefetch + 1) x a block.\nAmong threads a "
+      "piece that is sent is copied for its receivers, so prefetch + 2 pieces of a block / ranks are added; "
+      "processes send\nit from its place in the gathered block.\n\n"
       "| ranks | prefetch | load | limit | forward and backward, weights frozen | limit | of the limit | "
       "with "
       "gradients |\n|---|---|---|---|---|---|---|---|\n",
@@ -105,9 +107,9 @@ void print_bytes_read() {
   });
   auto times = static_cast<double>(file.bytes_read()) / static_cast<double>(file.size());
   fmt::print(
-      "\n## Bytes that 4 ranks read while loading their shards\n\n"
-      "What pread gave all of them together, {} bytes, over the size of the file, {}: {:.3f}; the limit is "
-      "1. The same of a checkpoint's\nfiles is a test (`tests/wan_ranks/`).\n",
+      "\n## Bytes that 4 ranks read while loading their shards\n\nWhat pread gave all of them together, {} "
+      "bytes, over the size of the file, {}: {:.3f}; the limit is 1. The same of a checkpoint's\nfiles is a "
+      "test (`tests/wan_ranks/`).\n",
       file.bytes_read(), file.size(), times);
   check("bytes read by 4 ranks over the file's", times, 1);
 }

@@ -194,6 +194,12 @@ class Local : public Pairwise {
     return work;
   }
 
+  /// Receivers copy when they come to it, which may be after this rank has its result and writes to it.
+  std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
+                                   const Call& call) override {
+    return Pairwise::all_gather(out, in.clone(), counts, call);
+  }
+
   /// A reduce-scatter, then an all-gather of the reduced pieces: all ranks together send 2 (n - 1) times the
   /// tensor. The second exchange is posted with the first, and a piece is reduced by the thread that wants it
   /// first: an all-reduce that all ranks have begun ends, whatever else some of them wait for.

@@ -41,8 +41,8 @@ struct ShardedParamsOptions {
   /// How many units are fetched ahead of the one in use.
   int64_t prefetch = 1;
   /// The units, as prefixes of parameter names ("encoder.layers.0"); what none names is the unit "root". By
-  /// default the items of the outermost numbered lists ("blocks.3", "layer2"), and beside them the largest
-  /// submodules that are no larger than the largest item.
+  /// default the items of the outermost numbered lists ("blocks.3", "layer2": at least two of one structure),
+  /// and beside them the largest submodules that are no larger than the largest item.
   std::vector<std::string> units = {};
   /// What floating-point parameters are computed and gathered in; shards keep the module's own dtype.
   std::optional<at::ScalarType> param_dtype = {};
