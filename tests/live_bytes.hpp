@@ -21,6 +21,8 @@ class LiveBytes {
 
   int64_t now() const { return count_->now; }
   int64_t most() const { return count_->most; }
+  /// most() counts from here on.
+  void reset() { count_->most = count_->now.load(); }
 
  private:
   struct Count {

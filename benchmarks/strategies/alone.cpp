@@ -56,7 +56,7 @@ std::vector<Candidate> candidates() {
          return Model(blocks(model) | wanpar::block_distribution({.devices = {at::kCPU}}));
        }},
       {"ActivationCheckpointing",
-       [](auto model) { return Model(model | wanpar::activation_checkpointing()); }, false},
+       [=](auto model) { return Model(blocks(model) | wanpar::activation_checkpointing()); }, false},
   };
 }
 

@@ -134,11 +134,12 @@ void ShardedGradients::forget() {
     flight.flat->put_gradients(std::exchange(flight.before, {}));
     flight.arrived.assign(flight.leaves, false);
     flight.has_left = flight.had_one = false;
+    flight.last_arrival = 0;
     flight.mean.reset();
     flight.sum.reset();
   }
   next_ = 0;
-  completed_.clear(), completed_at_.clear();
+  arrivals_ = 0;
   is_under_way_ = false;
 }
 
@@ -147,9 +148,9 @@ void ShardedGradients::arrived(size_t index, size_t leaf) {
   auto& flight = flights_[index];
   if (flight.arrived[leaf]) return;
   flight.arrived[leaf] = true;
-  if (!flight.is_complete()) return;
-  completed_.push_back(index), completed_at_.push_back(gathers_);
-  launch_complete();
+  flight.last_arrival = ++arrivals_;
+  flight.last_gather = gathers_;
+  if (flight.is_complete()) launch_complete();
 }
 
 /// Those whose place is over.
@@ -235,13 +236,15 @@ void ShardedGradients::finish() {
   forget();
 }
 
-/// The order in which rank 0 had its gradients, and gathered between them, becomes that of all.
+/// The order in which rank 0 had the last gradient of each, and gathered between them, becomes that of all.
+/// What had none comes last.
 void ShardedGradients::learn_order() {
-  for (auto index : order_)
-    if (std::find(completed_.begin(), completed_.end(), index) == completed_.end())
-      completed_.push_back(index), completed_at_.push_back(gathers_);
-  std::vector<int64_t> words(completed_.begin(), completed_.end());
-  words.insert(words.end(), completed_at_.begin(), completed_at_.end());
+  auto arrival = [&](size_t index) { return flights_[index].last_arrival; };
+  std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
+    return arrival(a) > 0 && (arrival(b) == 0 || arrival(a) < arrival(b));
+  });
+  std::vector<int64_t> words(order_.begin(), order_.end());
+  for (auto index : order_) words.push_back(arrival(index) > 0 ? flights_[index].last_gather : gathers_);
   auto first = group_.broadcast(at::tensor(words, at::kLong).to(group_.device())).get().cpu();
   for (auto& alike : alike_) first = alike.broadcast(first.to(alike.device())).get().cpu();
   auto* word = first.const_data_ptr<int64_t>();

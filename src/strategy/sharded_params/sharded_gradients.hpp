@@ -53,6 +53,8 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
     size_t leaves = 0;                       // whose gradients are to come
     bool is_idle = false;                    // no rank had a gradient last time: not to be waited for
     std::vector<bool> arrived = {};          // which leaves' gradients have come
+    size_t last_arrival = 0;                 // how many gradients of all had come with the last of these
+    int64_t last_gather = 0;                 // and how many gathers
     std::vector<at::Tensor> before = {};     // gradients that were there already, of each leaf
     bool has_left = false, had_one = false;  // whether any gradient was here when it left
     std::optional<Pending<at::Tensor>> mean = {};
@@ -88,9 +90,8 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   std::deque<Flight*> in_flight_;
   int64_t gathers_ = 0;    // in this backward
   int64_t exchanges_ = 0;  // a number for what this rank gathered and reduced, in order
+  size_t arrivals_ = 0;    // in this backward
   bool order_is_learnt_ = false;
-  std::vector<size_t> completed_;      // flights as they became complete in this backward,
-  std::vector<int64_t> completed_at_;  // and behind how many gathers
 };
 
 }  // namespace wanpar
