@@ -146,6 +146,13 @@ bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), [](auto& x, auto& y) { return x.is_same(y); });
 }
 
+std::optional<at::Tensor> taken_over(const std::vector<Handler*>& told, const Operator& op,
+                                     const Handler::NextOperator& next) {
+  for (auto handler = told.rbegin(); handler != told.rend(); ++handler)
+    if (auto result = (*handler)->instead(op, next)) return result;
+  return {};
+}
+
 void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Plain plain;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
@@ -161,7 +168,18 @@ void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     for (auto* handler : told) handler->before(seen);
   });
   if (!same(inputs, given)) put_back(inputs, stack->end() - count, stack->end());
-  op.redispatchBoxed(below, stack);
+  const auto next = [&](const std::vector<at::Tensor>& others) {
+    torch::jit::Stack again(stack->end() - count, stack->end());
+    put_back(others, again.begin(), again.end());
+    op.redispatchBoxed(below, &again);
+    return again.back().toTensor();
+  };
+  if (auto result = remembering([&] { return taken_over(told, seen, next); })) {
+    torch::jit::drop(*stack, count);
+    torch::jit::push(*stack, std::move(*result));
+  } else {
+    op.redispatchBoxed(below, stack);
+  }
   auto outputs = tensors_of(torch::jit::last(*stack, op.schema().returns().size()));
   remembering([&] {
     for (auto* handler : told) handler->after(seen, outputs);

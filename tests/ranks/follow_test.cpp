@@ -307,7 +307,7 @@ TEST_CASE(
        },
        "aten::conv_tbc is not known to keep split elements apart (split is dimension 0 of ["},
       {channels_first([=](at::Tensor t) {
-         return at::_convolution(t, kernel, {}, {1}, {1}, {1}, false, {0}, 1, false, false, false, false);
+         return at::_convolution(t, kernel, {}, {2}, {1}, {1}, false, {0}, 1, false, false, false, false);
        }),
        "aten::_convolution with a kernel of 3 along dimension 2"},
       {channels_first(

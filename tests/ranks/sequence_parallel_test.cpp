@@ -238,10 +238,14 @@ TEST_CASE("an operator that would mix tokens of different ranks is refused by it
        "aten::matmul sums over dimension 2"},
       {[](at::Tensor t) { return at::layer_norm(t.transpose(1, 2), {t.size(1)}).transpose(1, 2); },
        "aten::layer_norm normalises over dimension 2"},
-      {[=](at::Tensor t) { return at::conv1d(t.transpose(1, 2), kernel, {}, 1, 1).transpose(1, 2); },
+      {[=](at::Tensor t) { return at::conv1d(t.transpose(1, 2), kernel).transpose(1, 2); },
        "aten::conv1d with a kernel of 3 along dimension 2"},
-      {[](at::Tensor t) { return at::group_norm(t.transpose(1, 2), 2).transpose(1, 2); },
-       "aten::group_norm is not known to keep split elements apart"},
+      {[=](at::Tensor t) { return at::conv1d(t.transpose(1, 2), kernel, {}, 2, 1).transpose(1, 2); },
+       "aten::conv1d with a kernel of 3 along dimension 2"},
+      {[](at::Tensor t) {
+         return at::batch_norm(t.transpose(1, 2), {}, {}, {}, {}, true, 0.1, 1e-5, false).transpose(1, 2);
+       },
+       "aten::batch_norm normalises over dimension 2"},
       {[](at::Tensor t) { return t * at::rand_like(t); }, "aten::rand_like draws other random numbers"},
       {[](at::Tensor t) { return at::dropout(t, 0.5, true); }, "aten::dropout draws other random numbers"},
       {[](at::Tensor t) { return t.max().item<float>() > 0 ? t : -t; }, "reduces over"},

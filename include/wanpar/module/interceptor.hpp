@@ -6,6 +6,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,6 +54,12 @@ class Handler {
   /// of those it has.
   virtual void before(const Operator&) {}
   virtual void after(const Operator&, std::span<const at::Tensor> /*outputs*/) {}
+
+  using NextOperator = std::function<at::Tensor(std::vector<at::Tensor> inputs)>;
+  /// Takes the place of an operator that gives one tensor, by what it gives; `next` is the operator itself,
+  /// on other inputs. None where it leaves the operator alone. Asked of those that watch, the innermost
+  /// first.
+  virtual std::optional<at::Tensor> instead(const Operator&, const NextOperator& /*next*/) { return {}; }
 
   /// Is told where a module says that its tokens begin and end.
   virtual at::Tensor split_sequence(at::Tensor x, int64_t /*dim*/, std::initializer_list<Companion>) {

@@ -124,7 +124,8 @@ bool is_alone(const SequenceEngine& engine);
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
 /// and has the whole result. Exact for any length (shorter than the ranks too), any number of heads, masks
 /// given whole, and causal attention; attention to keys that do not stem from the split tokens (text) stays
-/// local.
+/// local. Convolutions along the tokens that give as many as they take get their neighbours from the other
+/// ranks; group and instance norms get the statistics of all.
 ///
 /// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
 /// shape or dtype. What it cannot carry exactly it refuses, naming the operator: attention written out as

@@ -59,6 +59,24 @@ std::optional<SplitPlace> normalised_last(const Step& step) {
   return *place;
 }
 
+/// Normalises over channels and places of each sample.
+std::optional<SplitPlace> normalised_by_sample(const Step& step) {
+  auto* place = step.place(0);
+  if (!place) step.refuse("takes split elements for weights");
+  if (place->dim > 0) step.refuse(fmt::format("normalises over dimension {}, which is split", place->dim));
+  return *place;
+}
+
+/// By statistics that it is given, unless it takes those of the batch.
+std::optional<SplitPlace> normalised_by_batch(const Step& step) {
+  auto* place = step.place(0);
+  if (!place) step.refuse("takes split elements for weights");
+  if (place->dim == 1) step.refuse("takes weights for each channel, and those are split");
+  if (step.named("training")->toBool())
+    step.refuse(fmt::format("normalises over dimension {}, which is split; call eval()", place->dim));
+  return *place;
+}
+
 /// Works along `dim`, and gives every element back.
 std::optional<SplitPlace> along(const Step& step) {
   auto* place = step.place(0);
@@ -98,7 +116,9 @@ std::optional<SplitPlace> convolved(const Step& step) {
   if (dim == 1) step.refuse(fmt::format("sums over dimension {}, which is split", place->dim));
   if (!step.is_one(weight, dim, *place))
     step.refuse(fmt::format(
-        "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks",
+        "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks, which "
+        "it gets "
+        "where each step of one gives one element (a stride of 1, a padding that keeps the length)",
         weight.size(dim), place->dim));
   auto along = [&](const char* name) -> int64_t {
     auto* value = step.named(name);
@@ -164,6 +184,9 @@ Rule rule_of_math(std::string_view name) {
       {"layer_norm", normalised_last},
       {"native_layer_norm", normalised_last},
       {"rms_norm", normalised_last},
+      {"group_norm", normalised_by_sample},
+      {"instance_norm", normalised_by_sample},
+      {"batch_norm", normalised_by_batch},
       {"softmax", along},
       {"log_softmax", along},
       {"_softmax", along},

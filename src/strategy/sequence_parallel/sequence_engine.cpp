@@ -54,7 +54,8 @@ void SequenceEngine::begin(const detail::CallShape& shape) {
   auto known = known_.find(shape.numbers);
   pass_ = {.shape = shape.numbers, .is_first = known == known_.end()};
   // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
-  bool look = pass_.is_first || !shape.is_known || options_.always_look || at::GradMode::is_enabled();
+  bool look = pass_.is_first || known->second.reaches_over || !shape.is_known || options_.always_look ||
+              at::GradMode::is_enabled();
   if (!look) pass_.known = &known->second;
 }
 
@@ -83,13 +84,14 @@ void SequenceEngine::check_region() const {
     throw Error(
         "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence in "
         "the module");
-  bool attended = std::any_of(pass_.path.attentions.begin(), pass_.path.attentions.end(),
-                              [](auto& met) { return met.over; });
+  bool attended =
+      pass_.path.reaches_over || std::any_of(pass_.path.attentions.begin(), pass_.path.attentions.end(),
+                                             [](auto& met) { return met.over; });
   if (!attended)
-    throw Error(
-        fmt::format("SequenceParallel: no attention over the split tokens was met, so the result would be "
-                    "that of {} separate sequences; {}",
-                    size(), kSequenceRemedy));
+    throw Error(fmt::format(
+        "SequenceParallel: no attention over the split tokens was met (nor a convolution or a norm), "
+        "so the result would be that of {} separate sequences; {}",
+        size(), kSequenceRemedy));
 }
 
 /// Which of the splits of this pass one of `total` tokens is; a new one where there was none of that length.
@@ -211,15 +213,43 @@ void SequenceEngine::before(const Operator& op) {
         fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
                     "Python: torch.backends.mha.set_fastpath_enabled(False) before tracing)",
                     op.name, kSequenceRemedy));
+  if (group_.is_in_order()) pass_.convolution = split_convolution(pass_.follow, op);
+  pass_.norm = split_norm(pass_.follow, op);
   if (op.name == kAttention)
     pass_.met = meet(pass_.follow, op.inputs);
-  else
+  else if (!pass_.convolution && !pass_.norm)
     pass_.follow.before(op);
   sum_gradients_of_whole(op);
 }
 
+std::optional<at::Tensor> SequenceEngine::instead(const Operator& op, const NextOperator& next) {
+  if (!pass_.convolution && !pass_.norm) return {};
+  pass_.path.reaches_over = true;
+  const std::vector<at::Tensor> inputs(op.inputs.begin(), op.inputs.end());
+  auto way = [&](const SplitPlace& at) {
+    return [&] { return fmt::format("{} over {}", op.name, description(at)); };
+  };
+  if (pass_.convolution) {
+    const auto [at, left, right] = *pass_.convolution;
+    auto wide = inputs;
+    wide[0] =
+        together(way(at), [&] { return group_.with_neighbours(inputs[0], at.dim, at.total, left, right); });
+    return next(wide).narrow(at.dim, left, at.length);
+  }
+  auto optional = [&](size_t i) {
+    return op.arguments[i].isTensor() ? op.arguments[i].toTensor() : at::Tensor();
+  };
+  // Those among the inputs, whose gradients are summed, in the place of the arguments.
+  size_t first = op.name == "aten::instance_norm" ? 1 : 2, next_input = 1;
+  auto weight = optional(first).defined() ? inputs[next_input++] : at::Tensor();
+  auto bias = optional(first + 1).defined() ? inputs[next_input] : at::Tensor();
+  return together(way(pass_.norm->place), [&] {
+    return normalized(*pass_.norm, inputs[0], weight, bias, [&](at::Tensor x) { return group_.summed(x); });
+  });
+}
+
 void SequenceEngine::after(const Operator& op, std::span<const at::Tensor> outputs) {
-  if (op.name != kAttention) return pass_.follow.after(op, outputs);
+  if (op.name != kAttention && !pass_.convolution && !pass_.norm) return pass_.follow.after(op, outputs);
   if (auto* place = pass_.follow.of(op.inputs[0])) pass_.follow.mark(outputs[0], *place);
 }
 

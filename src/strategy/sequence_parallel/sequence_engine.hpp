@@ -11,7 +11,9 @@
 #include "module/follow/follow.hpp"
 #include "strategy/sequence_parallel/consensus.hpp"
 #include "strategy/sequence_parallel/met_attention.hpp"
+#include "strategy/sequence_parallel/neighbours.hpp"
 #include "strategy/sequence_parallel/sequence_group.hpp"
+#include "strategy/sequence_parallel/split_norm.hpp"
 
 namespace wanpar {
 
@@ -42,6 +44,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   bool watches() const override { return !pass_.known && !is_in_a_backward(); }
   void before(const Operator& op) override;
   void after(const Operator& op, std::span<const at::Tensor> outputs) override;
+  std::optional<at::Tensor> instead(const Operator& op, const NextOperator& next) override;
   at::Tensor attention(const Attention& call, const NextAttention& next) override;
 
   at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) override;
@@ -57,6 +60,7 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
     std::vector<int64_t> splits;  // the whole lengths of what was split
     std::vector<Met> attentions;
     std::vector<SplitPlace> gathers;
+    bool reaches_over = false;  // a convolution or a norm did: every later pass must look for it
   };
 
   /// One way through the module, or through a part of it.
@@ -66,6 +70,8 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
     bool is_first = false;            // of this shape: the ranks ask each other whether they go on
     Path path = {};
     std::optional<Met> met = {};                                  // the attention at hand
+    std::optional<SplitConvolution> convolution = {};             // the one at hand
+    std::optional<SplitNorm> norm = {};                           // likewise
     int backward = torch::autograd::get_current_graph_task_id();  // that it runs in; -1: in none
     Follow follow{"SequenceParallel", kSequenceRemedy};
   };

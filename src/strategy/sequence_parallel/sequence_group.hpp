@@ -24,7 +24,16 @@ class SequenceGroup {
   /// x, which every rank has alike, where it meets this rank's tokens only: its gradient is summed.
   at::Tensor with_summed_gradient(const at::Tensor& x) const;
 
+  /// Collective. x summed over the ranks; its gradient likewise.
+  at::Tensor summed(const at::Tensor& x) const;
+  /// Collective. This rank's tokens x of `total` along dim, with the `left` ones before and the `right` ones
+  /// behind them, zeros where the sequence has ended. Tokens must lie in order.
+  at::Tensor with_neighbours(const at::Tensor& x, int64_t dim, int64_t total, int64_t left,
+                             int64_t right) const;
+  bool is_in_order() const { return !is_balanced_ || ring_.size() == 1; }
+
  private:
+  at::Tensor sum(const at::Tensor& x) const;
   Communicator ulysses_, ring_;
   bool is_balanced_;
 };
