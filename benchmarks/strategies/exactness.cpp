@@ -78,8 +78,7 @@ void print_exactness() {
   fmt::print(
       "\n## Against one rank\n\nThe modules of the conformance tests that the strategy can carry, on 2, 3, 4 "
       "and 8 ranks, 37 tokens, a batch of 3.\nA composition is read from the module outwards. Limits: 1e-5 "
-      "and "
-      "1e-9.\n\n"
+      "and 1e-9.\n\n"
       "| strategy | modules | result in float32, greatest difference | gradients in float64, relative |\n"
       "|---|---|---|---|\n");
   auto all = strategies();

@@ -36,7 +36,7 @@ struct Weights {
 };
 
 struct Peak {
-  double load = 0, frozen = 0, trained = 0;
+  double load = 0, parameters = 0, frozen = 0, trained = 0;
 };
 
 /// From before the module is made to after a backward, on one rank.
@@ -53,6 +53,8 @@ Peak peak(const Communicator& world, int64_t prefetch, WeightFile& file) {
       for (auto& shard : wrapped.parameters()) shard.mutable_grad().reset();
       wrapped(random({1, 2, kWidth}, at::kFloat).requires_grad_()).sum().backward();
     }
+    auto memory = wrapped.memory();
+    most.parameters = worse(most.parameters, static_cast<double>(memory.shards + memory.peak));
     (trains ? most.trained : most.frozen) = static_cast<double>(live.most());
   }
   return most;
@@ -67,16 +69,18 @@ void print_peak() {
       "\n## FULL_SHARD: the most weight bytes that a rank holds\n\n"
       "Eight blocks of {} bytes, made by `deferred()`, wrapped, loaded from a file, run forward and "
       "backward. "
-      "Counted are a rank's live\nallocations of {} KiB and more, from before the module is made; "
-      "activations "
-      "are smaller. Where the weights are frozen, no gradients\nare among them. The limit of a load is total "
+      "\"Parameters\" are a rank's\nshards and the blocks that are here or on their way; the limit is total "
       "/ "
-      "ranks + the largest weight, that of a step total / ranks + (prefetch + 1) x a block.\nAmong threads a "
-      "piece that is sent is copied for its receivers, so prefetch + 2 pieces of a block / ranks are added; "
-      "processes send\nit from its place in the gathered block.\n\n"
-      "| ranks | prefetch | load | limit | forward and backward, weights frozen | limit | of the limit | "
-      "with "
-      "gradients |\n|---|---|---|---|---|---|---|---|\n",
+      "ranks + (prefetch + 1) x a block. Beside them all live\nallocations of {} KiB and more, counted from "
+      "before the module is made; activations are smaller. The limit of a load is total /\nranks + the "
+      "largest "
+      "weight. Where the weights are frozen, no gradients are among them; threads copy a piece that is sent "
+      "for "
+      "its\nreceivers, so the limit there has prefetch + 2 pieces of a block / ranks more than that of "
+      "parameters.\n\n"
+      "| ranks | prefetch | parameters | limit | allocated: load | limit | step, frozen | limit | with "
+      "gradients |\n"
+      "|---|---|---|---|---|---|---|---|---|\n",
       weights.unit, kLeast >> 10);
   for (int ranks : {2, 4, 8})
     for (int64_t prefetch : {0, 1, 2}) {
@@ -85,15 +89,16 @@ void print_peak() {
       wanpar::local::run(ranks, [&](Communicator world) {
         auto found = peak(world, prefetch, file);
         std::lock_guard lock(mutex);
-        most = {worse(most.load, found.load), worse(most.frozen, found.frozen),
-                worse(most.trained, found.trained)};
+        most = {worse(most.load, found.load), worse(most.parameters, found.parameters),
+                worse(most.frozen, found.frozen), worse(most.trained, found.trained)};
       });
       auto part = weights.total / ranks;
       auto load = static_cast<double>(part + weights.largest);
-      auto step =
-          static_cast<double>(part + (prefetch + 1) * weights.unit + (prefetch + 2) * weights.unit / ranks);
-      fmt::print("| {} | {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.3f} | {:.0f} |\n", ranks, prefetch,
-                 most.load, load, most.frozen, step, most.frozen / step, most.trained);
+      auto parameters = static_cast<double>(part + (prefetch + 1) * weights.unit);
+      auto step = parameters + static_cast<double>((prefetch + 2) * weights.unit / ranks);
+      fmt::print("| {} | {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.0f} |\n", ranks,
+                 prefetch, most.parameters, parameters, most.load, load, most.frozen, step, most.trained);
+      check(fmt::format("parameters, {} ranks, prefetch {}", ranks, prefetch), most.parameters, parameters);
       check(fmt::format("peak of a load, {} ranks, prefetch {}", ranks, prefetch), most.load, load);
       check(fmt::format("peak of a step, {} ranks, prefetch {}", ranks, prefetch), most.frozen, step);
     }

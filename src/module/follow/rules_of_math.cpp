@@ -117,8 +117,7 @@ std::optional<SplitPlace> convolved(const Step& step) {
   if (!step.is_one(weight, dim, *place))
     step.refuse(fmt::format(
         "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks, which "
-        "it gets "
-        "where each step of one gives one element (a stride of 1, a padding that keeps the length)",
+        "it gets where each step of one gives one element (a stride of 1, a padding that keeps the length)",
         weight.size(dim), place->dim));
   auto along = [&](const char* name) -> int64_t {
     auto* value = step.named(name);
