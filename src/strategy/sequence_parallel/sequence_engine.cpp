@@ -225,26 +225,18 @@ void SequenceEngine::before(const Operator& op) {
 std::optional<at::Tensor> SequenceEngine::instead(const Operator& op, const NextOperator& next) {
   if (!pass_.convolution && !pass_.norm) return {};
   pass_.path.reaches_over = true;
-  const std::vector<at::Tensor> inputs(op.inputs.begin(), op.inputs.end());
   auto way = [&](const SplitPlace& at) {
     return [&] { return fmt::format("{} over {}", op.name, description(at)); };
   };
   if (pass_.convolution) {
     const auto [at, left, right] = *pass_.convolution;
-    auto wide = inputs;
-    wide[0] =
-        together(way(at), [&] { return group_.with_neighbours(inputs[0], at.dim, at.total, left, right); });
+    std::vector<at::Tensor> wide(op.inputs.begin(), op.inputs.end());
+    wide[0] = together(way(at),
+                       [&] { return group_.with_neighbours(op.inputs[0], at.dim, at.total, left, right); });
     return next(wide).narrow(at.dim, left, at.length);
   }
-  auto optional = [&](size_t i) {
-    return op.arguments[i].isTensor() ? op.arguments[i].toTensor() : at::Tensor();
-  };
-  // Those among the inputs, whose gradients are summed, in the place of the arguments.
-  size_t first = op.name == "aten::instance_norm" ? 1 : 2, next_input = 1;
-  auto weight = optional(first).defined() ? inputs[next_input++] : at::Tensor();
-  auto bias = optional(first + 1).defined() ? inputs[next_input] : at::Tensor();
   return together(way(pass_.norm->place), [&] {
-    return normalized(*pass_.norm, inputs[0], weight, bias, [&](at::Tensor x) { return group_.summed(x); });
+    return normalized(*pass_.norm, op.inputs, [&](at::Tensor x) { return group_.summed(x); });
   });
 }
 

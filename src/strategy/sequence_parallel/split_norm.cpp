@@ -12,17 +12,17 @@ std::optional<SplitNorm> split_norm(const Follow& follow, const Operator& op) {
   if (!is_instance && op.name != "aten::group_norm") return {};
   auto* place = step.place(0);
   if (!place || place->dim < 2) return {};
-  if (is_instance) {
-    bool has_statistics =
-        step.named("running_mean")->isTensor() && step.named("running_mean")->toTensor().defined();
-    if (has_statistics || !step.named("use_input_stats")->toBool()) return {};
-  }
+  auto has = [&](const char* name) {
+    return step.named(name)->isTensor() && step.named(name)->toTensor().defined();
+  };
+  if (is_instance && (has("running_mean") || !step.named("use_input_stats")->toBool())) return {};
   auto groups = is_instance ? step.tensor(0).size(1) : step.named("num_groups")->toInt();
-  return SplitNorm{*place, groups, step.named("eps")->toDouble()};
+  return SplitNorm{*place, groups, step.named("eps")->toDouble(), has("weight"), has("bias")};
 }
 
-at::Tensor normalized(const SplitNorm& norm, const at::Tensor& x, const at::Tensor& weight,
-                      const at::Tensor& bias, const std::function<at::Tensor(at::Tensor)>& summed) {
+at::Tensor normalized(const SplitNorm& norm, std::span<const at::Tensor> inputs,
+                      const std::function<at::Tensor(at::Tensor)>& summed) {
+  auto& x = inputs[0];
   auto samples = x.size(0), channels = x.size(1);
   auto& at = norm.place;
   int64_t beside = channels / norm.groups;  // of a group, for each element of the split dimension
@@ -37,8 +37,8 @@ at::Tensor normalized(const SplitNorm& norm, const at::Tensor& x, const at::Tens
   auto result = (centered * (variance + norm.eps).rsqrt()).view(x.sizes());
   std::vector<int64_t> by_channel(x.dim(), 1);
   by_channel[1] = channels;
-  if (weight.defined()) result = result * weight.view(by_channel);
-  if (bias.defined()) result = result + bias.view(by_channel);
+  if (norm.has_weight) result = result * inputs[1].view(by_channel);
+  if (norm.has_bias) result = result + inputs.back().view(by_channel);
   return result.to(x.scalar_type());
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "module/follow/follow.hpp"
 
@@ -11,14 +12,15 @@ struct SplitNorm {
   SplitPlace place;
   int64_t groups;
   double eps;
+  bool has_weight, has_bias;  // [channels], behind x among the operator's inputs
 };
 
 /// None for any other operator, and where the split lies along the samples or the channels.
 std::optional<SplitNorm> split_norm(const Follow& follow, const Operator& op);
 
-/// The norm of this rank's tokens x [samples, channels, …] by the statistics of all: `summed` gives the sum
-/// of a tensor over the ranks, `weight` and `bias` are [channels] or undefined.
-at::Tensor normalized(const SplitNorm& norm, const at::Tensor& x, const at::Tensor& weight,
-                      const at::Tensor& bias, const std::function<at::Tensor(at::Tensor)>& summed);
+/// The norm of this rank's tokens, the first of `inputs` [samples, channels, …], by the statistics of all;
+/// `summed` gives the sum of a tensor over the ranks.
+at::Tensor normalized(const SplitNorm& norm, std::span<const at::Tensor> inputs,
+                      const std::function<at::Tensor(at::Tensor)>& summed);
 
 }  // namespace wanpar
