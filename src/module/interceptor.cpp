@@ -73,6 +73,17 @@ std::vector<Handler*> watchers() {
   return result;
 }
 
+/// Here what a handler does could be no part of the graph: its gradient would be lost without an error.
+void require_autograd(const c10::OperatorHandle& op) {
+  if (at::GradMode::is_enabled() &&
+      c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality))
+    throw Error(fmt::format(
+        "{} is called below autograd (at::AutoDispatchBelowAutograd, AutoNonVariableTypeMode) with "
+        "gradients on, where an exchange between ranks would lose its gradient; call the module "
+        "under at::NoGradGuard or c10::InferenceMode instead",
+        op.schema().name()));
+}
+
 const c10::OperatorHandle& attention_operator() {
   static const auto handle =
       c10::Dispatcher::singleton().findSchemaOrThrow("aten::scaled_dot_product_attention", "");
@@ -86,6 +97,7 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
   if (mask && !mask->defined()) call.mask.reset();
   if (handlers.empty()) return plain_attention(call);
+  remembering([] { require_autograd(attention_operator()); });
 
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
@@ -158,6 +170,7 @@ void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
   const auto told = watchers();
   if (told.empty()) return op.redispatchBoxed(below, stack);
+  remembering([&] { require_autograd(op); });
 
   const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
   const std::vector<c10::IValue> arguments(stack->end() - count, stack->end());

@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/autograd.h>
-#include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/interceptor.hpp>
@@ -349,20 +348,6 @@ TEST_CASE(
     }));
     require_close(split(pointwise, mesh)(random({1, 24, 16})), pointwise(random({1, 24, 16})), 1e-4,
                   "a kernel of one");
-  });
-}
-
-TEST_CASE("a frozen TorchScript module, which has no parameters left, is split as well") {
-  on_meshes([](Mesh& mesh) {
-    at::NoGradGuard no_grad;
-    auto plain = torch::jit::load(TEST_DATA "/attention.pt");
-    auto frozen = torch::jit::freeze(plain);
-    require(frozen.parameters().size() == 0, "the parameters have become constants");
-    auto wrapped = split(frozen, mesh);
-    for (int run = 0; run < 4; ++run)
-      for (int64_t tokens : {13, 4})
-        require_close(wrapped(random({1, tokens, 48})), plain.forward({random({1, tokens, 48})}).toTensor(),
-                      1e-5, text(mesh, tokens));
   });
 }
 

@@ -145,6 +145,17 @@ TEST_CASE("another thread is plain, also one that took over this one's dispatch 
   CHECK(taken_over);
 }
 
+TEST_CASE(
+    "below autograd, where an exchange would lose its gradient, operators are refused with gradients on") {
+  Handler passes_on;
+  Scope scope(passes_on);
+  at::AutoDispatchBelowAutograd below;
+  CHECK_THROWS_WITH_AS(at::ones({2}).mul(2), doctest::Contains("aten::ones"), wanpar::Error);
+  CHECK_THROWS_WITH_AS(attend(), doctest::Contains("at::NoGradGuard"), wanpar::Error);
+  at::NoGradGuard no_grad;
+  CHECK(is(attend(), 1));
+}
+
 TEST_CASE("gradients flow through an intercepted module as through a bare one") {
   torch::nn::Linear layer(4, 4);
   auto gradient = [&](Handler* handler) {

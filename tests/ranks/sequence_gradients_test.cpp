@@ -1,3 +1,4 @@
+#include <c10/core/AutogradState.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/autograd.h>
@@ -7,6 +8,7 @@
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/transport/local.hpp>
 #include <wanpar/transport/recording.hpp>
 
 #include "models/attention_model.hpp"
@@ -170,4 +172,11 @@ TEST_CASE("the payload of forward and backward is what the formulas say") {
     auto expected = ranks == 1 ? 0 : keys_and_values * (2 * (ranks - 1) + ranks);
     require(bytes(true, wanpar::Operation::exchange) == expected, "ring");
   });
+}
+
+TEST_CASE(
+    "thread ranks run backward on themselves: a device's one thread for all of them would wait forever") {
+  auto has_threads = [] { return c10::AutogradState::get_tls_state().get_multithreading_enabled(); };
+  wanpar::local::run(2, [&](Communicator) { require(!has_threads(), "autograd's threads are off"); });
+  CHECK(has_threads());
 }

@@ -197,37 +197,6 @@ TEST_CASE("ranks begin with the values of rank 0 where they are asked to") {
   });
 }
 
-TEST_CASE("a number at the end of a name makes no list, and merges none") {
-  struct Numbered : torch::nn::Module {
-    Numbered() {
-      register_module("embed2", torch::nn::Embedding(100, 8));
-      auto blocks = register_module("blocks", torch::nn::ModuleList());
-      for (int i = 0; i < 3; ++i) blocks->push_back(torch::nn::Linear(8, 8));
-      register_module("fc1", torch::nn::Linear(8, 2));
-    }
-    at::Tensor forward(const at::Tensor& x) { return x; }
-  };
-  auto wrapped = Model(std::make_shared<Numbered>()) | wanpar::sharded_params({});
-  CHECK(wrapped.units() == std::vector<std::string>{"embed2", "blocks.0", "blocks.1", "blocks.2", "fc1"});
-}
-
-TEST_CASE("units are the items of the outermost lists, or what the user says") {
-  auto units = [](Model model, std::vector<std::string> named = {}) {
-    return (model | wanpar::sharded_params({.units = std::move(named)})).units();
-  };
-  using Names = std::vector<std::string>;
-  CHECK(units(Model(AttentionModel().ptr())) == Names{"block0", "block1"});
-  CHECK(units(Model(perceptron(8, 3).ptr())) == Names{"0", "2", "4"});
-  CHECK(units(Model(torch::jit::load(TEST_DATA "/attention.pt"))) == Names{"0", "1"});
-  CHECK(units(Model(Zoo().ptr())) == Names{"root", "recurrent", "conv", "norm", "last"});
-  CHECK(units(Model(AttentionModel().ptr()), {"block1.mlp", "block1"}) ==
-        Names{"root", "block1", "block1.mlp"});
-  CHECK_THROWS_WITH_AS(units(Model(AttentionModel().ptr()), {"block7"}),
-                       "ShardedParams: .units names 'block7', where the module has no parameters; known are "
-                       "block0, block1",
-                       wanpar::Error);
-}
-
 TEST_CASE("what cannot be sharded is refused on every rank") {
   on_worlds([](Communicator world) {
     if (world.size() == 1) return;

@@ -1,0 +1,115 @@
+// TorchScript as it comes: traced, scripted, frozen, optimised, with its fuser on.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/csrc/jit/codegen/fuser/interface.h>
+#include <torch/csrc/jit/passes/tensorexpr_fuser.h>
+#include <torch/csrc/jit/tensorexpr/kernel.h>
+#include <torch/nn.h>
+#include <torch/script.h>
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+#include <wanpar/transport/local.hpp>
+
+#include "worlds.hpp"
+
+using wanpar::Communicator;
+
+namespace {
+
+at::Tensor random(std::vector<int64_t> shape) {
+  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(7));
+}
+
+torch::jit::Module attention() { return torch::jit::load(TEST_DATA "/attention.pt"); }
+
+auto over(const Communicator& world) {
+  return wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}});
+}
+
+/// Each run of the executor's profiling, and some after it.
+void require_split_exactly(const torch::jit::Module& module) {
+  on_worlds([&](Communicator world) {
+    at::NoGradGuard no_grad;
+    auto plain = attention();
+    auto split = module | over(world);
+    for (int run = 0; run < 4; ++run)
+      for (int64_t tokens : {13, 4})
+        require_close(split(random({1, tokens, 48})), plain.forward({random({1, tokens, 48})}).toTensor(),
+                      1e-5, fmt::format("run {}, {} tokens", run, tokens));
+  });
+}
+
+/// LibTorch's fuser for the CPU, which is off unless it is asked for.
+class Fuser {
+ public:
+  Fuser() {
+    torch::jit::setTensorExprFuserEnabled(true);
+    torch::jit::overrideCanFuseOnCPU(true);
+    torch::jit::tensorexpr::getTEMustUseLLVMOnCPU() = false;
+  }
+  ~Fuser() {
+    torch::jit::setTensorExprFuserEnabled(enabled_);
+    torch::jit::overrideCanFuseOnCPU(on_cpu_);
+    torch::jit::tensorexpr::getTEMustUseLLVMOnCPU() = must_compile_;
+  }
+
+ private:
+  bool enabled_ = torch::jit::tensorExprFuserEnabled(), on_cpu_ = torch::jit::canFuseOnCPU(),
+       must_compile_ = torch::jit::tensorexpr::getTEMustUseLLVMOnCPU();
+};
+
+torch::jit::Module pointwise() {
+  torch::jit::Module module("pointwise");
+  module.register_parameter("scale", at::linspace(1, 2, 48), false);
+  module.register_parameter("shift", at::linspace(-1, 1, 48), false);
+  module.define(
+      "def forward(self, x):\n    return torch.tanh(torch.sigmoid(x * self.scale) + self.shift) * x\n");
+  return module;
+}
+
+}  // namespace
+
+TEST_CASE("a file traced in Python is split without a change") { require_split_exactly(attention()); }
+
+TEST_CASE("a frozen module, which has no parameters left, is split as well, and cannot be sharded") {
+  auto frozen = torch::jit::freeze(attention());
+  CHECK(frozen.parameters().size() == 0);
+  require_split_exactly(frozen);
+  on_worlds([&](Communicator world) {
+    require_error([&] { frozen | wanpar::sharded_params({.group = world}); }, "has no parameters");
+  });
+}
+
+TEST_CASE("one optimised for inference is split") {
+  auto module = attention();
+  auto optimised = torch::jit::optimize_for_inference(module);
+  require_split_exactly(optimised);
+}
+
+TEST_CASE("the fuser hides neither operators nor parameters of a wrapped module") {
+  Fuser fuser;
+  at::NoGradGuard no_grad;
+  auto x = random({2, 9, 48});
+  auto operators = [&](auto& module) {
+    struct Counting : wanpar::Handler {
+      void before(const wanpar::Operator&) override { ++count; }
+      int count = 0;
+    } counting;
+    wanpar::Scope scope(counting);
+    module.forward({x});
+    return counting.count;
+  };
+  auto bare = pointwise();
+  auto expected = bare.forward({x}).toTensor();
+  for (int run = 0; run < 3; ++run) bare.forward({x});
+  REQUIRE(operators(bare) == 1);  // it has fused them
+
+  on_worlds([&](Communicator world) {
+    at::NoGradGuard inference;
+    auto sharded = pointwise() | wanpar::sharded_params({.group = world});
+    for (int run = 0; run < 5; ++run)
+      require_close(sharded(x), expected, 1e-6, fmt::format("sharded, run {}", run));
+  });
+  require_split_exactly(attention());
+}
