@@ -2,6 +2,7 @@
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/model.hpp>
+#include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
@@ -39,11 +40,17 @@ struct Case {
 };
 using MakeCase = std::function<Case(const Size&, const Communicator& world)>;
 
+/// Bytes of an all-reduce: a rank's elements that others reduce, and what it reduced itself to all others.
+double all_reduced(int64_t elements, int64_t width, int ranks, int rank) {
+  auto own = even_sizes(elements, ranks)[rank];
+  return static_cast<double>(width * (elements - own + (ranks - 1) * own));
+}
+
 /// Forward and backward of one attention, its tokens over ring x ulysses ranks; queries, keys and values are
 /// the same tensor. Forward sends for Ulysses three tensors there and one back, for the ring keys and values
 /// of all but the next rank; backward the same again and the ring's gradients all the way round. Cutting and
 /// gathering send the rank's tokens to all others.
-Case sequence(const Size& size, const Communicator& world, int ulysses) {
+double attention_bytes(const Size& size, const Communicator& world, int ulysses) {
   const int ring = world.size() / ulysses, place = world.rank() / ulysses, mine = world.rank() % ulysses;
   auto each = even_sizes(size.tokens, world.size());  // ulysses fastest
   auto of_group = [&](int at) {
@@ -62,9 +69,13 @@ Case sequence(const Size& size, const Communicator& world, int ulysses) {
   }
   double joined =
       unit * static_cast<double>(size.heads) * static_cast<double>(own * (ulysses - 1) + group * (ring - 1));
+  return attention + 2 * joined;
+}
+
+Case sequence(const Size& size, const Communicator& world, int ulysses) {
   auto wrapped = std::make_shared<std::optional<Model>>();
-  return {attention + 2 * joined, [=](const Communicator& counted) {
-            wanpar::Mesh mesh(counted, {{"ring", ring}, {"ulysses", ulysses}});
+  return {attention_bytes(size, world, ulysses), [=](const Communicator& counted) {
+            wanpar::Mesh mesh(counted, {{"ring", counted.size() / ulysses}, {"ulysses", ulysses}});
             auto attend = [](at::Tensor x) { return at::scaled_dot_product_attention(x, x, x); };
             if (!*wrapped)
               wrapped->emplace(attend | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
@@ -77,49 +88,65 @@ Case sequence(const Size& size, const Communicator& world, int ulysses) {
 
 constexpr int64_t kLayers = 5;
 
-torch::nn::Sequential perceptron(int64_t width) {
+torch::nn::Sequential perceptron(int64_t width, int64_t layers = kLayers) {
   torch::nn::Sequential model;
-  for (int64_t i = 0; i < kLayers; ++i) model->push_back(torch::nn::Linear(width, width));
+  for (int64_t i = 0; i < layers; ++i) model->push_back(torch::nn::Linear(width, width));
   return model;
-}
-
-/// Bytes of an all-reduce: a rank's elements that others reduce, and what it reduced itself to all others.
-double all_reduced(int64_t elements, int64_t width, const Communicator& world) {
-  auto own = even_sizes(elements, world.size())[world.rank()];
-  return static_cast<double>(width * (elements - own + (world.size() - 1) * own));
 }
 
 int64_t padded(int64_t elements) { return (elements + 15) / 16 * 16; }  // to 64 bytes
 
-/// A unit is gathered whenever it comes, and its gradients are scattered once; a backward ends with eight
-/// bytes for each flat parameter and sixteen besides.
-Case sharded(const Size& size, const Communicator& world, wanpar::Sharding sharding) {
-  const int n = world.size();
-  auto unit = padded(size.width * size.width) + padded(size.width);
-  auto own = even_sizes(unit, n)[world.rank()];
+/// A unit is gathered whenever it comes, and its gradients are scattered once, the parts then averaged over
+/// replicas; a backward ends with eight bytes for each flat parameter and sixteen besides.
+double sharded_bytes(int64_t width, const Communicator& world, wanpar::Sharding sharding, int replicas = 1) {
+  const int n = world.size() / replicas, rank = world.rank() % n, replica = world.rank() / n;
+  auto unit = padded(width * width) + padded(width);
+  auto own = even_sizes(unit, n)[rank];
   auto gathers = sharding == wanpar::Sharding::full_shard ? 2 * kLayers - 2 : kLayers;
   auto bytes = static_cast<double>(kElement * (own * (n - 1) * gathers + (unit - own) * kLayers));
-  if (sharding == wanpar::Sharding::no_shard) bytes = kLayers * all_reduced(unit, kElement, world);
-  bytes += all_reduced(kLayers + 2, 8, world);
+  if (sharding == wanpar::Sharding::no_shard) bytes = kLayers * all_reduced(unit, kElement, n, rank);
+  bytes += kLayers * all_reduced(own, kElement, replicas, replica);
+  return bytes + all_reduced(kLayers + 2, 8, n, rank) + all_reduced(kLayers + 2, 8, replicas, replica);
+}
+
+Case sharded(const Size& size, const Communicator& world, wanpar::Sharding sharding, int replicas = 1) {
   auto model = perceptron(size.width);
-  auto wrapped = std::make_shared<std::optional<wanpar::ShardedParams<torch::nn::Sequential>>>();
-  return {bytes, [=](const Communicator& counted) {
+  auto wrapped = std::make_shared<std::optional<Model>>();
+  return {sharded_bytes(size.width, world, sharding, replicas), [=](const Communicator& counted) {
+            wanpar::Mesh mesh(counted, {{"replicate", replicas}, {"shard", counted.size() / replicas}});
             if (!*wrapped)
-              wrapped->emplace(model, wanpar::ShardedParamsOptions{.group = counted, .sharding = sharding});
+              wrapped->emplace(model | wanpar::sharded_params({.group = mesh["shard"],
+                                                               .replicate = mesh["replicate"],
+                                                               .sharding = sharding}));
             (**wrapped)(random({2, size.width}, at::kFloat)).sum().backward();
           }};
 }
 
-/// The result is gathered; each parameter's gradient is reduced with two marks beside it.
-Case data(const Size& size, const Communicator& world) {
-  const int n = world.size();
-  const int64_t batch = size.tokens, own = even_sizes(batch, n)[world.rank()];
-  auto parameters = kLayers * (size.width * size.width + size.width), marks = 2 * 2 * kLayers;
-  auto bytes = static_cast<double>(kElement * own * size.width * (n - 1)) +
-               all_reduced(parameters + marks, kElement, world);
+/// Blocks that run once more are gathered where their backward would gather them: nothing is sent for it.
+Case checkpointed(const Size& size, const Communicator& world) {
   auto model = perceptron(size.width);
   auto wrapped = std::make_shared<std::optional<Model>>();
-  return {bytes, [=](const Communicator& counted) {
+  return {sharded_bytes(size.width, world, wanpar::Sharding::full_shard), [=](const Communicator& counted) {
+            if (!*wrapped)
+              wrapped->emplace(model | wanpar::activation_checkpointing() |
+                               wanpar::sharded_params({.group = counted}));
+            (**wrapped)(random({2, size.width}, at::kFloat).requires_grad_()).sum().backward();
+          }};
+}
+
+/// The result is gathered; each parameter's gradient is reduced with two marks beside it.
+double data_bytes(int64_t width, int64_t own, int64_t layers, int ranks, int rank) {
+  auto parameters = layers * (width * width + width), marks = 2 * 2 * layers;
+  return static_cast<double>(kElement * own * width * (ranks - 1)) +
+         all_reduced(parameters + marks, kElement, ranks, rank);
+}
+
+Case data(const Size& size, const Communicator& world) {
+  const int n = world.size(), rank = world.rank();
+  const int64_t batch = size.tokens, own = even_sizes(batch, n)[rank];
+  auto model = perceptron(size.width);
+  auto wrapped = std::make_shared<std::optional<Model>>();
+  return {data_bytes(size.width, own, kLayers, n, rank), [=](const Communicator& counted) {
             if (!*wrapped) wrapped->emplace(model | wanpar::data_parallel({.group = counted}));
             (**wrapped)(random({batch, size.width}, at::kFloat)).sum().backward();
           }};
@@ -127,18 +154,77 @@ Case data(const Size& size, const Communicator& world) {
 
 /// Each stage but the last sends activations on, each but the first gradients back; the last gives its result
 /// to all.
+double pipeline_bytes(int64_t width, int64_t samples, int stages, int rank) {
+  auto activations = static_cast<double>(kElement * samples * width);
+  return (rank < stages - 1 ? activations : activations * (stages - 1)) + (rank > 0 ? activations : 0);
+}
+
 Case pipeline(const Size& size, const Communicator& world) {
-  const int n = world.size(), rank = world.rank();
-  auto activations = static_cast<double>(kElement * size.tokens * size.width);
-  auto bytes = (rank < n - 1 ? activations : activations * (n - 1)) + (rank > 0 ? activations : 0);
-  auto model = std::make_shared<torch::nn::Sequential>();
-  for (int i = 0; i < n; ++i) (*model)->push_back(torch::nn::Linear(size.width, size.width));
+  auto model = perceptron(size.width, world.size());
   auto wrapped = std::make_shared<std::optional<Model>>();
-  return {bytes, [=](const Communicator& counted) {
+  return {pipeline_bytes(size.width, size.tokens, world.size(), world.rank()),
+          [=](const Communicator& counted) {
             if (!*wrapped)
-              wrapped->emplace(*model | wanpar::block_pipeline({.stages = counted, .micro_batches = 4}));
+              wrapped->emplace(model | wanpar::block_pipeline({.stages = counted, .micro_batches = 4}));
             (**wrapped)(random({size.tokens, size.width}, at::kFloat)).sum().backward();
           }};
+}
+
+/// A training step does without the result: of it all ranks learn the loss, and one number besides.
+Case train_step(const Size& size, const Communicator& world) {
+  const int n = world.size(), rank = world.rank();
+  auto activations = static_cast<double>(kElement * size.tokens * size.width);
+  auto bytes = (rank < n - 1 ? activations : 0) + (rank > 0 ? activations : 0) + all_reduced(2, 8, n, rank);
+  auto model = perceptron(size.width, n);
+  auto wrapped = std::make_shared<std::optional<wanpar::BlockPipeline<torch::nn::Sequential>>>();
+  return {bytes, [=](const Communicator& counted) {
+            if (!*wrapped)
+              wrapped->emplace(model, wanpar::BlockPipelineOptions{.stages = counted, .micro_batches = 4});
+            auto x = random({size.tokens, size.width}, at::kFloat);
+            (*wrapped)->train_step({x}, x, [](at::Tensor y, at::Tensor t) { return at::mse_loss(y, t); });
+          }};
+}
+
+/// Layers, then attention, both split by Ulysses, the layers' weights sharded over the same ranks: what each
+/// sends, and the sum of the weights' gradients over the ranks that had a part of the tokens.
+Case sharded_sequence(const Size& size, const Communicator& world) {
+  const int n = world.size(), rank = world.rank();
+  const int64_t width = size.heads * kChannels;
+  auto sums = all_reduced(width * width, kElement, n, rank) + all_reduced(width, kElement, n, rank);
+  auto bytes = attention_bytes(size, world, n) + kLayers * sums +
+               sharded_bytes(width, world, wanpar::Sharding::full_shard);
+  auto layers = perceptron(width);
+  auto wrapped = std::make_shared<std::optional<Model>>();
+  return {bytes, [=](const Communicator& counted) {
+            if (!*wrapped) {
+              auto sharded = layers | wanpar::sharded_params({.group = counted});
+              auto attend = [sharded](at::Tensor x) mutable {
+                auto heads = sharded(x).unflatten(-1, {-1, kChannels}).transpose(1, 2);
+                return at::scaled_dot_product_attention(heads, heads, heads);
+              };
+              wrapped->emplace(
+                  attend | wanpar::sequence_parallel({.ulysses = counted, .split = {{.arg = 0, .dim = 1}}}));
+            }
+            (**wrapped)(random({1, size.tokens, width}, at::kFloat).requires_grad_()).sum().backward();
+          }};
+}
+
+/// Two pipelines, each with a part of the batch.
+Case data_pipeline(const Size& size, const Communicator& world) {
+  const int stages = world.size() / 2, stage = world.rank() % stages, replica = world.rank() / stages;
+  auto own = even_sizes(size.tokens, 2)[replica];
+  auto bytes =
+      pipeline_bytes(size.width, own, stages, stage) + data_bytes(size.width, own, stages, 2, replica);
+  auto model = perceptron(size.width, stages);
+  auto wrapped = std::make_shared<std::optional<Model>>();
+  return {
+      bytes, [=](const Communicator& counted) {
+        wanpar::Mesh mesh(counted, {{"data", 2}, {"stages", stages}});
+        if (!*wrapped)
+          wrapped->emplace(model | wanpar::block_pipeline({.stages = mesh["stages"], .micro_batches = 4}) |
+                           wanpar::data_parallel({.group = mesh["data"], .find_unused_parameters = true}));
+        (**wrapped)(random({size.tokens, size.width}, at::kFloat)).sum().backward();
+      }};
 }
 
 /// The ratio farthest from one that a rank found in its second step; the first one learns.
@@ -163,29 +249,39 @@ double ratio(int ranks, const Size& size, const MakeCase& make) {
 
 void print_payload() {
   using wanpar::Sharding;
-  const std::vector<std::pair<std::string, MakeCase>> cases{
+  struct Row {
+    std::string name;
+    MakeCase make;
+    int multiple = 1;  ///< it wants a number of ranks that this divides
+  };
+  const std::vector<Row> rows{
       {"Ulysses", [](auto& size, auto& world) { return sequence(size, world, world.size()); }},
       {"ring", [](auto& size, auto& world) { return sequence(size, world, 1); }},
-      {"ring x Ulysses 2", [](auto& size, auto& world) { return sequence(size, world, 2); }},
+      {"ring x Ulysses 2", [](auto& size, auto& world) { return sequence(size, world, 2); }, 2},
       {"FULL_SHARD, prefetch 1",
        [](auto& size, auto& world) { return sharded(size, world, Sharding::full_shard); }},
       {"SHARD_GRAD_OP",
        [](auto& size, auto& world) { return sharded(size, world, Sharding::shard_grad_op); }},
       {"NO_SHARD", [](auto& size, auto& world) { return sharded(size, world, Sharding::no_shard); }},
+      {"hybrid: FULL_SHARD, 2 replicas",
+       [](auto& size, auto& world) { return sharded(size, world, Sharding::full_shard, 2); }, 2},
       {"DataParallel", data},
       {"BlockPipeline, 4 micro-batches", pipeline},
+      {"BlockPipeline, train_step", train_step},
+      {"ActivationCheckpointing, FULL_SHARD", checkpointed},
+      {"FULL_SHARD, Ulysses", sharded_sequence},
+      {"BlockPipeline, DataParallel 2", data_pipeline, 2},
   };
   fmt::print(
       "\n## Payload leaving a rank in forward and backward, counted over what the formula says\n\nOf the "
       "ranks' ratios, the one farthest from 1; the limit is 1. Counted are the messages that the ranks "
       "send.\n\n| strategy | sizes | 2 ranks | 3 | 4 | 8 | 16 "
       "|\n|---|---|---|---|---|---|---|\n");
-  for (auto& [name, make] : cases)
+  for (auto& [name, make, multiple] : rows)
     for (auto& size : {kEven, kUneven}) {
       fmt::print("| {} | {} |", name, size.name);
       for (int ranks : {2, 3, 4, 8, 16}) {
-        bool fits = name != "ring x Ulysses 2" || ranks % 2 == 0;
-        if (!fits) {
+        if (ranks % multiple) {
           fmt::print("  |");
           continue;
         }

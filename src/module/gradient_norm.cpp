@@ -3,20 +3,32 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <wanpar/module/clip_grad_norm.hpp>
 
 namespace wanpar {
 
-double square_norm(const at::Tensor& gradient) {
-  if (!gradient.defined()) return 0;
-  return std::pow(at::linalg_vector_norm(gradient.detach(), 2, {}, false, at::kDouble).item<double>(), 2);
+namespace {
+
+/// On the gradients' own device, which is not waited for.
+at::Tensor square_norms(const std::vector<at::Tensor>& gradients) {
+  auto known = std::find_if(gradients.begin(), gradients.end(), [](auto& g) { return g.defined(); });
+  auto options = at::TensorOptions(at::kDouble).device(known == gradients.end() ? at::kCPU : known->device());
+  auto squares = at::zeros({static_cast<int64_t>(gradients.size())}, options);
+  for (size_t i = 0; i < gradients.size(); ++i)
+    if (gradients[i].defined())
+      squares[i].copy_(at::linalg_vector_norm(gradients[i], 2, {}, false, at::kDouble));
+  return squares.square_();
 }
 
-double global_norm(const std::vector<double>& squares, const Communicator& shards,
+}  // namespace
+
+double global_norm(const std::vector<at::Tensor>& gradients, const Communicator& shards,
                    const Communicator& stages) {
-  auto sum =
-      shards.all_reduce(at::tensor(squares, at::kDouble).to(shards.device())).get().to(stages.device());
+  at::NoGradGuard no_grad;
+  auto squares = square_norms(gradients).to(shards.device());
+  auto sum = shards.all_reduce(std::move(squares)).get().to(stages.device());
   if (stages.size() == 1) return std::sqrt(sum.sum().item<double>());
   auto holders = stages.all_reduce(sum.ne(0).to(at::kDouble)).get();
   auto all = stages.all_reduce(std::move(sum)).get();
@@ -31,9 +43,9 @@ void scale_to_norm(const std::vector<at::Tensor>& parameters, double norm, doubl
 }
 
 double clip_grad_norm(const std::vector<at::Tensor>& parameters, double max, const Communicator& stages) {
-  std::vector<double> squares;
-  for (auto& parameter : parameters) squares.push_back(square_norm(parameter.grad()));
-  auto norm = global_norm(squares, {}, stages);
+  std::vector<at::Tensor> gradients;
+  for (auto& parameter : parameters) gradients.push_back(parameter.grad());
+  auto norm = global_norm(gradients, {}, stages);
   scale_to_norm(parameters, norm, max);
   return norm;
 }

@@ -6,13 +6,10 @@
 
 namespace wanpar {
 
-/// The square of a gradient's norm; 0 of one that is undefined.
-double square_norm(const at::Tensor& gradient);
-
-/// Collective. The norm of a model's gradients, from the square norms of what this rank holds of each. The
-/// ranks of `shards` hold parts of each gradient; those of `stages` whole ones, some of which several hold
-/// alike.
-double global_norm(const std::vector<double>& squares, const Communicator& shards,
+/// Collective. The norm of a model's gradients, from what this rank holds of each; one that is undefined
+/// counts as zeros. The ranks of `shards` hold parts of each gradient; those of `stages` whole ones, some of
+/// which several hold alike.
+double global_norm(const std::vector<at::Tensor>& gradients, const Communicator& shards,
                    const Communicator& stages);
 
 /// Scales gradients whose norm is `norm` to one of at most `max`.

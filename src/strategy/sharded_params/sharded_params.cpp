@@ -32,11 +32,11 @@ std::vector<at::Tensor> ShardedParamsBase::parameters() const {
 }
 
 double ShardedParamsBase::clip_grad_norm(double max, const Communicator& stages) {
-  std::vector<double> squares;
+  std::vector<at::Tensor> gradients;
   engine_->each_flat([&](auto& flat) {
-    for (auto& item : flat.items()) squares.push_back(square_norm(flat.own_gradient(item)));
+    for (auto& item : flat.items()) gradients.push_back(flat.own_gradient(item));
   });
-  auto norm = global_norm(squares, engine_->options().group, stages);
+  auto norm = global_norm(gradients, engine_->options().group, stages);
   scale_to_norm(parameters(), norm, max);
   return norm;
 }
