@@ -68,6 +68,13 @@ const c10::IValue* Step::named(std::string_view name) const {
   return nullptr;
 }
 
+int64_t Step::along(std::string_view name, int64_t dim) const {
+  auto* value = named(name);
+  if (value->isString()) return 0;
+  auto each = value->toIntVector();
+  return each[each.size() == 1 ? 0 : dim - 2];
+}
+
 std::optional<int64_t> Step::dim(std::string_view name, int64_t dims) const {
   auto* value = named(name);
   if (!value || !value->isInt()) return {};

@@ -119,13 +119,8 @@ std::optional<SplitPlace> convolved(const Step& step) {
         "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks, which "
         "it gets where each step of one gives one element (a stride of 1, a padding that keeps the length)",
         weight.size(dim), place->dim));
-  auto along = [&](const char* name) -> int64_t {
-    auto* value = step.named(name);
-    if (value->isString()) return 0;  // "same" or "valid": alike for a kernel of one
-    auto each = value->toIntVector();
-    return each.empty() ? *name == 's' : each[each.size() == 1 ? 0 : dim - 2];
-  };
-  if (auto stride = along("stride"), padding = along("padding"); stride != 1 || padding != 0)
+  if (auto stride = step.along("stride", dim), padding = step.along("padding", dim);
+      stride != 1 || padding != 0)
     step.refuse(fmt::format(
         "with {} of {} along dimension {}, which is split, goes by where elements stand in the whole",
         padding ? "a padding" : "a stride", padding ? padding : stride, place->dim));

@@ -19,16 +19,12 @@ std::optional<SplitConvolution> split_convolution(const Follow& follow, const Op
   auto& weight = step.tensor(1);
   auto dim = place->dim + weight.dim() - step.tensor(0).dim();  // without a batch
   if (dim < 2) return {};
-  auto along = [&](const char* name) {
-    auto each = step.named(name)->toIntVector();
-    return each[each.size() == 1 ? 0 : dim - 2];
-  };
-  auto reach = (weight.size(dim) - 1) * along("dilation");
-  if (reach == 0 || along("stride") != 1) return {};
+  auto reach = (weight.size(dim) - 1) * step.along("dilation", dim);
+  if (reach == 0 || step.along("stride", dim) != 1) return {};
   auto* padding = step.named("padding");
-  if (padding->isString() && padding->toStringRef() != "same") return {};
-  auto left = padding->isString() ? reach / 2 : along("padding");
-  if (!padding->isString() && 2 * left != reach) return {};
+  bool is_same = padding->isString() && padding->toStringRef() == "same";
+  auto left = is_same ? reach / 2 : step.along("padding", dim);
+  if (!is_same && 2 * left != reach) return {};
   return SplitConvolution{*place, left, reach - left};
 }
 
