@@ -73,15 +73,17 @@ std::vector<Handler*> watchers() {
   return result;
 }
 
-/// Here what a handler does could be no part of the graph: its gradient would be lost without an error.
-void require_autograd(const c10::OperatorHandle& op) {
+/// What a handler does to these inputs could be no part of the graph here: their gradient would be lost
+/// without an error.
+void require_autograd(const Operator& op) {
   if (at::GradMode::is_enabled() &&
-      c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality))
+      c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality) &&
+      std::any_of(op.inputs.begin(), op.inputs.end(), [](auto& x) { return x.requires_grad(); }))
     throw Error(fmt::format(
-        "{} is called below autograd (at::AutoDispatchBelowAutograd, AutoNonVariableTypeMode) with "
-        "gradients on, where an exchange between ranks would lose its gradient; call the module "
-        "under at::NoGradGuard or c10::InferenceMode instead",
-        op.schema().name()));
+        "{} is called below autograd (at::AutoDispatchBelowAutograd, AutoNonVariableTypeMode) on a "
+        "tensor that requires a gradient, which an exchange between ranks would lose; call the "
+        "module under at::NoGradGuard or c10::InferenceMode instead",
+        op.name));
 }
 
 const c10::OperatorHandle& attention_operator() {
@@ -97,8 +99,6 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
   if (mask && !mask->defined()) call.mask.reset();
   if (handlers.empty()) return plain_attention(call);
-  remembering([] { require_autograd(attention_operator()); });
-
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const std::vector<c10::IValue> arguments{query, key, value, mask, dropout, causal, scale, grouped};
@@ -106,6 +106,7 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   if (call.mask) inputs.push_back(*call.mask);
   const Operator seen{attention_operator().schema().name(), inputs, arguments, attention_operator()};
   return remembering([&] {
+    require_autograd(seen);
     for (auto* handler : watchers()) handler->before(seen);
     call.query = inputs[0], call.key = inputs[1], call.value = inputs[2];
     if (call.mask) call.mask = inputs[3];
@@ -170,14 +171,13 @@ void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
   const auto told = watchers();
   if (told.empty()) return op.redispatchBoxed(below, stack);
-  remembering([&] { require_autograd(op); });
-
   const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
   const std::vector<c10::IValue> arguments(stack->end() - count, stack->end());
   const auto given = tensors_of(arguments);
   auto inputs = given;
   const Operator seen{op.schema().name(), inputs, arguments, op};
   remembering([&] {
+    require_autograd(seen);
     for (auto* handler : told) handler->before(seen);
   });
   if (!same(inputs, given)) put_back(inputs, stack->end() - count, stack->end());

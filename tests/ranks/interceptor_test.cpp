@@ -145,15 +145,18 @@ TEST_CASE("another thread is plain, also one that took over this one's dispatch 
   CHECK(taken_over);
 }
 
-TEST_CASE(
-    "below autograd, where an exchange would lose its gradient, operators are refused with gradients on") {
+TEST_CASE("below autograd, where an exchange would lose its gradient, tensors that want one are refused") {
   Handler passes_on;
   Scope scope(passes_on);
+  auto x = at::ones({1, 1, 2, 4}), weight = at::ones({4}).requires_grad_();
   at::AutoDispatchBelowAutograd below;
-  CHECK_THROWS_WITH_AS(at::ones({2}).mul(2), doctest::Contains("aten::ones"), wanpar::Error);
-  CHECK_THROWS_WITH_AS(attend(), doctest::Contains("at::NoGradGuard"), wanpar::Error);
+  CHECK_THROWS_WITH_AS(x.mul(weight), doctest::Contains("aten::mul"), wanpar::Error);
+  auto value = at::ones({1, 1, 2, 4}).requires_grad_();
+  CHECK_THROWS_WITH_AS(at::scaled_dot_product_attention(x, x, value), doctest::Contains("at::NoGradGuard"),
+                       wanpar::Error);
+  CHECK(is(x.mul(2), 2));  // as torch::ones and its like call operators
   at::NoGradGuard no_grad;
-  CHECK(is(attend(), 1));
+  CHECK(is(x.mul(weight), 1));
 }
 
 TEST_CASE("gradients flow through an intercepted module as through a bare one") {

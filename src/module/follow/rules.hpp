@@ -29,8 +29,8 @@ struct Step {
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;
   /// The list of dimensions of this name, likewise.
   std::optional<std::vector<int64_t>> dims(std::string_view name, int64_t dims) const;
-  /// What a convolution is given along dimension `dim` of its weight: one number for all, or for each; 0 where
-  /// it is a word ("same").
+  /// What a convolution is given along dimension `dim` of its weight: one number for all, or for each; 0
+  /// where it is a word ("same").
   int64_t along(std::string_view name, int64_t dim) const;
   /// The argument of this name; null where the operator has none.
   const c10::IValue* named(std::string_view name) const;
