@@ -1,4 +1,4 @@
-// The one file that knows the dispatch key by which strategies enter modules that know nothing of them.
+// The one file that knows the dispatch keys by which strategies enter modules that know nothing of them.
 #include <wanpar/module/interceptor.hpp>
 
 #include <ATen/ThreadLocalState.h>
@@ -18,8 +18,13 @@
 namespace wanpar {
 namespace {
 
-/// A key that lies above autograd and autocast; the build says which.
-constexpr auto kKey = c10::DispatchKey::WANPAR_DISPATCH_KEY;
+/// Two keys that lie above autograd and autocast; the build says which. By the one attention is met, and
+/// every other operator falls through it at no cost. The other meets every operator, and is on where a
+/// handler watches.
+constexpr auto kAttention = c10::DispatchKey::WANPAR_ATTENTION_KEY;
+constexpr auto kOperators = c10::DispatchKey::WANPAR_OPERATORS_KEY;
+constexpr c10::DispatchKeySet kBoth({kAttention, kOperators});
+static_assert(kAttention > kOperators);  // an attention is not first met as any operator
 
 /// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took
 /// over another's dispatch state: then every operator is plain.
@@ -168,7 +173,7 @@ std::optional<at::Tensor> taken_over(const std::vector<Handler*>& told, const Op
 
 void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   Plain plain;
-  auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
+  auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
   const auto told = watchers();
   if (told.empty()) return op.redispatchBoxed(below, stack);
   const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
@@ -207,12 +212,16 @@ void register_once() {
   std::lock_guard lock(mutex);
   if (!registrations.empty()) return;
   auto& dispatcher = c10::Dispatcher::singleton();
+  c10::DispatchKey key;
   try {
     std::vector<c10::RegistrationHandleRAII> handles;
+    key = kOperators;
     handles.push_back(dispatcher.registerFallback(
-        kKey, c10::KernelFunction::makeFromBoxedFunction<&every_operator>(), "wanpar"));
+        key, c10::KernelFunction::makeFromBoxedFunction<&every_operator>(), "wanpar"));
+    key = kAttention;
+    handles.push_back(dispatcher.registerFallback(key, c10::KernelFunction::makeFallthrough(), "wanpar"));
     handles.push_back(
-        dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, kKey,
+        dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, key,
                                 c10::KernelFunction::makeFromUnboxedRuntimeFunction(&attention_kernel),
                                 std::nullopt, nullptr, "wanpar"));
     registrations = std::move(handles);
@@ -221,7 +230,7 @@ void register_once() {
     throw Error(
         fmt::format("the dispatch key {} is held by another library, or by a second copy of wanpar in this "
                     "process; load only one of them ({})",
-                    c10::toString(kKey), why.substr(0, why.find('\n'))));
+                    c10::toString(key), why.substr(0, why.find('\n'))));
   }
 }
 
@@ -257,21 +266,26 @@ class Reentered {
 
 }  // namespace
 
-Plain::Plain() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kKey)) {
-  c10::impl::tls_set_dispatch_key_excluded(kKey, true);
+Plain::Plain() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kAttention)) {
+  c10::impl::tls_set_dispatch_key_excluded(kAttention, true);
+  c10::impl::tls_set_dispatch_key_excluded(kOperators, true);
 }
 
-Plain::~Plain() { c10::impl::tls_set_dispatch_key_excluded(kKey, was_excluded_); }
+Plain::~Plain() {
+  c10::impl::tls_set_dispatch_key_excluded(kAttention, was_excluded_);
+  c10::impl::tls_set_dispatch_key_excluded(kOperators, was_excluded_);
+}
 
 struct Scope::Guard {
-  c10::impl::IncludeDispatchKeyGuard include{kKey};
+  explicit Guard(bool watches) : include(watches ? kBoth : c10::DispatchKeySet(kAttention)) {}
+  c10::impl::IncludeDispatchKeyGuard include;
 };
 
 Scope::Scope(Handler& handler) {
   register_once();
   thrown = {};
   handlers.push_back(&handler);
-  guard_ = std::make_unique<Guard>();
+  guard_ = std::make_unique<Guard>(handler.watches());
 }
 
 Scope::~Scope() {

@@ -86,6 +86,25 @@ TEST_CASE("what a handler threw is thrown on where only its text is left, and in
   CHECK(thrown_by([] { throw Unwell(); }) == "unwell");
 }
 
+TEST_CASE("a handler that has nothing to learn when its scope begins meets attentions alone") {
+  struct Quiet : Adder {
+    using Adder::Adder;
+    bool watches() const override { return is_looking; }
+    bool is_looking = false;
+  } quiet(3);
+  auto operators_within = [&] {
+    auto before = quiet.operators;
+    Scope scope(quiet);
+    CHECK(is(attend(), 13));
+    return quiet.operators - before;
+  };
+  CHECK(operators_within() == 0);
+  quiet.is_looking = true;
+  CHECK(operators_within() > 0);
+  quiet.is_looking = false;
+  CHECK(operators_within() == 0);
+}
+
 TEST_CASE("a handler is shown every argument that an operator's schema names") {
   struct Counting : Handler {
     void before(const wanpar::Operator& op) override {
