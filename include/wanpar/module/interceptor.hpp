@@ -46,8 +46,8 @@ class Handler {
   /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
   virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
 
-  /// Whether it is to be told of operators now. One that has nothing to learn costs the module next to
-  /// nothing.
+  /// Whether it is to be told of operators: asked when its scope begins, and then at each of them. One that
+  /// has nothing to learn when its scope begins is told of attention only, and costs the module nothing.
   virtual bool watches() const { return true; }
 
   /// Is told of every operator, before and after; may refuse it by an Error, or put other inputs in the place
