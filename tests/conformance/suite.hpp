@@ -71,6 +71,6 @@ struct Strategy {
 };
 
 /// Each subject on each world: two calls in a row, two shapes in a row, fewer samples and fewer tokens than
-/// ranks; float64 with gradients to 1e-9, no_grad, inference mode, float32 to 1e-5. What a strategy cannot
-/// carry out must be refused on every rank.
+/// ranks; float64 to 1e-9 with gradients and in no_grad, float32 to 1e-5 in inference mode. What a strategy
+/// cannot carry out must be refused on every rank.
 void conform(const Strategy& strategy, const std::vector<Subject>& modules = subjects());
