@@ -118,8 +118,7 @@ void print_cost_alone() {
       "\n## Wrapped over a group of one, time over bare\n\nCPU time of one thread, bare and wrapped in turn, "
       "{} times: the median of the ratios, and between what the middle half of them lies. The\nfirst row is "
       "how far the bare module is apart from itself. Limits: {:.0f} %, the same bits.\n\n| strategy | "
-      "what | "
-      "time | middle half | same bits |\n|---|---|---|---|---|\n",
+      "what | time | middle half | same bits |\n|---|---|---|---|---|\n",
       kPairs, 100 * kMost);
   for (bool trains : {false, true})
     for (auto& [name, wrap, can_train] : candidates()) {
@@ -128,10 +127,11 @@ void print_cost_alone() {
       auto x = random({2, trains ? 128 : 256, 48}, at::kFloat).requires_grad_(trains);
       // The same weights, at the same place: where they lie makes more of a difference than a wrapper.
       auto model = make_model(at::kFloat);
-      Model bare(model), wrapped = wrap(model);
+      Model bare(model);
       auto expected = run(bare, x, trains);
       auto gradient = trains ? x.grad().clone() : at::Tensor();
       if (trains) x.mutable_grad().zero_();
+      auto wrapped = wrap(model);
       bool same = run(wrapped, x, trains).equal(expected) && (!trains || x.grad().equal(gradient));
       auto found = ratios(bare, wrapped, x, trains, kPairs);
       auto percent = [&](int quarter) { return 100 * (found[quarter * kPairs / 4] - 1); };

@@ -4,12 +4,11 @@
 #include <torch/csrc/jit/codegen/fuser/interface.h>
 #include <torch/csrc/jit/passes/tensorexpr_fuser.h>
 #include <torch/csrc/jit/tensorexpr/kernel.h>
-#include <torch/nn.h>
 #include <torch/script.h>
+#include <wanpar/core/mesh.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
-#include <wanpar/transport/local.hpp>
 
 #include "worlds.hpp"
 
@@ -23,20 +22,27 @@ at::Tensor random(std::vector<int64_t> shape) {
 
 torch::jit::Module attention() { return torch::jit::load(TEST_DATA "/attention.pt"); }
 
-auto over(const Communicator& world) {
-  return wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}});
-}
-
-/// Each run of the executor's profiling, and some after it.
+/// On each ulysses x ring mesh; each run of the executor's profiling, and some after it.
 void require_split_exactly(const torch::jit::Module& module) {
+  at::NoGradGuard inference;
+  std::vector<at::Tensor> inputs, expected;
+  for (int64_t tokens : {37, 13, 4}) {
+    inputs.push_back(random({1, tokens, 48}));
+    expected.push_back(attention().forward({inputs.back()}).toTensor());
+  }
   on_worlds([&](Communicator world) {
-    at::NoGradGuard no_grad;
-    auto plain = attention();
-    auto split = module | over(world);
-    for (int run = 0; run < 4; ++run)
-      for (int64_t tokens : {13, 4})
-        require_close(split(random({1, tokens, 48})), plain.forward({random({1, tokens, 48})}).toTensor(),
-                      1e-5, fmt::format("run {}, {} tokens", run, tokens));
+    at::NoGradGuard rank_inference;
+    for (int64_t ulysses = 1; ulysses <= world.size(); ++ulysses) {
+      if (world.size() % ulysses) continue;
+      wanpar::Mesh mesh(world, {{"ring", world.size() / ulysses}, {"ulysses", ulysses}});
+      auto split =
+          module | wanpar::sequence_parallel(
+                       {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = {{.arg = 0, .dim = 1}}});
+      for (int run = 0; run < 4; ++run)
+        for (size_t i = 0; i < inputs.size(); ++i)
+          require_close(split(inputs[i]), expected[i], 1e-5,
+                        fmt::format("ulysses {}, run {}, {} tokens", ulysses, run, inputs[i].size(1)));
+    }
   });
 }
 

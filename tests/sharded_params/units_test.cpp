@@ -6,7 +6,6 @@
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include <map>
-#include <set>
 
 #include "models.hpp"
 #include "models/sequential.hpp"
