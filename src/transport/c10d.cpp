@@ -53,8 +53,15 @@ c10d::ReduceOp reduce_op(ReduceOp op) {
 class Transfers : public Work {
  public:
   explicit Transfers(Call call, std::optional<int64_t> sent = {}) : call_(std::move(call)), sent_(sent) {}
-  void add(Handle work, int peer, at::Tensor keep) {
-    parts_.push_back({std::move(work), peer, std::move(keep)});
+
+  /// Begins one by `begin`, which returns its handle.
+  template <class Begin>
+  void add(int peer, at::Tensor keep, Begin begin) {
+    try {
+      parts_.push_back({begin(), peer, std::move(keep)});
+    } catch (const std::exception& failure) {
+      throw lost(peer, failure);
+    }
   }
 
   void wait() override {
@@ -64,12 +71,10 @@ class Transfers : public Work {
       try {
         part.work->wait(std::max(left, std::chrono::milliseconds(1)));
       } catch (const std::exception& failure) {
-        auto who = part.peer < 0 ? std::string("a rank") : fmt::format("rank {}", part.peer);
-        bool late = Clock::now() >= deadline;
+        auto error =
+            Clock::now() >= deadline ? Error(too_late(call_, who(part.peer))) : lost(part.peer, failure);
         parts_.clear();
-        if (late) throw Error(too_late(call_, who));
-        throw Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_),
-                                who, first_line(failure.what())));
+        throw error;
       }
     }
     parts_.clear();
@@ -82,6 +87,13 @@ class Transfers : public Work {
     int peer;
     at::Tensor keep;
   };
+
+  static std::string who(int peer) { return peer < 0 ? "a rank" : fmt::format("rank {}", peer); }
+  Error lost(int peer, const std::exception& failure) const {
+    return Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_),
+                             who(peer), first_line(failure.what())));
+  }
+
   Call call_;
   std::vector<Part> parts_;
   std::optional<int64_t> sent_;
@@ -110,7 +122,7 @@ class C10d : public Pairwise {
     options.timeout = call.timeout;
     std::vector<at::Tensor> tensors{out};
     auto turn = turn_to_start();
-    auto work = one(backend_->allreduce(tensors, options), out, call);
+    auto work = one(out, call, [&] { return backend_->allreduce(tensors, options); });
     if (call.reduce != ReduceOp::mean) return work;
     return std::make_shared<ThenWork>(work, [out, n = size()]() mutable { out.div_(n); });
   }
@@ -121,7 +133,7 @@ class C10d : public Pairwise {
     options.timeout = call.timeout;
     std::vector<at::Tensor> tensors{tensor};
     auto turn = turn_to_start();
-    return one(backend_->broadcast(tensors, options), tensor, call);
+    return one(tensor, call, [&] { return backend_->broadcast(tensors, options); });
   }
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
@@ -132,18 +144,18 @@ class C10d : public Pairwise {
       auto tag = next(received_[message.peer]);
       if (message.tensor.numel() == 0) continue;
       std::vector<at::Tensor> tensors{message.tensor};
-      work->add(backend_->recv(tensors, message.peer, tag), message.peer, message.tensor);
+      work->add(message.peer, message.tensor, [&] { return backend_->recv(tensors, message.peer, tag); });
     }
     for (auto& message : sends) {
       auto tag = next(sent_[message.peer]);
       if (message.tensor.numel() == 0) continue;
       std::vector<at::Tensor> tensors{message.tensor};
-      work->add(backend_->send(tensors, message.peer, tag), message.peer, message.tensor);
+      work->add(message.peer, message.tensor, [&] { return backend_->send(tensors, message.peer, tag); });
     }
     return work;
   }
 
-  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds) override {
+  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) override {
     if (!factory_)
       throw Error(
           "a group over a c10d backend of the user's own can be split only when it was given a factory for "
@@ -151,19 +163,42 @@ class C10d : public Pairwise {
     auto list = fmt::format("{}", fmt::join(members, "-"));
     auto name = fmt::format("{}/{}#{}", name_, list, splits_[list]++);
     auto position = std::find(members.begin(), members.end(), rank()) - members.begin();
-    auto backend = factory_(name, static_cast<int>(position), static_cast<int>(members.size()));
-    return remake(std::move(backend), name);
+    try {
+      auto group = remake(factory_(name, static_cast<int>(position), static_cast<int>(members.size())), name);
+      group->wait_for_all(timeout);
+      return group;
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& failure) {
+      throw Error(fmt::format("rank {} of {}: the group of its ranks {} could not be connected: {}", rank(),
+                              size(), members, first_line(failure.what())));
+    }
+  }
+
+  /// Returns when every rank is connected to all others: were one to drop its group before, Gloo would close
+  /// it on those that are still at it. Other backends connect with their first call.
+  void wait_for_all(std::chrono::milliseconds timeout) {
+    if (!is_gloo()) return;
+    Call call;
+    call.operation = Operation::barrier;
+    call.rank = rank();
+    call.size = size();
+    call.timeout = timeout;
+    call.site = std::source_location::current();
+    call.about = fmt::format("the new group '{}'", name_);
+    barrier(call)->wait();
   }
 
  protected:
-  virtual std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend,
-                                            const std::string& name) const {
+  virtual std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                                       const std::string& name) const {
     return std::make_shared<C10d>(std::move(backend), factory_, name, device_);
   }
 
-  std::shared_ptr<Work> one(Handle handle, at::Tensor keep, const Call& call) const {
+  template <class Begin>
+  std::shared_ptr<Work> one(at::Tensor keep, const Call& call, Begin begin) const {
     auto work = std::make_shared<Transfers>(call);
-    work->add(std::move(handle), -1, std::move(keep));
+    work->add(-1, std::move(keep), begin);
     return work;
   }
 
@@ -176,8 +211,10 @@ class C10d : public Pairwise {
   /// time (so in LibTorch 2.11). To start a call of Gloo's takes no wait, so one may go after the other.
   std::unique_lock<std::mutex> turn_to_start() const {
     static std::mutex starting;
-    return backend_->getBackendName() == "gloo" ? std::unique_lock(starting) : std::unique_lock<std::mutex>();
+    return is_gloo() ? std::unique_lock(starting) : std::unique_lock<std::mutex>();
   }
+
+  bool is_gloo() const { return backend_->getBackendName() == "gloo"; }
 
   static int next(int& tag) { return tag = (tag + 1) & 0x3fffffff; }
 
@@ -198,7 +235,7 @@ class Nccl : public C10d {
     if (!even(counts)) return C10d::all_gather(out, in, counts, call);
     c10d::AllgatherOptions options;
     options.timeout = call.timeout;
-    return one(backend_->_allgather_base(out, in, options), in, call);
+    return one(in, call, [&] { return backend_->_allgather_base(out, in, options); });
   }
 
   std::shared_ptr<Work> reduce_scatter(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
@@ -208,7 +245,7 @@ class Nccl : public C10d {
     options.reduceOp =
         call.reduce == ReduceOp::mean ? c10d::ReduceOp(c10d::ReduceOp::AVG) : reduce_op(call.reduce);
     options.timeout = call.timeout;
-    return one(backend_->_reduce_scatter_base(out, in, options), in, call);
+    return one(in, call, [&] { return backend_->_reduce_scatter_base(out, in, options); });
   }
 
   std::shared_ptr<Work> all_to_all(at::Tensor out, at::Tensor in, std::span<const int64_t> out_counts,
@@ -216,7 +253,7 @@ class Nccl : public C10d {
     c10d::AllToAllOptions options;
     options.timeout = call.timeout;
     std::vector<int64_t> to(in_counts.begin(), in_counts.end()), from(out_counts.begin(), out_counts.end());
-    return one(backend_->alltoall_base(out, in, from, to, options), in, call);
+    return one(in, call, [&] { return backend_->alltoall_base(out, in, from, to, options); });
   }
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
@@ -226,14 +263,15 @@ class Nccl : public C10d {
     auto whole = backend_->endCoalescing();
     if (!whole) return parts;
     auto work = std::make_shared<Transfers>(call, parts->sent());
-    work->add(whole, -1, {});
-    for (auto& message : sends) work->add(whole, message.peer, message.tensor);
+    auto begun = [&] { return whole; };
+    work->add(-1, {}, begun);
+    for (auto& message : sends) work->add(message.peer, message.tensor, begun);
     return work;
   }
 
  protected:
-  std::shared_ptr<Transport> remake(c10::intrusive_ptr<c10d::Backend> backend,
-                                    const std::string& name) const override {
+  std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                               const std::string& name) const override {
     return std::make_shared<Nccl>(std::move(backend), factory_, name);
   }
 
@@ -280,7 +318,9 @@ std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>& store, co
     return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
                                                        rank, size, options);
   };
-  return std::make_shared<C10d>(factory("world", r.rank, r.world_size), factory, "world", "cpu");
+  auto world = std::make_shared<C10d>(factory("world", r.rank, r.world_size), factory, "world", "cpu");
+  world->wait_for_all(r.timeout);
+  return world;
 }
 #else
 std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>&, const Rendezvous&) {

@@ -11,7 +11,7 @@ namespace {
 void run(int ranks, const Claim& claim, Splits splits) {
   auto store = c10::make_intrusive<c10d::HashStore>();
   auto make = [&](const std::string& name, int rank, int size) {
-    auto options = c10d::ProcessGroupGloo::Options::create();
+    auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::seconds(30));
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
     auto own = c10::make_intrusive<c10d::PrefixStore>(name, store);
     return c10::make_intrusive<c10d::ProcessGroupGloo>(own, rank, size, options);
