@@ -6,6 +6,7 @@
 #include <c10/util/Flags.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sched.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #ifdef USE_C10D_GLOO
@@ -301,7 +302,25 @@ std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>&, const Re
 #endif
 
 #ifdef USE_C10D_GLOO
+/// Threads begun while it lives take no processor from a running one (SCHED_BATCH), unless the user chose a
+/// policy.
+class Patiently {
+ public:
+  Patiently() { change(SCHED_OTHER, SCHED_BATCH); }
+  ~Patiently() { change(SCHED_BATCH, before_); }
+
+ private:
+  static void change(int from, int to) {
+    sched_param priority{};
+    if (sched_getscheduler(0) == from) sched_setscheduler(0, to, &priority);
+  }
+  int before_ = sched_getscheduler(0);
+};
+
+/// Its thread polls without rest for a connection that a rank holds while it writes to it; where there are
+/// more threads than processors it would do so instead of that rank.
 std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host) {
+  Patiently starting_a_thread;
   if (auto* interface = std::getenv("GLOO_SOCKET_IFNAME"))
     return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
   bool loopback = host == "localhost" || host.starts_with("127.") || host == "::1";

@@ -66,21 +66,32 @@ wanpar::DataParallelOptions among(const Communicator& group, const Subject& subj
 
 /// Blocks of the subjects are numbered: "blocks.3.weight".
 bool is_in_block(const std::string& name) {
-  return std::regex_search(name, std::regex("(^|\\.)[a-z]*[0-9]+\\."));
+  static const std::regex numbered("(^|\\.)[a-z]*[0-9]+\\.");
+  return std::regex_search(name, numbered);
 }
 
 /// Each stage has the gradients of its blocks; every one those of what is outside of blocks.
 std::function<Gradients()> of_all_stages(std::function<Gradients()> take, Communicator stages, Model model) {
   return [=] {
     auto mine = take();
-    Gradients all;
-    for (auto& [name, tensor] : model.named_parameters()) {
+    auto parameters = model.named_parameters();
+    std::vector<at::Tensor> held, tensors{{}};
+    for (auto& [name, tensor] : parameters) {
       auto& gradient = mine.at(name);
-      auto here = gradient.defined() ? gradient : at::zeros_like(tensor);
-      auto holders = stages.all_reduce(here.ne(0).any().to(at::kDouble)).get();
+      tensors.push_back(gradient.defined() ? gradient : at::zeros_like(tensor));
+      held.push_back(tensors.back().ne(0).any().to(at::kDouble));
+    }
+    tensors[0] = at::stack(held);
+    tensors =
+        at::unflatten_dense_tensors(stages.all_reduce(at::flatten_dense_tensors(tensors)).get(), tensors);
+
+    Gradients all;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      auto& name = parameters[i].name;
+      auto holders = tensors[0][i];
       if (!is_in_block(name) && holders.item<double>() != stages.size())
         throw wanpar::Error(name + " has no gradient on some stage");
-      all[name] = stages.all_reduce(here).get() / holders;
+      all[name] = tensors[i + 1] / holders;
     }
     return all;
   };
