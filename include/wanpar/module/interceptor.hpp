@@ -47,7 +47,7 @@ class Handler {
   virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
 
   /// Whether it is to be told of operators: asked when its scope begins, and then at each of them. One that
-  /// has nothing to learn when its scope begins is told of attention only, and costs the module nothing.
+  /// has nothing to learn when its scope begins is told of attention only, and leaves operators to LibTorch.
   virtual bool watches() const { return true; }
 
   /// Is told of every operator, before and after; may refuse it by an Error, or put other inputs in the place
