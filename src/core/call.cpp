@@ -22,6 +22,8 @@ const char* name(Operation operation) {
       return "exchange";
     case Operation::barrier:
       return "barrier";
+    case Operation::subgroup:
+      return "subgroup";
   }
   return "?";
 }
@@ -47,7 +49,7 @@ std::string describe(const Call& call) {
   if (call.operation == Operation::all_reduce || call.operation == Operation::reduce_scatter)
     arguments = fmt::format("{}, ", name(call.reduce));
   if (call.operation == Operation::broadcast) arguments = fmt::format("root {}, ", call.root);
-  if (call.operation != Operation::barrier)
+  if (call.operation != Operation::barrier && call.operation != Operation::subgroup)
     arguments += fmt::format("{}{}", c10::toString(call.dtype), call.shape);
   if (!call.sizes.empty()) arguments += fmt::format(", sizes {}", call.sizes);
 

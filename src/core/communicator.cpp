@@ -68,7 +68,8 @@ Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<i
   call.timeout = group_->timeout;
   call.site = site;
   call.about = group_->about;
-  if (operation != Operation::exchange) call.sequence = ++*group_->collectives;
+  bool of_all = operation != Operation::exchange && operation != Operation::subgroup;
+  if (of_all) call.sequence = ++*group_->collectives;
   return call;
 }
 
@@ -268,11 +269,12 @@ Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
     if (all[r][0].item<int64_t>() == colour) members.push_back(r);
   std::stable_sort(members.begin(), members.end(),
                    [&](int a, int b) { return all[a][1].item<int64_t>() < all[b][1].item<int64_t>(); });
-  return subgroup(members);
+  return subgroup(members, site);
 }
 
-Communicator Communicator::subgroup(std::span<const int> members) const {
-  group_->health->check();
+Communicator Communicator::subgroup(std::span<const int> members, Site site) const {
+  auto call = this->call(Operation::subgroup, at::kByte, {}, site);
+  call.about = fmt::format("ranks {}", members);
   bool member = false;
   for (auto r : members) {
     if (r < 0 || r >= size())
@@ -283,7 +285,7 @@ Communicator Communicator::subgroup(std::span<const int> members) const {
   }
   if (!member) throw Error(fmt::format("subgroup {}: rank {} calls it, but is no member", members, rank()));
   if (members.size() == 1) return Communicator().with_timeout(timeout());
-  return Communicator(transport()->split(members, timeout()), timeout());
+  return Communicator(transport()->split(members, call), timeout());
 }
 
 }  // namespace wanpar

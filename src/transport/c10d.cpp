@@ -156,7 +156,7 @@ class C10d : public Pairwise {
     return work;
   }
 
-  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) override {
+  std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) override {
     if (!factory_)
       throw Error(
           "a group over a c10d backend of the user's own can be split only when it was given a factory for "
@@ -166,26 +166,23 @@ class C10d : public Pairwise {
     auto position = std::find(members.begin(), members.end(), rank()) - members.begin();
     try {
       auto group = remake(factory_(name, static_cast<int>(position), static_cast<int>(members.size())), name);
-      group->wait_for_all(timeout);
+      group->wait_for_all(call);
       return group;
     } catch (const Error&) {
       throw;
     } catch (const std::exception& failure) {
-      throw Error(fmt::format("rank {} of {}: the group of its ranks {} could not be connected: {}", rank(),
-                              size(), members, first_line(failure.what())));
+      throw Error(
+          fmt::format("{}: the group could not be connected: {}", where(call), first_line(failure.what())));
     }
   }
 
   /// Returns when every rank is connected to all others: were one to drop its group before, Gloo would close
   /// it on those that are still at it. Other backends connect with their first call.
-  void wait_for_all(std::chrono::milliseconds timeout) {
+  void wait_for_all(Call call) {
     if (!is_gloo()) return;
-    Call call;
     call.operation = Operation::barrier;
     call.rank = rank();
     call.size = size();
-    call.timeout = timeout;
-    call.site = std::source_location::current();
     call.about = fmt::format("the new group '{}'", name_);
     barrier(call)->wait();
   }
@@ -338,7 +335,10 @@ std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>& store, co
                                                        rank, size, options);
   };
   auto world = std::make_shared<C10d>(factory("world", r.rank, r.world_size), factory, "world", "cpu");
-  world->wait_for_all(r.timeout);
+  Call call;
+  call.timeout = r.timeout;
+  call.site = std::source_location::current();
+  world->wait_for_all(call);
   return world;
 }
 #else

@@ -98,8 +98,12 @@ class Checked : public Transport {
     agree(call, all());
     return inner_->barrier(call);
   }
-  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) override {
-    return checked(inner_->split(members, timeout));
+  std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) override {
+    std::map<int, Flow> flows;
+    for (auto peer : members)
+      if (peer != rank()) flows[peer] = {};
+    agree(call, flows);
+    return checked(inner_->split(members, call));
   }
 
  private:

@@ -221,7 +221,7 @@ class Local : public Pairwise {
     return gathered;
   }
 
-  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds) override {
+  std::shared_ptr<Transport> split(std::span<const int> members, const Call&) override {
     std::vector<int> ranks(members.begin(), members.end());
     auto position = std::find(ranks.begin(), ranks.end(), rank_) - ranks.begin();
     return std::make_shared<Local>(hub_->subgroup(ranks, splits_[ranks]++), static_cast<int>(position));

@@ -56,8 +56,8 @@ class Recording::Recorder : public Transport {
     book_->add(call.operation, 0);
     return inner_->barrier(call);
   }
-  std::shared_ptr<Transport> split(std::span<const int> members, std::chrono::milliseconds timeout) override {
-    return std::make_shared<Recorder>(inner_->split(members, timeout), book_);
+  std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) override {
+    return std::make_shared<Recorder>(inner_->split(members, call), book_);
   }
 
  private:

@@ -66,6 +66,14 @@ TEST_CASE("ranks that make different calls are told both sides and both places, 
   mismatch([](Communicator c) { (void)c.reduce_scatter(x()).get(); },
            [](Communicator c) { (void)c.reduce_scatter(x(), 0, {}, ReduceOp::mean).get(); },
            "reduce_scatter(sum, Float[3, 4]) #1", "reduce_scatter(mean, Float[3, 4]) #1");
+  mismatch(
+      [](Communicator c) {
+        c.subgroup(std::vector{0, 1, 2});
+      },
+      [](Communicator c) {
+        c.subgroup(std::vector{2, 1, 0});
+      },
+      "subgroup() of ranks [0, 1, 2]", "subgroup() of ranks [2, 1, 0]");
 }
 
 TEST_CASE("calls in another order are found") {
@@ -128,15 +136,16 @@ TEST_CASE("a rank that fails, that has ended or that does not come is named to t
   }));
 
   std::atomic<bool> done = false;
-  CHECK_NOTHROW(wanpar::local::run(2,
-                                   [&](Communicator c) {
-                                     while (c.rank() == 1 && !done)
-                                       std::this_thread::sleep_for(milliseconds(1));
-                                     if (c.rank() == 1) return;
-                                     require_error([&] { c.barrier(); }, "rank 1 did not come within 0.1 s");
-                                     done = true;
-                                   },
-                                   {.timeout = milliseconds(100)}));
+  CHECK_NOTHROW(wanpar::local::run(
+      2,
+      [&](Communicator c) {
+        while (c.rank() == 1 && !done) std::this_thread::sleep_for(milliseconds(1));
+        if (c.rank() == 1) return;
+        require_error([&] { c.subgroup(std::vector{0, 1}); }, "rank 1 did not come within 0.1 s");
+        require_error([&] { c.barrier(); }, "rank 1 did not come within 0.1 s");
+        done = true;
+      },
+      {.timeout = milliseconds(100)}));
 }
 
 TEST_CASE("a failure in a result that was dropped is thrown by the group's next call") {

@@ -10,7 +10,16 @@
 
 namespace wanpar {
 
-enum class Operation { all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, exchange, barrier };
+enum class Operation {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  all_to_all,
+  broadcast,
+  exchange,
+  barrier,
+  subgroup
+};
 
 /// What a rank is about to do: named in errors, compared by `checked`, counted by `recording`.
 struct Call {
@@ -21,7 +30,7 @@ struct Call {
       shape;  ///< what every rank must agree on: the whole shape, uneven dimensions as totals
   std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty where even
   int root = -1;               ///< broadcast only
-  uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 for an exchange
+  uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 where only some take part
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds timeout{60'000};

@@ -94,7 +94,7 @@ class Communicator {
   Communicator split(int64_t colour, int64_t key = 0, Site site = Site::current()) const;
 
   /// Collective over `members` alone: their group, in the order given. Each member gives the same list.
-  Communicator subgroup(std::span<const int> members) const;
+  Communicator subgroup(std::span<const int> members, Site site = Site::current()) const;
 
  private:
   struct Group;

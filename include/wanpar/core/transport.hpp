@@ -57,8 +57,7 @@ class Transport {
   virtual std::shared_ptr<Work> barrier(const Call& call) = 0;
 
   /// A group of some ranks of this one, in the order given; called by each member, by nobody else.
-  virtual std::shared_ptr<Transport> split(std::span<const int> members,
-                                           std::chrono::milliseconds timeout) = 0;
+  virtual std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) = 0;
 };
 
 }  // namespace wanpar
