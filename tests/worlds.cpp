@@ -56,13 +56,26 @@ void require_close(const at::Tensor& actual, const at::Tensor& expected, double 
           fmt::format("{}: difference {:.2e} is at most {:.0e}", claim, difference, tolerance));
 }
 
-void require_error(const std::function<void()>& action, const std::string& part) {
+namespace {
+
+template <class Kind>
+void require_thrown(const std::function<void()>& action, const std::string& part) {
   try {
     action();
-  } catch (const wanpar::Error& error) {
+  } catch (const Kind& error) {
     require(std::string(error.what()).find(part) != std::string::npos,
             fmt::format("the error '{}' says '{}'", error.what(), part));
     return;
   }
   throw wanpar::Error(fmt::format("no error was thrown where one should say '{}'", part));
+}
+
+}  // namespace
+
+void require_error(const std::function<void()>& action, const std::string& part) {
+  require_thrown<wanpar::Error>(action, part);
+}
+
+void require_error_of_any_kind(const std::function<void()>& action, const std::string& part) {
+  require_thrown<std::exception>(action, part);
 }

@@ -20,3 +20,5 @@ void require_close(const at::Tensor& actual, const at::Tensor& expected, double 
                    const std::string& claim);
 /// Throws unless `action` throws an Error whose text holds `part`.
 void require_error(const std::function<void()>& action, const std::string& part);
+/// The same for any std::exception.
+void require_error_of_any_kind(const std::function<void()>& action, const std::string& part);

@@ -23,8 +23,9 @@ constexpr double kMost = 0.01;
 
 /// What a later pass of a split module is to all operators but attention.
 struct LaterPass {
-  struct HasLearnt : wanpar::Handler {
-    bool watches() const override { return false; }
+  struct HasLearnt : wanpar::OperatorHandler {
+    wanpar::Tensors around(const wanpar::Operator& op, const Next& next) override { return next(op); }
+    bool intercepts_operators() const override { return false; }
   };
 
   at::Tensor operator()(at::Tensor x) {

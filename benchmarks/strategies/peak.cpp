@@ -17,10 +17,10 @@ namespace {
 
 /// Wide enough that deferred() leaves each matrix without memory, and that the smallest shard of a block is
 /// larger than any activation of two tokens.
-constexpr int64_t kLayers = 8, kWidth = 192;
+constexpr int64_t kWideLayers = 8, kWidth = 192;
 constexpr size_t kLeast = 64 << 10;
 
-AttentionModel make_wide() { return make_model(at::kFloat, kLayers, kWidth); }
+AttentionModel make_wide() { return make_model(at::kFloat, kWideLayers, kWidth); }
 
 /// Bytes of the matrices.
 struct Weights {

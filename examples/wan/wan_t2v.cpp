@@ -10,7 +10,6 @@
 #include <wanpar/transport/local.hpp>
 
 #include "wan/cli/options.hpp"
-#include "wan/generate/agree.hpp"
 #include "wan/generate/generate.hpp"
 #include "wan/generate/transformer.hpp"
 
@@ -44,7 +43,7 @@ void run(const wan::Options& options, const wanpar::Place& place) {
 /// What all ranks say alike, rank 0 says; anything else each says for itself.
 void report(const std::exception& error, const wanpar::Place& place) {
   const bool alike =
-      dynamic_cast<const wan::AgreedError*>(&error) || dynamic_cast<const wan::UsageError*>(&error);
+      dynamic_cast<const wanpar::AgreedError*>(&error) || dynamic_cast<const wan::UsageError*>(&error);
   if (alike && place.rank != 0) return;
   const auto who = !alike && place.world_size > 1 ? fmt::format(" (rank {})", place.rank) : std::string();
   const std::string text = error.what();

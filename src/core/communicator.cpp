@@ -17,6 +17,8 @@ struct Communicator::Group {
   std::chrono::milliseconds timeout;
   std::string about = {};
   std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
+  std::shared_ptr<std::atomic<uint64_t>> failures = std::make_shared<std::atomic<uint64_t>>(0);
+  std::shared_ptr<std::atomic<uint64_t>> disturbances = std::make_shared<std::atomic<uint64_t>>(0);
   std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
 };
 
@@ -69,13 +71,27 @@ Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<i
   call.site = site;
   call.about = group_->about;
   bool of_all = operation != Operation::exchange && operation != Operation::subgroup;
-  if (of_all) call.sequence = ++*group_->collectives;
+  if (of_all) call.sequence = *group_->collectives + 1;
   return call;
 }
 
 template <class T>
 Pending<T> Communicator::pending(std::shared_ptr<Work> work, std::function<T()> finish) const {
   return Pending<T>(std::move(work), std::move(finish), group_->health);
+}
+
+/// What begins a call in the transport. Only one that has begun counts, so that the ranks number the next one
+/// alike.
+template <class Begin>
+std::shared_ptr<Work> Communicator::begun(const Call& call, const Begin& begin) const {
+  try {
+    auto work = begin();
+    if (call.sequence > 0) *group_->collectives = call.sequence;
+    return work;
+  } catch (...) {
+    ++*group_->disturbances;
+    throw;
+  }
 }
 
 Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site site) const {
@@ -91,7 +107,7 @@ Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site sit
   auto in = own(std::move(x));
   if (dtype == at::kBool) in = in.to(at::kByte);
   auto out = at::empty_like(in);
-  auto work = transport()->all_reduce(out, in, call);
+  auto work = begun(call, [&] { return transport()->all_reduce(out, in, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
     return (dtype == at::kBool ? out.ne(0) : out).view(shape);
@@ -120,7 +136,7 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   // Sent from its place in the result, which nobody sees before all is sent: no other copy is needed.
   auto place = bytes(out).split_with_sizes(counts)[rank()];
   if (x.numel() > 0) place.copy_(bytes(x.contiguous().view({-1})));
-  auto work = transport()->all_gather(bytes(out), place, counts, call);
+  auto work = begun(call, [&] { return transport()->all_gather(bytes(out), place, counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
     bool in_order = volume(at::IntArrayRef(whole).slice(0, dim)) == 1;
@@ -146,7 +162,7 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   auto in = pack(std::move(x), dim, extents);
   if (dtype == at::kBool) in = in.to(at::kByte);
   auto out = at::empty({volume(shape)}, in.options());
-  auto work = transport()->reduce_scatter(out, in, counts, call);
+  auto work = begun(call, [&] { return transport()->reduce_scatter(out, in, counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
     return (dtype == at::kBool ? out.ne(0) : out).view(shape);
@@ -181,8 +197,9 @@ Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t 
     out_counts.push_back(volume(shapes.back()) * width);
   }
   auto out = at::empty({total(out_counts) / width}, x.options());
-  auto work =
-      transport()->all_to_all(bytes(out), bytes(pack(std::move(x), cut, cuts)), out_counts, in_counts, call);
+  auto in = pack(std::move(x), cut, cuts);
+  auto work = begun(
+      call, [&] { return transport()->all_to_all(bytes(out), bytes(in), out_counts, in_counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
     return join(out, shapes, join_dim);
@@ -203,8 +220,10 @@ Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<cons
   at::NoGradGuard no_grad;
   auto width = static_cast<int64_t>(x.element_size());
   auto out = at::empty({total(receive)}, x.options());
-  auto work = transport()->all_to_all(bytes(out), bytes(own(std::move(x))), times(receive, width),
-                                      times(send, width), call);
+  auto in = own(std::move(x));
+  auto work = begun(call, [&] {
+    return transport()->all_to_all(bytes(out), bytes(in), times(receive, width), times(send, width), call);
+  });
   return pending<at::Tensor>(std::move(work), [out] { return out; });
 }
 
@@ -218,7 +237,7 @@ Pending<at::Tensor> Communicator::broadcast(at::Tensor x, int root, Site site) c
   at::NoGradGuard no_grad;
   auto shape = x.sizes().vec();
   auto flat = root == rank() ? own(std::move(x)) : at::empty({x.numel()}, x.options());
-  auto work = transport()->broadcast(bytes(flat), call);
+  auto work = begun(call, [&] { return transport()->broadcast(bytes(flat), call); });
   return pending<at::Tensor>(std::move(work), [=] { return flat.view(shape); });
 }
 
@@ -250,14 +269,29 @@ Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends,
     in.push_back({bytes(results.back().view({-1})), from, results.back().scalar_type(), shape});
   }
   std::shared_ptr<Work> work;
-  if (size() > 1) work = transport()->exchange(std::move(out), std::move(in), call);
+  if (size() > 1)
+    work = begun(call, [&] { return transport()->exchange(std::move(out), std::move(in), call); });
   return pending<std::vector<at::Tensor>>(std::move(work), [results] { return results; });
 }
 
 void Communicator::barrier(Site site) const {
   auto call = this->call(Operation::barrier, at::kByte, {}, site);
-  if (size() > 1) transport()->barrier(call)->wait();
+  if (size() > 1) begun(call, [&] { return transport()->barrier(call); })->wait();
 }
+
+void Communicator::fail(const std::string& why, Site site) const {
+  ++*group_->failures;
+  ++*group_->disturbances;
+  if (size() == 1) return;
+  try {
+    transport()->fail(why, call(Operation::exchange, at::kByte, {}, site));
+  } catch (const std::exception& failure) {
+    group_->health->keep(failure.what());
+  }
+}
+
+uint64_t Communicator::failures() const { return *group_->failures; }
+uint64_t Communicator::disturbances() const { return *group_->disturbances; }
 
 Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
   if (size() == 1) return {};

@@ -70,6 +70,19 @@ AttentionWithLse of_nothing(const Attention& call) {
 
 }  // namespace
 
+std::vector<at::Tensor> Attention::inputs() const {
+  std::vector<at::Tensor> inputs{query, key, value};
+  if (mask) inputs.push_back(*mask);
+  return inputs;
+}
+
+Attention Attention::on(const std::vector<at::Tensor>& inputs) const {
+  auto other = *this;
+  other.query = inputs[0], other.key = inputs[1], other.value = inputs[2];
+  other.mask = inputs.size() > 3 ? std::optional(inputs[3]) : std::nullopt;
+  return other;
+}
+
 at::ScalarType accumulator(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }

@@ -1,35 +1,19 @@
 #pragma once
-#include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/graph_task.h>
 
 #include <functional>
 #include <utility>
 #include <vector>
+#include <wanpar/module/interceptor.hpp>
 
 namespace wanpar {
+
+class InnerBackward;
 
 /// Tells when a backward begins and ends, from hooks that run inside of it.
 class BackwardPass {
  public:
-  /// While it lives, a backward that a node of another one calls is a part of that one.
-  class Inner {
-   public:
-    Inner() : outer_(std::exchange(innermost_, this)), id_(outer_ ? outer_->id_ : task()) {}
-    ~Inner() {
-      innermost_ = outer_;
-      for (auto& end : at_end_) BackwardPass::at_end(std::move(end));
-    }
-    Inner(const Inner&) = delete;
-    Inner& operator=(const Inner&) = delete;
-
-   private:
-    friend BackwardPass;
-    Inner* outer_;
-    int id_;
-    std::vector<std::function<void()>> at_end_;
-  };
-
   static bool is_running() { return current() >= 0; }
 
   /// To be called from a hook: true for the first call in each backward, at whose end `at_end` is called.
@@ -41,17 +25,38 @@ class BackwardPass {
   }
 
  private:
+  friend InnerBackward;
   static int task() { return torch::autograd::get_current_graph_task_id(); }
-  static int current() { return innermost_ ? innermost_->id_ : task(); }
-  static void at_end(std::function<void()> end) {
-    if (innermost_)
-      innermost_->at_end_.push_back(std::move(end));
-    else
-      torch::autograd::Engine::get_default_engine().queue_callback(std::move(end));
-  }
+  static int current();
+  static void at_end(std::function<void()> end);
 
-  inline static thread_local Inner* innermost_ = nullptr;
   int id_ = -1;
 };
+
+/// On the stack of handlers while a node of a backward calls another one, which is a part of that one.
+class InnerBackward : public virtual Handler {
+ public:
+  InnerBackward() : id_(BackwardPass::current()) {}
+  ~InnerBackward() override {
+    for (auto& end : at_end_) BackwardPass::at_end(std::move(end));
+  }
+
+ private:
+  friend BackwardPass;
+  int id_;
+  std::vector<std::function<void()>> at_end_;
+};
+
+inline int BackwardPass::current() {
+  auto* inner = innermost<InnerBackward>();
+  return inner ? inner->id_ : task();
+}
+
+inline void BackwardPass::at_end(std::function<void()> end) {
+  if (auto* inner = innermost<InnerBackward>())
+    inner->at_end_.push_back(std::move(end));
+  else
+    torch::autograd::Engine::get_default_engine().queue_callback(std::move(end));
+}
 
 }  // namespace wanpar

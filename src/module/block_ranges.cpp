@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <wanpar/core/communicator.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/block_ranges.hpp>
@@ -65,10 +66,10 @@ double bytes(const NamedTensors& tensors) {
 BlockRanges equal_ranges(int64_t blocks, int64_t stages) {
   check_counts(blocks, stages);
   BlockRanges ranges;
-  for (int64_t stage = 0, begin = 0; stage < stages; ++stage) {
-    auto end = begin + blocks / stages + (stage < blocks % stages ? 1 : 0);
-    ranges.push_back({begin, end});
-    begin = end;
+  int64_t begin = 0;
+  for (auto size : even_sizes(blocks, stages)) {
+    ranges.push_back({begin, begin + size});
+    begin += size;
   }
   return ranges;
 }

@@ -32,34 +32,28 @@ void fill(const at::Tensor& tensor) {
   set_memory(tensor, std::move(zeros.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks()), bytes);
 }
 
-class Deferring : public Handler {
+class Deferring : public OperatorHandler {
  public:
-  void before(const Operator& op) override {
-    filled_.clear();
-    if (kInitialisers.contains(op.name) && is_deferred(op.inputs[0])) {
-      for (auto& input : op.inputs)
+  Tensors around(const Operator& op, const Next& next) override {
+    auto changed = op;
+    Tensors filled;
+    bool is_without_effect = kInitialisers.contains(op.name) && is_deferred(op.inputs[0]);
+    for (auto& input : changed.inputs) {
+      if (is_without_effect) {
         if (input.dim() > 0) input = at::empty({0}, input.options());
-      return;
+      } else if (is_deferred(input)) {
+        fill(input);
+        filled.push_back(input);
+      }
     }
-    for (auto& input : op.inputs) {
-      if (!is_deferred(input)) continue;
-      fill(input);
-      filled_.push_back(input);
-    }
-  }
-
-  void after(const Operator& op, std::span<const at::Tensor> outputs) override {
-    for (auto& output : outputs) {
-      bool is_without_values = !filled_.empty() || kWithoutValues.contains(op.name);
+    auto outputs = next(changed);
+    bool is_without_values = !filled.empty() || kWithoutValues.contains(op.name);
+    for (auto& output : outputs)
       if (is_without_values && output.defined() && !output.is_meta() && output.storage().nbytes() >= kLarge)
         free_memory(output);
-    }
-    for (auto& input : filled_) free_memory(input);
-    filled_.clear();
+    for (auto& input : filled) free_memory(input);
+    return outputs;
   }
-
- private:
-  std::vector<at::Tensor> filled_;  // for the operator at hand
 };
 
 }  // namespace
@@ -67,8 +61,8 @@ class Deferring : public Handler {
 namespace detail {
 
 struct Deferral::State {
-  Deferring handler;
-  Scope scope{handler};
+  std::unique_ptr<Handler> handler = std::make_unique<Deferring>();
+  Scope scope{*handler};
 };
 
 Deferral::Deferral() : state_(std::make_unique<State>()) {}

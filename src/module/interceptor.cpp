@@ -26,37 +26,31 @@ constexpr auto kOperators = c10::DispatchKey::WANPAR_OPERATORS_KEY;
 constexpr c10::DispatchKeySet kBoth({kAttention, kOperators});
 static_assert(kAttention > kOperators);  // an attention is not first met as any operator
 
-/// The handlers of this thread, outermost first. The key may be on where this is empty, in a thread that took
-/// over another's dispatch state: then every operator is plain.
-thread_local std::vector<Handler*> handlers;
-
 /// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an
 /// exception.
 struct Thrown {
   std::exception_ptr error;
   std::string message;
 };
-thread_local Thrown thrown;
+
+/// Who takes part in what this thread does, outermost first: the one thing by which handlers find one
+/// another. The key may be on where this is empty, in a thread that took over another's dispatch state: then
+/// every operator is plain.
+struct HandlerStack {
+  std::vector<Handler*> all;
+  std::vector<OperatorHandler*> of_operators;  // those among them
+  Thrown thrown;
+};
+thread_local HandlerStack stack;
 
 template <class Action>
 auto remembering(const Action& action) {
   try {
     return action();
   } catch (const Error& error) {
-    thrown = {std::current_exception(), error.what()};
+    stack.thrown = {std::current_exception(), error.what()};
     throw;
   }
-}
-
-at::Tensor plain_attention(const Attention& c) {
-  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
-                                          c.grouped);
-}
-
-at::Tensor ask(size_t depth, const Attention& call) {
-  if (depth == 0) return plain_attention(call);
-  return handlers[depth - 1]->attention(call,
-                                        [depth](const Attention& inner) { return ask(depth - 1, inner); });
 }
 
 /// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is
@@ -65,17 +59,24 @@ void cast_as_autocast_would(Attention& call) {
   auto device = call.query.device().type();
   if (!at::autocast::is_autocast_enabled(device) || call.query.scalar_type() == at::kDouble) return;
   auto dtype = at::autocast::get_autocast_dtype(device);
-  auto cast = [dtype](at::Tensor& x) { x = in_place_of(x, x.to(dtype)); };
+  auto cast = [dtype](at::Tensor& x) { x = substitute(x, x.to(dtype)); };
   cast(call.query), cast(call.key), cast(call.value);
   if (call.mask && call.mask->is_floating_point()) cast(*call.mask);
 }
 
-/// The handlers of this thread that want to be told of operators, outermost first.
-std::vector<Handler*> watchers() {
-  std::vector<Handler*> result;
-  for (auto* handler : handlers)
-    if (handler->watches()) result.push_back(handler);
+/// Those that want to meet every operator, outermost first.
+std::vector<OperatorHandler*> interceptors() {
+  std::vector<OperatorHandler*> result;
+  for (auto* handler : stack.of_operators)
+    if (handler->intercepts_operators()) result.push_back(handler);
   return result;
+}
+
+/// Each handler around the next one, and the operator itself innermost.
+Tensors pass(const std::vector<OperatorHandler*>& handlers, const Operator& op, size_t next = 0) {
+  if (next == handlers.size()) return op.compute(op.inputs);
+  return handlers[next]->around(
+      op, [&handlers, next](const Operator& inner) { return pass(handlers, inner, next + 1); });
 }
 
 /// What a handler does to these inputs could be no part of the graph here: their gradient would be lost
@@ -103,21 +104,16 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   Plain plain;
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
   if (mask && !mask->defined()) call.mask.reset();
-  if (handlers.empty()) return plain_attention(call);
+  if (stack.of_operators.empty()) return attend(call);
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const std::vector<c10::IValue> arguments{query, key, value, mask, dropout, causal, scale, grouped};
-  std::vector<at::Tensor> inputs{call.query, call.key, call.value};
-  if (call.mask) inputs.push_back(*call.mask);
-  const Operator seen{attention_operator().schema().name(), inputs, arguments, attention_operator()};
+  const Operator op{attention_operator().schema().name(), attention_operator(), arguments, call.inputs(),
+                    [&](const Tensors& inputs) { return Tensors{attend(call.on(inputs))}; }};
+  const auto handlers = stack.of_operators;
   return remembering([&] {
-    require_autograd(seen);
-    for (auto* handler : watchers()) handler->before(seen);
-    call.query = inputs[0], call.key = inputs[1], call.value = inputs[2];
-    if (call.mask) call.mask = inputs[3];
-    const at::Tensor out[] = {ask(handlers.size(), call)};
-    for (auto* handler : watchers()) handler->after(seen, out);
-    return out[0];
+    require_autograd(op);
+    return pass(handlers, op)[0];
   });
 }
 
@@ -164,44 +160,53 @@ bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), [](auto& x, auto& y) { return x.is_same(y); });
 }
 
-std::optional<at::Tensor> taken_over(const std::vector<Handler*>& told, const Operator& op,
-                                     const Handler::NextOperator& next) {
-  for (auto handler = told.rbegin(); handler != told.rend(); ++handler)
-    if (auto result = (*handler)->instead(op, next)) return result;
-  return {};
+/// What the kernel gives for the arguments on a stack, with other tensors in the place of those that it was
+/// given.
+struct Kernel {
+  Tensors operator()(const Tensors& inputs) {
+    torch::jit::Stack call(arguments.begin(), arguments.end());
+    if (!same(inputs, given)) put_back(inputs, call.begin(), call.end());
+    op.redispatchBoxed(below, &call);
+    results = std::move(call);
+    return tensors_of(results);
+  }
+
+  const c10::OperatorHandle& op;
+  c10::DispatchKeySet below;
+  std::span<const c10::IValue> arguments;
+  const Tensors& given;
+  torch::jit::Stack results = {};  // of the last call
+};
+
+/// The results of an operator, made of its tensors where no kernel has run.
+torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& outputs) {
+  if (!known.empty()) {
+    if (!same(tensors_of(known), outputs)) put_back(outputs, known.begin(), known.end());
+    return known;
+  }
+  auto& returns = op.handle.schema().returns();
+  if (returns.size() == 1 && returns[0].type()->kind() == c10::TypeKind::ListType) return {outputs};
+  return {outputs.begin(), outputs.end()};
 }
 
-void every_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* values) {
   Plain plain;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
-  const auto told = watchers();
-  if (told.empty()) return op.redispatchBoxed(below, stack);
-  const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
-  const std::vector<c10::IValue> arguments(stack->end() - count, stack->end());
-  const auto given = tensors_of(arguments);
-  auto inputs = given;
-  const Operator seen{op.schema().name(), inputs, arguments, op};
-  remembering([&] {
-    require_autograd(seen);
-    for (auto* handler : told) handler->before(seen);
+  const auto handlers = interceptors();
+  if (handlers.empty()) return handle.redispatchBoxed(below, values);
+  const auto count = handle.schema().arguments().size();
+  const std::span<const c10::IValue> arguments(values->data() + (values->size() - count), count);
+  const auto given = tensors_of(c10::ArrayRef<c10::IValue>(arguments.data(), count));
+  Kernel kernel{handle, below, arguments, given};
+  const Operator op{handle.schema().name(), handle, arguments, given, std::ref(kernel)};
+  auto outputs = remembering([&] {
+    require_autograd(op);
+    return pass(handlers, op);
   });
-  if (!same(inputs, given)) put_back(inputs, stack->end() - count, stack->end());
-  const auto next = [&](const std::vector<at::Tensor>& others) {
-    torch::jit::Stack again(stack->end() - count, stack->end());
-    put_back(others, again.begin(), again.end());
-    op.redispatchBoxed(below, &again);
-    return again.back().toTensor();
-  };
-  if (auto result = remembering([&] { return taken_over(told, seen, next); })) {
-    torch::jit::drop(*stack, count);
-    torch::jit::push(*stack, std::move(*result));
-  } else {
-    op.redispatchBoxed(below, stack);
-  }
-  auto outputs = tensors_of(torch::jit::last(*stack, op.schema().returns().size()));
-  remembering([&] {
-    for (auto* handler : told) handler->after(seen, outputs);
-  });
+  auto results = results_of(op, std::move(kernel.results), outputs);
+  torch::jit::drop(*values, count);
+  values->insert(values->end(), std::make_move_iterator(results.begin()),
+                 std::make_move_iterator(results.end()));
 }
 
 /// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort
@@ -234,15 +239,23 @@ void register_once() {
   }
 }
 
-at::Tensor ask_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {
-  if (depth > 0)
-    return handlers[depth - 1]->run_blocks(
-        blocks, std::move(x), std::move(side),
-        [depth](const BlockStack& inner, at::Tensor y, std::vector<at::Tensor> beside) {
-          return ask_blocks(depth - 1, inner, std::move(y), std::move(beside));
-        });
+/// Each handler inside of the next one, and the loop outermost.
+at::Tensor pass_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, Tensors side) {
+  while (depth > 0)
+    if (auto* handler = dynamic_cast<BlocksHandler*>(stack.all[--depth]))
+      return handler->run_blocks(blocks, std::move(x), std::move(side),
+                                 [depth](const BlockStack& inner, at::Tensor y, Tensors beside) {
+                                   return pass_blocks(depth, inner, std::move(y), std::move(beside));
+                                 });
   for (int64_t i = 0; i < blocks.size; ++i) x = blocks.run(i, std::move(x), side);
   return x;
+}
+
+/// Each handler of this kind, innermost first.
+template <class Kind, class Action>
+void each_inwards_out(const Action& action) {
+  for (size_t i = stack.all.size(); i-- > 0;)
+    if (auto* handler = dynamic_cast<Kind*>(stack.all[i])) action(*handler);
 }
 
 /// A thread as it was in a forward: its dispatch state, and the handlers that take part again, no others.
@@ -251,7 +264,7 @@ class Reentered {
   explicit Reentered(const at::ThreadLocalState& forward) : state_(forward) {}
   ~Reentered() {
     while (!held_.empty()) held_.pop_back();  // the innermost first
-    handlers = std::move(others_);
+    stack = std::move(others_);
   }
   Reentered(const Reentered&) = delete;
   Reentered& operator=(const Reentered&) = delete;
@@ -260,7 +273,7 @@ class Reentered {
 
  private:
   at::ThreadLocalStateGuard state_;
-  std::vector<Handler*> others_ = std::exchange(handlers, {});
+  HandlerStack others_ = std::exchange(stack, {});
   std::vector<std::shared_ptr<void>> held_;
 };
 
@@ -277,24 +290,28 @@ Plain::~Plain() {
 }
 
 struct Scope::Guard {
-  explicit Guard(bool watches) : include(watches ? kBoth : c10::DispatchKeySet(kAttention)) {}
+  explicit Guard(bool all_operators) : include(all_operators ? kBoth : c10::DispatchKeySet(kAttention)) {}
   c10::impl::IncludeDispatchKeyGuard include;
 };
 
 Scope::Scope(Handler& handler) {
   register_once();
-  thrown = {};
-  handlers.push_back(&handler);
-  guard_ = std::make_unique<Guard>(handler.watches());
+  stack.thrown = {};
+  stack.all.push_back(&handler);
+  auto* of_operators = dynamic_cast<OperatorHandler*>(&handler);
+  if (!of_operators) return;
+  stack.of_operators.push_back(of_operators);
+  guard_ = std::make_unique<Guard>(of_operators->intercepts_operators());
 }
 
 Scope::~Scope() {
+  if (guard_) stack.of_operators.pop_back();
   guard_.reset();
-  handlers.pop_back();
+  stack.all.pop_back();
 }
 
 void Scope::rethrow() {
-  const auto last = std::exchange(thrown, {});
+  const auto last = std::exchange(stack.thrown, {});
   try {
     throw;
   } catch (const Error&) {
@@ -307,39 +324,58 @@ void Scope::rethrow() {
   }
 }
 
-bool within(std::string_view strategy) {
-  return std::any_of(handlers.begin(), handlers.end(),
-                     [=](auto* handler) { return handler->strategy() == strategy; });
+std::span<Handler* const> handlers() { return stack.all; }
+
+std::optional<Attention> as_attention(const Operator& op, const Tensors& inputs) {
+  if (op.name != "aten::scaled_dot_product_attention") return {};
+  const Attention given{{},
+                        {},
+                        {},
+                        {},
+                        op.arguments[4].toDouble(),
+                        op.arguments[5].toBool(),
+                        op.arguments[6].toOptional<double>(),
+                        op.arguments[7].toBool()};
+  return given.on(inputs);
+}
+
+at::Tensor attend(const Attention& c) {
+  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
+                                          c.grouped);
 }
 
 at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {
   Plain plain;
-  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->split_sequence(std::move(x), dim, companions);
+  each_inwards_out<TokenHandler>(
+      [&](TokenHandler& handler) { x = handler.split_sequence(std::move(x), dim, companions); });
   return x;
 }
 
 at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
   Plain plain;
-  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->gather_sequence(std::move(x), dim);
+  each_inwards_out<TokenHandler>(
+      [&](TokenHandler& handler) { x = handler.gather_sequence(std::move(x), dim); });
   return x;
 }
 
-at::Tensor whole(at::Tensor x) {
+at::Tensor unshard(at::Tensor x) {
   Plain plain;
-  for (size_t i = handlers.size(); i-- > 0;) x = handlers[i]->whole(std::move(x));
+  each_inwards_out<TokenHandler>([&](TokenHandler& handler) { x = handler.unshard(std::move(x)); });
   return x;
 }
 
-at::Tensor in_place_of(const at::Tensor& like, at::Tensor x) {
+at::Tensor substitute(const at::Tensor& original, at::Tensor replacement) {
   Plain plain;
-  for (auto* handler : handlers) handler->goes_on(x, like);
-  return x;
+  each_inwards_out<SubstitutionHandler>(
+      [&](SubstitutionHandler& handler) { handler.on_substitute(replacement, original); });
+  return replacement;
 }
 
 Reentry reentry(std::span<const at::Tensor> inputs) {
   std::vector<Reentry> each;
-  for (auto* handler : handlers)
-    if (auto again = handler->reentry(inputs)) each.push_back(std::move(again));
+  for (auto* handler : stack.all)
+    if (auto* recomputable = dynamic_cast<RecomputableHandler*>(handler))
+      each.push_back(recomputable->reentry(inputs));
   return [each = std::move(each), forward = at::ThreadLocalState()](std::span<const at::Tensor> inputs) {
     auto reentered = std::make_shared<Reentered>(forward);
     for (auto& again : each) reentered->hold(again(inputs));
@@ -347,8 +383,20 @@ Reentry reentry(std::span<const at::Tensor> inputs) {
   };
 }
 
-at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side) {
-  return ask_blocks(handlers.size(), blocks, std::move(x), std::move(side));
+at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, Tensors side) {
+  auto y = pass_blocks(stack.all.size(), blocks, std::move(x), std::move(side));
+  if (!y.defined())
+    throw Error(
+        "run_blocks: what comes after the blocks is another stage's, but this module goes on by itself; give "
+        "it "
+        "to run_blocks as its continuation: return run_blocks(blocks, x, side, [&](at::Tensor y) { … })");
+  return y;
+}
+
+void run_blocks_then(const BlockStack& blocks, at::Tensor x, Tensors side,
+                     const std::function<void(at::Tensor)>& then) {
+  auto y = pass_blocks(stack.all.size(), blocks, std::move(x), std::move(side));
+  if (y.defined()) then(std::move(y));
 }
 
 }  // namespace wanpar

@@ -39,8 +39,9 @@ struct Again : torch::autograd::Node {
       inputs.push_back(x.defined() ? x.detach().requires_grad_(x.requires_grad()) : x);
     }
     if (gradients[0].defined()) {
-      BackwardPass::Inner inner;
-      auto result = run(inputs);
+      InnerBackward inner;
+      auto result = run(inputs, inner);
+      Scope part_of_the_outer_one(inner);
       if (result.requires_grad()) torch::autograd::backward({result}, {gradients[0]});
     }
     for (auto& x : inputs) x = x.defined() ? x.grad() : x;
@@ -60,8 +61,9 @@ struct Again : torch::autograd::Node {
           "inputs, would leave out those of the blocks' parameters; call backward() without inputs");
   }
 
-  at::Tensor run(const variable_list& inputs) {
+  at::Tensor run(const variable_list& inputs, InnerBackward& inner) {
     auto held = within(inputs);
+    Scope part_of_the_outer_one(inner);
     NoAutocastCache no_cache;
     try {
       return draws ? draw_again(inputs) : run_part(inputs);
@@ -103,16 +105,16 @@ struct Again : torch::autograd::Node {
   at::ScalarType dtype;
 };
 
-/// Sees whether a part draws random numbers. The generator's state does not tell: other threads draw too.
-class Drawing : public Handler {
+/// A part runs for the first time: sees whether it draws random numbers. The generator's state does not tell:
+/// other threads draw too.
+class Drawing : public OperatorHandler, public UnrecordedRun {
  public:
-  void before(const Operator& op) override {
-    seen |= op.name != "aten::scaled_dot_product_attention" &&
-            op.handle.hasTag(at::Tag::nondeterministic_seeded) && !is_off(op);
-  }
-  at::Tensor attention(const Attention& call, const NextAttention& next) override {
-    seen |= call.dropout > 0;
-    return next(call);
+  Tensors around(const Operator& op, const Next& next) override {
+    if (auto attention = as_attention(op, op.inputs))
+      seen |= attention->dropout > 0;
+    else
+      seen |= op.handle.hasTag(at::Tag::nondeterministic_seeded) && !is_off(op);
+    return next(op);
   }
   bool seen = false;
 
@@ -139,7 +141,6 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   Drawing drawing;
   {
     Scope watch(drawing);
-    Unrecorded unrecorded;
     at::NoGradGuard no_grad;
     NoAutocastCache no_cache;
     first = part(x, side);
@@ -167,7 +168,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   }
   node->set_next_edges(std::move(edges));
   torch::autograd::set_history(result, node);
-  return in_place_of(first, std::move(result));
+  return substitute(first, std::move(result));
 }
 
 }  // namespace wanpar

@@ -2,8 +2,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <utility>
 #include <vector>
+#include <wanpar/module/interceptor.hpp>
 
 namespace wanpar {
 
@@ -15,19 +15,8 @@ using Part = std::function<at::Tensor(at::Tensor x, const std::vector<at::Tensor
 /// backward, where the second time would not be like the first.
 at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<at::Tensor>& side);
 
-/// Lives while a part runs for the first time: backward will not go through these operators.
-class Unrecorded {
- public:
-  Unrecorded() : before_(std::exchange(on_, true)) {}
-  ~Unrecorded() { on_ = before_; }
-  Unrecorded(const Unrecorded&) = delete;
-  Unrecorded& operator=(const Unrecorded&) = delete;
-
-  static bool is_on() { return on_; }
-
- private:
-  inline static thread_local bool on_ = false;
-  bool before_;
-};
+/// On the stack of handlers while a part runs for the first time: backward will not go through these
+/// operators.
+class UnrecordedRun : public virtual Handler {};
 
 }  // namespace wanpar

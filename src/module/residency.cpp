@@ -20,15 +20,6 @@ c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
 
-/// Lends the storage its bytes of the buffer, which stays alive for as long.
-void fill(const StoragePlace& place, const at::Tensor& buffer) {
-  auto* lent = new at::Tensor(buffer);
-  auto* bytes = static_cast<char*>(buffer.mutable_data_ptr()) + place.begin;
-  c10::DataPtr data(
-      bytes, lent, [](void* context) { delete static_cast<at::Tensor*>(context); }, buffer.device());
-  set_memory(place.tensor, std::move(data), place.bytes);
-}
-
 void include(std::vector<int>& units, int unit) {
   if (std::find(units.begin(), units.end(), unit) == units.end()) units.push_back(unit);
 }
@@ -61,7 +52,7 @@ void Residency::add(ResidentUnit unit) {
   for (auto& place : entry.unit.places) {
     unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
     entry.bytes += place.bytes;
-    free_memory(place.tensor);
+    take_memory_back(place.tensor);
   }
   entries_.push_back(std::move(entry));
 }
@@ -71,6 +62,13 @@ int Residency::unit_of(const at::Tensor& tensor) const {
   if (!storage) return -1;
   auto found = unit_of_storage_.find(storage);
   return found == unit_of_storage_.end() ? -1 : found->second;
+}
+
+void Residency::begin_anew() {
+  if (release_ != Release::never) release_all();
+  forward_ = {}, backward_ = {};
+  step_.clear();
+  orphans_.clear();
 }
 
 void Residency::begin_forward() {
@@ -98,27 +96,37 @@ void Residency::end_forward() {
   if (!at::GradMode::is_enabled() && release_ == Release::after_use) release_all();
 }
 
-void Residency::before(const Operator& op) {
-  touched_.clear();
-  if (!orphans_.empty()) adopt(op.inputs);
-  for (auto& input : op.inputs)
-    if (int unit = unit_of(input); unit >= 0) include(touched_, unit);
-  if (touched_.empty()) return;
-  if (!BackwardPass::is_running()) return need(touched_, forward_);
-  begin_backward();
-  need(touched_, backward_);
+std::vector<int> Residency::units_of(std::span<const at::Tensor> tensors) const {
+  std::vector<int> units;
+  for (auto& tensor : tensors)
+    if (int unit = unit_of(tensor); unit >= 0) include(units, unit);
+  return units;
 }
 
-void Residency::after(const Operator&, std::span<const at::Tensor> outputs) {
-  if (touched_.empty()) return;
+Tensors Residency::around(const Operator& op, const Next& next) {
+  if (!orphans_.empty()) adopt(op.inputs);
+  const auto touched = units_of(op.inputs);
+  if (touched.empty()) return next(op);
+  if (BackwardPass::is_running()) {
+    begin_backward();
+    need(touched, backward_);
+  } else {
+    need(touched, forward_);
+  }
+  auto outputs = next(op);
+  hook_nodes(outputs, touched);
+  return outputs;
+}
+
+void Residency::hook_nodes(std::span<const at::Tensor> outputs, const std::vector<int>& touched) {
   bool has_node = false;
   for (auto& output : outputs) {
     // The backward of a view reads nothing.
     if (unit_of(output) >= 0) return;
-    has_node |= hook(output, touched_);
+    has_node |= hook(output, touched);
   }
-  if (!has_node && !Unrecorded::is_on())
-    for (int unit : touched_) include(orphans_, unit);
+  if (!has_node && !innermost<UnrecordedRun>())
+    for (int unit : touched) include(orphans_, unit);
 }
 
 Reentry Residency::reentry(std::span<const at::Tensor>) {
@@ -214,7 +222,7 @@ void Residency::arrive(int unit) {
   auto buffers = std::exchange(entry.coming, nullptr)();
   entry.written.clear();
   for (auto& place : entry.unit.places) {
-    fill(place, buffers[place.buffer]);
+    lend_memory(place.tensor, buffers[place.buffer], place.begin, place.bytes);
     entry.written.push_back(times_written(place.tensor));
   }
   entry.here = true;
@@ -226,7 +234,7 @@ void Residency::let_go(int unit) {
   resident_bytes_ -= entry.bytes;
   entry.coming = nullptr;
   if (!std::exchange(entry.here, false)) return;
-  for (auto& place : entry.unit.places) free_memory(place.tensor);
+  for (auto& place : entry.unit.places) take_memory_back(place.tensor);
 }
 
 void Residency::check_unwritten() const {

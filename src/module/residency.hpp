@@ -55,20 +55,23 @@ enum class Release { after_use, after_backward, never };
 // autograd saved share it, so memory is really freed and every view sees the values again. It is never filled
 // by a tensor operator, which would count as a change of a saved tensor. In a backward, a hook on the node of
 // each operator that touched a unit brings the unit back, so backward() works outside of any scope.
-class Residency : public Handler, public std::enable_shared_from_this<Residency> {
+class Residency : public OperatorHandler,
+                  public RecomputableHandler,
+                  public std::enable_shared_from_this<Residency> {
  public:
   Residency(int64_t prefetch, Release release) : prefetch_(prefetch), release_(release) {}
 
   /// Takes the unit's storages over and empties them.
   void add(ResidentUnit unit);
 
+  /// Lets all units go and forgets the orders learnt: a pass has failed on some rank.
+  void begin_anew();
   void begin_forward();
   /// To be called within the scope: what the module gives, copied where it lies in a unit's memory.
   at::Tensor leave(at::Tensor result);
   void end_forward();
 
-  void before(const Operator& op) override;
-  void after(const Operator& op, std::span<const at::Tensor> outputs) override;
+  Tensors around(const Operator& op, const Next& next) override;
   Reentry reentry(std::span<const at::Tensor> inputs) override;
 
   /// From a hook: these units are about to be needed by a backward.
@@ -93,6 +96,8 @@ class Residency : public Handler, public std::enable_shared_from_this<Residency>
   int unit_of(const at::Tensor& tensor) const;
   void begin_backward();
   void need(const std::vector<int>& step, VisitOrder& order);
+  std::vector<int> units_of(std::span<const at::Tensor> tensors) const;
+  void hook_nodes(std::span<const at::Tensor> outputs, const std::vector<int>& touched);
   void fetch(int unit);
   void arrive(int unit);
   void let_go(int unit);
@@ -106,8 +111,7 @@ class Residency : public Handler, public std::enable_shared_from_this<Residency>
   std::unordered_map<c10::StorageImpl*, int> unit_of_storage_;
   VisitOrder forward_, backward_;
   BackwardPass pass_;
-  std::vector<int> touched_;  // by the operator at hand
-  std::vector<int> step_;     // the units that the latest operator needed
+  std::vector<int> step_;  // the units that the latest operator needed
   /// Touched by operators that made no node: a custom autograd function, whose node comes to be after them.
   std::vector<int> orphans_;
   int64_t resident_bytes_ = 0, peak_bytes_ = 0;

@@ -43,12 +43,12 @@ Code as_written(const std::shared_ptr<Graph>& graph, const std::string& name) {
   return Code(inlined, name);
 }
 
-at::Tensor run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs) {
+c10::IValue run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs) {
   auto method = module.get_method("forward");
   inputs.insert(inputs.begin(), module._ivalue());
   method.function().getSchema().checkAndNormalizeInputs(inputs, {});
   torch::jit::InterpreterState(code_of(torch::jit::toGraphFunction(method.function()).graph())).run(inputs);
-  return inputs.at(0).toTensor();
+  return std::move(inputs.at(0));
 }
 
 }  // namespace wanpar

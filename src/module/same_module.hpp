@@ -7,14 +7,12 @@
 
 namespace wanpar {
 
-/// Collective. Throws Error on every rank of all groups when the ranks' lines of text differ, naming the
-/// first that does; `who` begins the sentence, `what` says what the lines are. The groups are those of a grid
-/// that this rank is in, in the same order everywhere. Moves 24 bytes a group where they agree.
-void check_same(const std::string& who, const std::string& what, const std::vector<Communicator>& groups,
-                const std::string& lines);
+/// Collective. require_same for lists of tensors, which may differ in a name, shape or dtype.
+void require_same_module(const std::string& who, const std::vector<Communicator>& groups,
+                         const NamedTensors& tensors);
 
-/// Collective. The same for lists of tensors, which may differ in a name, shape or dtype.
-void check_same_module(const std::string& who, const std::vector<Communicator>& groups,
-                       const NamedTensors& tensors);
+/// Collective. The same, but each rank may also hold tensors of its own: each of those that not all ranks
+/// hold is held by one alone, and every rank holds some. Tells whether it is so.
+bool require_same_or_own(const std::string& who, const Communicator& group, const NamedTensors& tensors);
 
 }  // namespace wanpar

@@ -21,10 +21,10 @@ namespace {
 
 using torch::jit::Graph;
 using torch::jit::Node;
-using torch::jit::Value;
+using GraphValue = torch::jit::Value;
 
 /// Where a module hangs: "blocks.0" as its parts; none for a value that is no submodule.
-std::vector<std::string> path_of(const Value* object) {
+std::vector<std::string> path_of(const GraphValue* object) {
   std::vector<std::string> path;
   while (object->node()->kind() == c10::prim::GetAttr) {
     path.insert(path.begin(), object->node()->s(c10::attr::name));
@@ -83,7 +83,7 @@ size_t follows(const Node* before, const Node* call) {
 
 Run longest_run(Graph& graph) {
   Run longest;
-  std::map<const Value*, Run> ending_in;  // by the result of its last call
+  std::map<const GraphValue*, Run> ending_in;  // by the result of its last call
   for (auto* node : graph.nodes()) {
     if (!is_call_of_submodule(node)) continue;
     Run run{{node}};
@@ -117,7 +117,7 @@ struct Place {
   size_t output;
 };
 
-Value* value_at(Graph& graph, const std::vector<Node*>& nodes, Place place) {
+GraphValue* value_at(Graph& graph, const std::vector<Node*>& nodes, Place place) {
   return place.node < 0 ? graph.inputs()[place.output] : nodes[place.node]->outputs()[place.output];
 }
 
@@ -151,7 +151,7 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
   for (size_t i = 0; i < nodes.size(); ++i) index[nodes[i]] = static_cast<int64_t>(i);
   auto first = index[run.calls.front()];
   std::set<const Node*> calls(run.calls.begin(), run.calls.end());
-  auto place = [&](const Value* value) {
+  auto place = [&](const GraphValue* value) {
     auto inputs = whole->inputs();
     auto input = std::find(inputs.begin(), inputs.end(), value);
     if (input != inputs.end()) return Place{-1, static_cast<size_t>(input - inputs.begin())};
@@ -188,7 +188,7 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
   auto after = whole->copy();
   {
     auto copies = nodes_of(*after);
-    auto replace = [&](Value* value) {
+    auto replace = [&](GraphValue* value) {
       auto* input = after->addInput();
       input->setType(value->type());
       value->replaceAllUsesWith(input);
@@ -215,7 +215,7 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
 
 int64_t ScriptStack::size() const { return static_cast<int64_t>(parts_->blocks.size()); }
 
-at::Tensor ScriptStack::forward(std::vector<at::Tensor> inputs) const {
+c10::IValue ScriptStack::forward(std::vector<c10::IValue> inputs) const {
   torch::jit::Stack stack{parts_->module._ivalue()};
   for (auto& input : inputs) stack.emplace_back(std::move(input));
   parts_->module.get_method("forward").function().getSchema().checkAndNormalizeInputs(stack);
@@ -235,15 +235,17 @@ at::Tensor ScriptStack::forward(std::vector<at::Tensor> inputs) const {
     for (auto& other : given)
       if (other.isTensor()) other = *next++;
     given.insert(given.begin() + static_cast<std::ptrdiff_t>(parts->position), std::move(x));
-    return run_as_written(parts->blocks[index], std::move(given));
+    return detail::tensor_of(run_as_written(parts->blocks[index], std::move(given)));
   };
   auto tensors = [parts = parts_](int64_t index) { return tensors_of(parts->blocks[index]); };
-  auto y = run_blocks(BlockStack{size(), run, tensors}, stack[0].toTensor(), std::move(side));
-
-  arguments.emplace_back(std::move(y));
-  arguments.insert(arguments.end(), past, stack.end());
-  torch::jit::InterpreterState(parts_->after).run(arguments);
-  return arguments.back().toTensor();
+  c10::IValue result = at::Tensor();
+  run_blocks_then(BlockStack{size(), run, tensors}, stack[0].toTensor(), std::move(side), [&](at::Tensor y) {
+    arguments.emplace_back(std::move(y));
+    arguments.insert(arguments.end(), past, stack.end());
+    torch::jit::InterpreterState(parts_->after).run(arguments);
+    result = arguments.back();
+  });
+  return result;
 }
 
 }  // namespace wanpar

@@ -18,4 +18,18 @@ inline void free_memory(const at::Tensor& tensor) {
   set_memory(tensor, c10::DataPtr(nullptr, tensor.device()), 0);
 }
 
+// Memory that comes and goes on the word of one owner, as that of sharded parameters does. The storage itself
+// says so, and whoever meets the tensor can see it.
+
+/// Takes the right to a storage, which keeps the memory that it has; false where somebody has it.
+bool claim_memory(const at::Tensor& tensor);
+/// Whether somebody has it.
+bool is_claimed(const at::Tensor& tensor);
+/// Lends a claimed storage memory of `buffer`, from byte `begin` on, which stays alive for as long.
+void lend_memory(const at::Tensor& tensor, const at::Tensor& buffer, int64_t begin, int64_t bytes);
+/// Leaves a claimed storage without memory.
+void take_memory_back(const at::Tensor& tensor);
+/// Gives the right up: the storage keeps what it has.
+void release_memory(const at::Tensor& tensor);
+
 }  // namespace wanpar

@@ -15,35 +15,29 @@ struct Result {
   std::vector<at::Tensor> outputs;
 };
 
-/// Hands on each operator's result, once the strategies in between know what it is.
-class Observer : public Handler {
+/// Hands on each operator's result, as the strategies inside have left it.
+class Observer : public OperatorHandler, public SubstitutionHandler {
  public:
   explicit Observer(std::function<void(Result)> found) : found_(std::move(found)) {}
 
-  void before(const Operator&) override { hand_on(); }
-
-  void after(const Operator& op, std::span<const at::Tensor> outputs) override {
-    if (!is_apart_) last_ = Result{op.name, {outputs.begin(), outputs.end()}};
+  Tensors around(const Operator& op, const Next& next) override {
+    auto outputs = next(op);
+    if (is_apart_) return outputs;
+    Result result{op.name, {}};
+    for (auto& output : outputs) result.outputs.push_back(unshard(output).detach().clone());
+    found_(std::move(result));
+    return outputs;
   }
 
   /// A view or a cast holds what the bare module has there. Other samples, or what another rank has made, do
   /// not, and neither does anything behind them.
-  void goes_on(const at::Tensor& x, const at::Tensor& like) override {
-    bool is_cast = x.scalar_type() != like.scalar_type();
-    if (x.sizes() == like.sizes() && (is_cast || x.is_alias_of(like))) return;
-    is_apart_ = true;
-    last_.reset();
+  void on_substitute(const at::Tensor& replacement, const at::Tensor& original) override {
+    bool is_cast = replacement.scalar_type() != original.scalar_type();
+    is_apart_ |= replacement.sizes() != original.sizes() || (!is_cast && !replacement.is_alias_of(original));
   }
 
  private:
-  void hand_on() {
-    if (!last_) return;
-    for (auto& output : last_->outputs) output = wanpar::whole(output).detach().clone();
-    found_(*std::exchange(last_, {}));
-  }
-
   std::function<void(Result)> found_;
-  std::optional<Result> last_;
   bool is_apart_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "module/blocks_scope.hpp"
 #include "module/no_blocks.hpp"
 #include "module/recompute.hpp"
 #include "module/times_written.hpp"
@@ -13,7 +14,7 @@
 namespace wanpar {
 namespace {
 
-const char* kName = "ActivationCheckpointing";
+const char* kCheckpointing = "ActivationCheckpointing";
 
 /// How often the tensors of a block have been written to.
 int64_t times_block_written(const BlockStack& blocks, int64_t index) {
@@ -32,19 +33,16 @@ bool is_trained(const BlockStack& blocks, int64_t index, const at::Tensor& x,
   return std::any_of(tensors.begin(), tensors.end(), [&](auto& t) { return wants(t.tensor); });
 }
 
-class Checkpointing : public Handler {
+class Checkpointing : public BlocksHandler {
  public:
   explicit Checkpointing(std::shared_ptr<void> module) : module_(std::move(module)) {}
 
   /// The forward has come to its end.
   void end() const {
-    if (!has_met_blocks_) refuse_without_blocks(kName);
+    if (!has_met_blocks_) refuse_without_blocks(kCheckpointing);
   }
 
-  std::string_view strategy() const override { return kName; }
-  bool watches() const override { return false; }
-
-  at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+  at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, Tensors side,
                         const NextBlocks& next) override {
     has_met_blocks_ = true;
     auto checkpointed = blocks;
@@ -74,12 +72,10 @@ class Checkpointing : public Handler {
 
 }  // namespace
 
-namespace detail {
-
-BlocksRegion checkpointed_region(std::shared_ptr<void> module) {
+std::unique_ptr<ForwardScope> ActivationCheckpointingStrategy::begin(const Arguments&,
+                                                                     std::shared_ptr<void> module) const {
   auto handler = std::make_shared<Checkpointing>(std::move(module));
-  return {handler, [&handler = *handler] { handler.end(); }};
+  return std::make_unique<BlocksScope>(kCheckpointing, handler, [&handler = *handler] { handler.end(); });
 }
 
-}  // namespace detail
 }  // namespace wanpar

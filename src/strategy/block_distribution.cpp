@@ -8,13 +8,19 @@
 #include <wanpar/module/interceptor.hpp>
 
 #include "core/flag.hpp"
-#include "module/claim.hpp"
+#include "module/blocks_scope.hpp"
 #include "module/no_blocks.hpp"
+#include "module/storage_memory.hpp"
 
 namespace wanpar {
+namespace {
+
+const char* kDistribution = "BlockDistribution";
+
+}  // namespace
 
 /// Runs each range of a stack on its device.
-class DistributionEngine : public Handler {
+class DistributionEngine : public BlocksHandler {
  public:
   explicit DistributionEngine(BlockDistributionOptions options) : options_(std::move(options)) {
     if (options_.devices.empty())
@@ -23,11 +29,8 @@ class DistributionEngine : public Handler {
 
   void begin() { next_stack_ = 0; }
   void end() const {
-    if (next_stack_ == 0) refuse_without_blocks("BlockDistribution");
+    if (next_stack_ == 0) refuse_without_blocks(kDistribution);
   }
-
-  std::string_view strategy() const override { return "BlockDistribution"; }
-  bool watches() const override { return false; }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override {
@@ -73,7 +76,7 @@ class DistributionEngine : public Handler {
           "BlockDistribution: the block stack does not list its parameters, so they cannot be moved to their "
           "devices; set BlockStack::tensors");
     auto ranges =
-        ranges_of(strategy(), options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
+        ranges_of(kDistribution, options_.ranges, blocks, static_cast<int64_t>(options_.devices.size()));
     for (size_t i = 0; i < ranges.size(); ++i)
       for (auto b = ranges[i].begin; b < ranges[i].end; ++b)
         for (auto& [name, tensor] : blocks.tensors(b)) move(b, name, tensor, options_.devices[i]);
@@ -82,7 +85,7 @@ class DistributionEngine : public Handler {
 
   static void move(int64_t block, const std::string& name, at::Tensor tensor, const at::Device& device) {
     if (tensor.device() == device) return;
-    if (claimed(tensor))
+    if (is_claimed(tensor))
       throw Error(
           fmt::format("BlockDistribution: '{}' of block {} is sharded and cannot be moved from {} to {}; use "
                       "either ShardedParams or BlockDistribution",
@@ -96,16 +99,21 @@ class DistributionEngine : public Handler {
   bool is_inside_ = false;
 };
 
-namespace detail {
+BlockDistributionStrategy::BlockDistributionStrategy(Options options, const ModuleTensors&)
+    : engine_(std::make_shared<DistributionEngine>(std::move(options))) {}
 
-BlocksRegion distributed_region(const std::shared_ptr<DistributionEngine>& engine) {
-  engine->begin();
-  return {engine, [&engine = *engine] { engine.end(); }};
+std::unique_ptr<ForwardScope> BlockDistributionStrategy::begin(const Arguments&,
+                                                               std::shared_ptr<void>) const {
+  engine_->begin();
+  return std::make_unique<BlocksScope>(kDistribution, engine_, [&engine = *engine_] { engine.end(); });
 }
 
-std::shared_ptr<DistributionEngine> make_distribution_engine(BlockDistributionOptions options) {
-  return std::make_shared<DistributionEngine>(std::move(options));
+void BlockDistributionStrategy::check_to(at::Device device) {
+  throw Error(
+      fmt::format("BlockDistribution: to({}) would gather the blocks from the devices that they were given; "
+                  "wrap the module "
+                  "anew with other .devices",
+                  device.str()));
 }
 
-}  // namespace detail
 }  // namespace wanpar

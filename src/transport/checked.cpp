@@ -3,12 +3,15 @@
 #include <fmt/ranges.h>
 
 #include <cstring>
+#include <deque>
 #include <map>
+#include <set>
 #include <string_view>
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/checked.hpp>
 
 #include "core/flat.hpp"
+#include "core/hash.hpp"
 
 namespace wanpar {
 namespace {
@@ -17,11 +20,14 @@ namespace {
 /// stands.
 struct Record {
   static constexpr size_t kBytes = 1024;
+  static constexpr const char* kFailed = "failed";  // in the place of the hash
   std::string same, site;
+  bool has_failed = false;  ///< it makes no call, and `same` says why
 
   at::Tensor pack() const {
     auto tensor = at::zeros({kBytes}, at::kByte);
-    auto text = fmt::format("{:016x}\n{}\n", std::hash<std::string>{}(same), site);
+    auto hash = has_failed ? kFailed : fmt::format("{:016x}", static_cast<uint64_t>(stable_hash(same)));
+    auto text = fmt::format("{}\n{}\n", hash, site);
     text += same.substr(0, kBytes - 1 - text.size());
     std::memcpy(tensor.data_ptr(), text.data(), text.size());
     return tensor;
@@ -91,7 +97,16 @@ class Checked : public Transport {
     auto what = [](const Message& m) { return fmt::format("{}{}", c10::toString(m.dtype), m.shape); };
     for (auto& message : sends) flows[message.peer].out.push_back(what(message));
     for (auto& message : receives) flows[message.peer].in.push_back(what(message));
-    agree(call, flows);
+    // Peers that agree have begun: they have what they wait for, though another peer makes an end of the
+    // call.
+    if (auto found = compare(call, flows); !found.peers.empty()) {
+      auto is_with = [&](const Message& message) { return found.peers.contains(message.peer); };
+      std::erase_if(sends, is_with);
+      std::erase_if(receives, is_with);
+      to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
+      refused_ = std::move(found.peers);
+      std::rethrow_exception(found.error);
+    }
     return inner_->exchange(std::move(sends), std::move(receives), call);
   }
   std::shared_ptr<Work> barrier(const Call& call) override {
@@ -104,6 +119,17 @@ class Checked : public Transport {
       if (peer != rank()) flows[peer] = {};
     agree(call, flows);
     return checked(inner_->split(members, call));
+  }
+
+  /// A rank that has failed takes part in the next comparison with each of the others, and says so there:
+  /// every pair of ranks has traded as many records as before, so all can go on together. What the others
+  /// were about to do is nothing to this rank, and it waits for their records before its own next call only.
+  void fail(const std::string& why, const Call& call) override {
+    auto flows = all();
+    for (auto peer : std::exchange(refused_, {})) flows.erase(peer);
+    if (flows.empty()) return;
+    auto [sends, receives] = records(flows, [&](int, auto&) { return Record{why, {}, true}; });
+    to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
   }
 
  private:
@@ -130,31 +156,65 @@ class Checked : public Transport {
     return record;
   }
 
-  void agree(const Call& call, const std::map<int, Flow>& flows) {
+  /// What this rank says to each of those with whom it trades, and room for what they say.
+  template <class Say>
+  std::pair<std::vector<Message>, std::vector<Message>> records(const std::map<int, Flow>& flows,
+                                                                const Say& say) const {
     std::vector<Message> sends, receives;
     auto place = home(*this);
     for (auto& [peer, flow] : flows) {
-      sends.push_back({record(call, peer, flow).pack().to(place), peer});
+      sends.push_back({say(peer, flow).pack().to(place), peer});
       receives.push_back({at::empty({Record::kBytes}, at::TensorOptions(at::kByte).device(place)), peer});
     }
-    std::vector<at::Tensor> mine, theirs;
-    for (auto& message : sends) mine.push_back(message.tensor.cpu());
-    for (auto& message : receives) theirs.push_back(message.tensor);
+    return {std::move(sends), std::move(receives)};
+  }
+
+  /// The peers that have failed, or make another call, and what is to be said of the first of them.
+  struct Disagreement {
+    std::set<int> peers = {};
+    std::exception_ptr error = {};
+  };
+
+  Disagreement compare(const Call& call, const std::map<int, Flow>& flows) {
+    for (; !to_be_ended_.empty(); to_be_ended_.pop_front()) to_be_ended_.front()->wait();
+    refused_.clear();
+    auto [sends, receives] = records(flows, [&](int peer, auto& flow) { return record(call, peer, flow); });
+    std::map<int, std::array<std::string, 3>> ours;
+    for (auto& message : sends) ours[message.peer] = fields(message.tensor.cpu());
     inner_->exchange(std::move(sends), receives, call)->wait();
 
-    auto peer = flows.begin();
-    for (size_t i = 0; i < mine.size(); ++i, ++peer) {
-      auto [our_hash, our_site, ours] = fields(mine[i]);
-      auto [their_hash, their_site, theirs_] = fields(theirs[i].cpu());
-      if (our_hash != their_hash)
-        throw Error(fmt::format(
+    Disagreement found;
+    std::exception_ptr other_call;
+    for (auto& message : receives) {
+      auto peer = message.peer;
+      auto [our_hash, our_site, our_call] = ours[peer];
+      auto [hash, site, what] = fields(message.tensor.cpu());
+      if (hash == our_hash) continue;
+      found.peers.insert(peer);
+      if (hash == Record::kFailed) {
+        if (!found.error) found.error = std::make_exception_ptr(AgreedError(what));
+      } else if (!other_call) {
+        other_call = std::make_exception_ptr(Error(fmt::format(
             "rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must "
             "make the same calls in the same order",
-            rank(), peer->first, size(), rank(), ours, our_site, peer->first, theirs_, their_site));
+            rank(), peer, size(), rank(), our_call, our_site, peer, what, site)));
+      }
     }
+    if (!found.error) found.error = other_call;
+    return found;
+  }
+
+  /// For calls of all these ranks: where one of them disagrees, all of them see it.
+  void agree(const Call& call, const std::map<int, Flow>& flows) {
+    auto found = compare(call, flows);
+    if (found.peers.empty()) return;
+    for (auto& [peer, flow] : flows) refused_.insert(peer);
+    std::rethrow_exception(found.error);
   }
 
   std::shared_ptr<Transport> inner_;
+  std::set<int> refused_;                          // with whom the last call was compared, in vain: they know
+  std::deque<std::shared_ptr<Work>> to_be_ended_;  // before the next call
 };
 
 }  // namespace

@@ -56,6 +56,7 @@ class Recording::Recorder : public Transport {
     book_->add(call.operation, 0);
     return inner_->barrier(call);
   }
+  void fail(const std::string& why, const Call& call) override { inner_->fail(why, call); }
   std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) override {
     return std::make_shared<Recorder>(inner_->split(members, call), book_);
   }

@@ -6,6 +6,8 @@
 
 using wanpar::block_distribution;
 
+namespace block_distribution_test {
+
 TEST_CASE("blocks over the devices of a process give what they give on one, gradients too") {
   auto plain = stacked_model(), same = stacked_model();
   auto spread = same | block_distribution({.devices = {at::kCPU, at::kCPU, at::kCPU}});
@@ -59,3 +61,5 @@ TEST_CASE("a module without blocks, and more devices than blocks, are refused") 
       doctest::Contains("1 blocks cannot be spread over 2"), wanpar::Error);
   CHECK_THROWS_AS(blockless | block_distribution({}), wanpar::Error);
 }
+
+}  // namespace block_distribution_test

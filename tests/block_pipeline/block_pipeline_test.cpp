@@ -15,6 +15,7 @@ using wanpar::Communicator;
 using wanpar::Model;
 using wanpar::Side;
 
+namespace block_pipeline_test {
 namespace {
 
 const std::vector<int> kWorlds{1, 2, 3, 4};
@@ -259,3 +260,5 @@ TEST_CASE("what cannot be carried out is refused on every rank alike") {
       },
       {2, 3, 4});
 }
+
+}  // namespace block_pipeline_test

@@ -11,6 +11,7 @@
 
 using wanpar::BlockRanges;
 
+namespace block_ranges_test {
 namespace {
 
 double largest(const BlockRanges& ranges, const std::vector<double>& costs) {
@@ -89,3 +90,5 @@ TEST_CASE("a stack is cut by the bytes that it lists, or by a profile of its len
   CHECK_THROWS_WITH_AS(wanpar::ranges_of("Strategy", wanpar::ByBytes{}, blocks, 2),
                        doctest::Contains("BlockStack::tensors"), wanpar::Error);
 }
+
+}  // namespace block_ranges_test

@@ -11,6 +11,8 @@
 
 using wanpar::Model;
 
+namespace composition_test {
+
 TEST_CASE("blocks over stages and their tokens over ranks, either one inside of the other") {
   auto lock = seeded(6);
   AttentionModel plain(AttentionModelOptions{.layers = 4});
@@ -45,3 +47,5 @@ TEST_CASE("blocks over stages and their tokens over ranks, either one inside of 
       },
       {4});
 }
+
+}  // namespace composition_test

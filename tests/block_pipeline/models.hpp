@@ -34,7 +34,8 @@ struct StackedModelImpl : torch::nn::Module {
     head = register_module("head", torch::nn::Linear(12, 3));
   }
   at::Tensor forward(at::Tensor x, at::Tensor time, at::Tensor bias = {}) {
-    return head(wanpar::run_blocks(blocks, embed(x), embed_time(time), bias));
+    return wanpar::run_blocks(blocks, embed(x), embed_time(time), bias,
+                              [&](at::Tensor y) { return head(y); });
   }
   torch::nn::Linear embed{nullptr}, embed_time{nullptr}, head{nullptr};
   std::vector<ResidualBlock> blocks;

@@ -12,6 +12,7 @@ using wanpar::block_pipeline;
 using wanpar::Communicator;
 using wanpar::Side;
 
+namespace pipeline_gradients_test {
 namespace {
 
 const std::vector<int> kWorlds{1, 2, 3, 4};
@@ -122,12 +123,37 @@ TEST_CASE("a Sequential and a TorchScript module train likewise") {
       {1, 2, 3});
 }
 
+TEST_CASE(
+    "train_step of a module that goes on behind its blocks by itself is an error that shows how to go on") {
+  struct PlainImpl : torch::nn::Module {
+    PlainImpl() {
+      for (int i = 0; i < 4; ++i)
+        blocks.push_back(register_module("block" + std::to_string(i), torch::nn::Linear(4, 4)));
+    }
+    at::Tensor forward(at::Tensor x) { return wanpar::run_blocks(blocks, x).tanh(); }
+    std::vector<torch::nn::Linear> blocks;
+  };
+  auto lock = seeded(9);
+  auto plain = std::make_shared<PlainImpl>();
+  lock.unlock();
+  on_worlds(
+      [&](Communicator world) {
+        auto model = plain | block_pipeline({.stages = world, .micro_batches = 2});
+        auto x = numbers({4, 4}), target = numbers({4, 4}, at::kFloat, 1);
+        require_error([&] { model.train_step({x}, target, squares); },
+                      "give it to run_blocks as its continuation");
+        at::NoGradGuard no_grad;
+        require_close(model(x), plain->forward(x), 1e-6, "forward");
+      },
+      {2, 3});
+}
+
 TEST_CASE("a parameter that two stages use is summed by train_step and refused by backward()") {
   struct TiedImpl : torch::nn::Module {
     TiedImpl() { shared = register_module("shared", torch::nn::Linear(4, 4)); }
     at::Tensor forward(at::Tensor x) {
       std::vector<torch::nn::Linear> blocks(4, shared);
-      return wanpar::run_blocks(blocks, x);
+      return wanpar::run_blocks(blocks, x, [](at::Tensor y) { return y; });
     }
     torch::nn::Linear shared{nullptr};
   };
@@ -272,3 +298,5 @@ TEST_CASE("train_step around a DataParallel is refused on every rank, and says w
       },
       {4});
 }
+
+}  // namespace pipeline_gradients_test

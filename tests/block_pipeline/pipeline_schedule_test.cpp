@@ -11,6 +11,7 @@ using wanpar::PipelineStep;
 using wanpar::PipelineSteps;
 using Kind = PipelineStep::Kind;
 
+namespace pipeline_schedule_test {
 namespace {
 
 using Schedule = std::function<PipelineSteps(int64_t stage, int64_t stages, int64_t micro_batches)>;
@@ -124,3 +125,5 @@ TEST_CASE("events that wait for each other have no times") {
   auto one = [](int64_t stage, int64_t m) { return PipelineEvent{stage, false, m, 0, 0}; };
   CHECK_THROWS_AS(wanpar::with_unit_costs({{one(0, 0), one(0, 1)}, {one(1, 1), one(1, 1)}}), wanpar::Error);
 }
+
+}  // namespace pipeline_schedule_test

@@ -15,6 +15,7 @@ using wanpar::block_pipeline;
 using wanpar::Communicator;
 using wanpar::Mesh;
 
+namespace replicas_test {
 namespace {
 
 constexpr auto kDouble = at::kDouble;
@@ -130,3 +131,5 @@ TEST_CASE("replicas that are cut differently are refused before their gradients 
       },
       {4});
 }
+
+}  // namespace replicas_test

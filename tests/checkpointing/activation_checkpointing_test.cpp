@@ -20,6 +20,7 @@ using wanpar::activation_checkpointing;
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace activation_checkpointing_test {
 namespace {
 
 constexpr int64_t kWidth = 8, kBlocks = 5;
@@ -358,3 +359,5 @@ TEST_CASE("sharded weights come for the second run, and no oftener than for a ba
       },
       {2, 3, 4});
 }
+
+}  // namespace activation_checkpointing_test

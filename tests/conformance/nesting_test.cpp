@@ -16,6 +16,7 @@ using wanpar::Model;
 using wanpar::sequence_parallel;
 using wanpar::sharded_params;
 
+namespace nesting_test {
 namespace {
 
 /// On every rank of worlds that two strategies can share, with and without gradients.
@@ -120,3 +121,5 @@ TEST_CASE("a batch split over ranks whose shards do not average its gradients is
       },
       {2, 4, 8});
 }
+
+}  // namespace nesting_test

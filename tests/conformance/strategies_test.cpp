@@ -2,6 +2,8 @@
 
 #include "strategies.hpp"
 
+namespace strategies_test {
+
 TEST_CASE("a module wrapped in a strategy does what it does unwrapped") {
   for (auto& strategy : strategies()) SUBCASE(strategy.name.c_str()) conform(strategy);
 }
@@ -9,3 +11,5 @@ TEST_CASE("a module wrapped in a strategy does what it does unwrapped") {
 TEST_CASE("a module wrapped in several strategies does what it does unwrapped") {
   for (auto& composition : compositions()) SUBCASE(composition.name.c_str()) conform(composition);
 }
+
+}  // namespace strategies_test

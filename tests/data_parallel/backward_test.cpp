@@ -11,6 +11,7 @@ using wanpar::BatchMode;
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace backward_test {
 namespace {
 
 /// The losses of some steps of AdamW.
@@ -170,3 +171,5 @@ TEST_CASE("a TorchScript file is trained without a change") {
     }
   });
 }
+
+}  // namespace backward_test

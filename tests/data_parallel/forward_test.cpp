@@ -14,6 +14,7 @@
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace forward_test {
 namespace {
 
 const std::vector<int64_t> kBatches{8, 5, 3, 1, 0, 5};  // fewer than ranks too, and two shapes in a row
@@ -115,3 +116,5 @@ TEST_CASE("the payload of a forward is what the formula says") {
     }
   });
 }
+
+}  // namespace forward_test

@@ -7,6 +7,8 @@
 #include "samples.hpp"
 #include "worlds.hpp"
 
+namespace master_weights_test {
+
 TEST_CASE("float32 masters hold what bfloat16 would lose") {
   auto mine = with_weights(Classifier(), at::kBFloat16);
   mine->norm->to(at::kFloat);
@@ -62,3 +64,5 @@ TEST_CASE("a bfloat16 module trained through its masters, alike on every rank") 
       require_equal(master.detach(), world.broadcast(master.detach()).get(), name);
   });
 }
+
+}  // namespace master_weights_test

@@ -9,6 +9,8 @@ using wanpar::Communicator;
 using wanpar::DataParallelOptions;
 using wanpar::Model;
 
+namespace reduction_test {
+
 TEST_CASE("buckets leave while backward is under way, in the order of use once that is known") {
   on_worlds([](Communicator world) {
     if (world.size() == 1) return;
@@ -183,3 +185,5 @@ TEST_CASE("what would leave a gradient unshared is refused") {
     world.barrier();
   });
 }
+
+}  // namespace reduction_test

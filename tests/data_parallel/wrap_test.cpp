@@ -10,6 +10,7 @@
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace wrap_test {
 namespace {
 
 wanpar::DataParallel<Model> split(Model model, const Communicator& world, std::vector<int64_t> batch = {0}) {
@@ -97,3 +98,5 @@ TEST_CASE("what is around a torch::nn::Sequential, which takes anything, stands 
     require(model(x).sizes() == x.sizes(), "it is called with the tensor, not with a list");
   });
 }
+
+}  // namespace wrap_test

@@ -10,6 +10,7 @@ using wanpar::Communicator;
 using wanpar::Operation;
 using wanpar::ReduceOp;
 
+namespace all_reduce_test {
 namespace {
 
 const std::vector<int64_t> kLengths{0, 1, 2, 5, 8, 1000, 1003};
@@ -66,3 +67,5 @@ TEST_CASE("an all_reduce that all have begun ends while some of them wait for so
     require_equal(mine, at::full({100}, static_cast<double>(world.size())), "sum");
   });
 }
+
+}  // namespace all_reduce_test

@@ -11,6 +11,7 @@
 using wanpar::Communicator;
 using wanpar::ReduceOp;
 
+namespace checked_test {
 namespace {
 
 using Step = std::function<void(Communicator)>;
@@ -161,3 +162,5 @@ TEST_CASE("a failure in a result that was dropped is thrown by the group's next 
       },
       {.timeout = std::chrono::milliseconds(100), .checks = wanpar::Checks::off}));
 }
+
+}  // namespace checked_test

@@ -9,6 +9,7 @@
 using wanpar::Communicator;
 using wanpar::ReduceOp;
 
+namespace communicator_test {
 namespace {
 
 const std::vector<at::ScalarType> kMovable{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,     at::kLong,
@@ -260,3 +261,5 @@ TEST_CASE("arguments that do not fit are refused before anything moves, with the
     world.barrier();  // the group is as good as before
   });
 }
+
+}  // namespace communicator_test

@@ -9,25 +9,36 @@
 #include <thread>
 
 using wanpar::Attention;
-using wanpar::Handler;
+using wanpar::Operator;
+using wanpar::OperatorHandler;
 using wanpar::Scope;
+using wanpar::Tensors;
 
+namespace interceptor_test {
 namespace {
 
 /// Counts what passes by and adds its number to each attention's result.
-struct Adder : Handler {
+struct Adder : OperatorHandler {
   explicit Adder(double number) : number(number) {}
-  at::Tensor attention(const Attention& call, const NextAttention& next) override {
+  Tensors around(const Operator& op, const Next& next) override {
+    ++operators;
+    if (!wanpar::as_attention(op, op.inputs)) return next(op);
     ++attentions;
-    return next(call) * 10 + number;
+    return {next(op)[0] * 10 + number};
   }
-  void before(const wanpar::Operator&) override { ++operators; }
   double number;
   int attentions = 0, operators = 0;
 };
 
-struct Thrower : Handler {
-  at::Tensor attention(const Attention&, const NextAttention&) override { throw wanpar::Error("refused"); }
+struct Thrower : OperatorHandler {
+  Tensors around(const Operator& op, const Next& next) override {
+    if (wanpar::as_attention(op, op.inputs)) throw wanpar::Error("refused");
+    return next(op);
+  }
+};
+
+struct PassesOn : OperatorHandler {
+  Tensors around(const Operator& op, const Next& next) override { return next(op); }
 };
 
 at::Tensor attend() {
@@ -39,7 +50,8 @@ bool is(const at::Tensor& x, double value) { return torch::allclose(x, at::full_
 
 }  // namespace
 
-TEST_CASE("handlers stack: the innermost scope is asked first, and all is plain again when scopes end") {
+TEST_CASE(
+    "handlers stack: the outermost scope is around the others, and all is plain again when scopes end") {
   Adder outer(1), inner(2);
   CHECK(is(attend(), 1));
   {
@@ -47,7 +59,7 @@ TEST_CASE("handlers stack: the innermost scope is asked first, and all is plain 
     CHECK(is(attend(), 11));
     {
       Scope b(inner);
-      CHECK(is(attend(), 112));
+      CHECK(is(attend(), 121));
     }
     CHECK(is(attend(), 11));
   }
@@ -89,14 +101,14 @@ TEST_CASE("what a handler threw is thrown on where only its text is left, and in
 TEST_CASE("a handler that has nothing to learn when its scope begins meets attentions alone") {
   struct Quiet : Adder {
     using Adder::Adder;
-    bool watches() const override { return is_looking; }
+    bool intercepts_operators() const override { return is_looking; }
     bool is_looking = false;
   } quiet(3);
   auto operators_within = [&] {
-    auto before = quiet.operators;
+    auto before = quiet.operators - quiet.attentions;
     Scope scope(quiet);
     CHECK(is(attend(), 13));
-    return quiet.operators - before;
+    return quiet.operators - quiet.attentions - before;
   };
   CHECK(operators_within() == 0);
   quiet.is_looking = true;
@@ -105,11 +117,76 @@ TEST_CASE("a handler that has nothing to learn when its scope begins meets atten
   CHECK(operators_within() == 0);
 }
 
+TEST_CASE(
+    "a handler may go on with other inputs, or put its own computation in the place of the operator's") {
+  struct Doubles : OperatorHandler {
+    Tensors around(const Operator& op, const Next& next) override {
+      if (op.name == "aten::neg") {
+        auto other = op;
+        other.inputs[0] = op.inputs[0] * 2;
+        return next(other);
+      }
+      if (op.name == "aten::max" || op.name == "aten::unbind") {
+        auto other = op;
+        other.compute = [&](const Tensors& inputs) {
+          auto outputs = op.compute(inputs);
+          for (auto& output : outputs) output = output + 10;
+          return outputs;
+        };
+        return next(other);
+      }
+      if (op.name == "aten::split") return {op.inputs[0] + 1};  // a list, and no operator has run
+      return next(op);
+    }
+  } doubles;
+  PassesOn inner;
+  Scope outer(doubles), within(inner);
+  auto x = at::arange(4.0);
+  CHECK(at::equal(x.neg(), at::arange(4.0).mul(-2)));
+  auto [values, indices] = x.max(0);
+  CHECK(values.item<double>() == 13);
+  CHECK(indices.item<int64_t>() == 13);
+  CHECK(x.unbind()[3].item<double>() == 13);
+  auto parts = x.split(2);
+  CHECK(parts.size() == 1);
+  CHECK(at::equal(parts[0], x + 1));
+}
+
+TEST_CASE("handlers find one another by their types, and each event goes to those that take it") {
+  struct Tokens : wanpar::TokenHandler {
+    at::Tensor split_sequence(at::Tensor x, int64_t, std::initializer_list<wanpar::Companion>) override {
+      return x + 1;
+    }
+    at::Tensor gather_sequence(at::Tensor x, int64_t) override { return x - 1; }
+    at::Tensor unshard(at::Tensor x) override { return x * 2; }
+  } tokens;
+  struct Blocks : wanpar::BlocksHandler {
+    at::Tensor run_blocks(const wanpar::BlockStack& blocks, at::Tensor x, Tensors side,
+                          const NextBlocks& next) override {
+      return next(blocks, x, side) + 100;
+    }
+  } blocks;
+  CHECK_FALSE(wanpar::innermost<Tokens>());
+  Scope a(tokens), b(blocks);
+  CHECK(wanpar::innermost<Tokens>() == &tokens);
+  CHECK(wanpar::innermost<wanpar::BlocksHandler>() == &blocks);
+  CHECK_FALSE(wanpar::innermost<OperatorHandler>());
+  CHECK(wanpar::handlers().size() == 2);
+  auto x = at::ones({2});
+  CHECK(is(wanpar::split_sequence(x, 0), 2));
+  CHECK(is(wanpar::gather_sequence(x, 0), 0));
+  CHECK(is(wanpar::unshard(x), 2));
+  wanpar::BlockStack stack{3, [](int64_t i, at::Tensor y, const Tensors&) { return y + i; }};
+  CHECK(is(wanpar::run_blocks(stack, x, Tensors{}), 104));
+  CHECK(is(wanpar::run_blocks(stack, x, Tensors{}, [](at::Tensor y) { return y * 2; }), 208));
+}
+
 TEST_CASE("a handler is shown every argument that an operator's schema names") {
-  struct Counting : Handler {
-    void before(const wanpar::Operator& op) override {
+  struct Counting : OperatorHandler {
+    Tensors around(const Operator& op, const Next& next) override {
       CHECK(op.arguments.size() == op.handle.schema().arguments().size());
       ++operators;
+      return next(op);
     }
     int operators = 0;
   } counting;
@@ -165,7 +242,7 @@ TEST_CASE("another thread is plain, also one that took over this one's dispatch 
 }
 
 TEST_CASE("below autograd, where an exchange would lose its gradient, tensors that want one are refused") {
-  Handler passes_on;
+  PassesOn passes_on;
   Scope scope(passes_on);
   auto x = at::ones({1, 1, 2, 4}), weight = at::ones({4}).requires_grad_();
   at::AutoDispatchBelowAutograd below;
@@ -180,7 +257,7 @@ TEST_CASE("below autograd, where an exchange would lose its gradient, tensors th
 
 TEST_CASE("gradients flow through an intercepted module as through a bare one") {
   torch::nn::Linear layer(4, 4);
-  auto gradient = [&](Handler* handler) {
+  auto gradient = [&](wanpar::Handler* handler) {
     layer->zero_grad();
     auto run = [&] {
       auto x = layer(at::ones({1, 1, 3, 4}));
@@ -194,7 +271,7 @@ TEST_CASE("gradients flow through an intercepted module as through a bare one") 
     }
     return layer->weight.grad().clone();
   };
-  Handler passes_on;
+  PassesOn passes_on;
   CHECK(torch::equal(gradient(nullptr), gradient(&passes_on)));
 }
 
@@ -238,3 +315,5 @@ TEST_CASE(
   call.dropout = 0.5;
   CHECK_THROWS_AS(wanpar::attention_with_lse(call), wanpar::Error);
 }
+
+}  // namespace interceptor_test

@@ -11,6 +11,7 @@
 using wanpar::Communicator;
 using wanpar::Mesh;
 
+namespace neighbours_test {
 namespace {
 
 using Step = std::function<at::Tensor(at::Tensor x, at::Tensor weight, at::Tensor bias)>;
@@ -128,3 +129,5 @@ TEST_CASE("a convolution needs no attention, and is refused where balanced share
       },
       {2, 3, 4});
 }
+
+}  // namespace neighbours_test

@@ -18,6 +18,7 @@ using wanpar::Communicator;
 using wanpar::Mesh;
 using wanpar::Model;
 
+namespace sequence_gradients_test {
 namespace {
 
 AttentionModel model(AttentionModelOptions options = {}) {
@@ -180,3 +181,5 @@ TEST_CASE(
   wanpar::local::run(2, [&](Communicator) { require(!has_threads(), "autograd's threads are off"); });
   CHECK(has_threads());
 }
+
+}  // namespace sequence_gradients_test

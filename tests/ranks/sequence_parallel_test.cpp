@@ -16,6 +16,7 @@
 using wanpar::Communicator;
 using wanpar::Mesh;
 
+namespace sequence_parallel_test {
 namespace {
 
 /// Each ulysses × ring mesh of a world.
@@ -435,3 +436,5 @@ TEST_CASE("a group of one calls the module itself: no bit changes") {
   auto x = random({2, 11, 48});
   CHECK(torch::equal(split(x), plain(x)));
 }
+
+}  // namespace sequence_parallel_test

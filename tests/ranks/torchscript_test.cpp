@@ -14,6 +14,7 @@
 
 using wanpar::Communicator;
 
+namespace torchscript_test {
 namespace {
 
 at::Tensor random(std::vector<int64_t> shape) {
@@ -98,8 +99,11 @@ TEST_CASE("the fuser hides neither operators nor parameters of a wrapped module"
   at::NoGradGuard no_grad;
   auto x = random({2, 9, 48});
   auto operators = [&](auto& module) {
-    struct Counting : wanpar::Handler {
-      void before(const wanpar::Operator&) override { ++count; }
+    struct Counting : wanpar::OperatorHandler {
+      wanpar::Tensors around(const wanpar::Operator& op, const Next& next) override {
+        ++count;
+        return next(op);
+      }
       int count = 0;
     } counting;
     wanpar::Scope scope(counting);
@@ -119,3 +123,5 @@ TEST_CASE("the fuser hides neither operators nor parameters of a wrapped module"
   });
   require_split_exactly(attention());
 }
+
+}  // namespace torchscript_test

@@ -8,6 +8,8 @@
 #include "transports.hpp"
 #include "worlds.hpp"
 
+namespace user_backend_test {
+
 TEST_CASE("a c10d backend of the user's own carries a group; without a factory it cannot be split") {
   auto claim = [](wanpar::Communicator group) {
     require_error([&] { group.split(0); }, "only when it was given a factory");
@@ -31,3 +33,5 @@ TEST_CASE("a new group that one rank drops at once is connected on all others") 
   CHECK_NOTHROW(user_backends(Splits::yes)(claim));
   over = true;
 }
+
+}  // namespace user_backend_test

@@ -13,12 +13,16 @@
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace verify_test {
 namespace {
 
 /// Makes the input of every GELU a little larger, as a strategy might that carries it wrongly.
-struct Bends : wanpar::Handler {
-  void before(const wanpar::Operator& op) override {
-    if (op.name == "aten::gelu") op.inputs[0] = op.inputs[0] * 1.01;
+struct Bends : wanpar::OperatorHandler {
+  wanpar::Tensors around(const wanpar::Operator& op, const Next& next) override {
+    if (op.name != "aten::gelu") return next(op);
+    auto bent = op;
+    bent.inputs[0] = op.inputs[0] * 1.01;
+    return next(bent);
   }
 };
 
@@ -128,3 +132,5 @@ TEST_CASE("a pipeline's stage is not compared with blocks that are not its own")
       },
       {1, 2, 3});
 }
+
+}  // namespace verify_test

@@ -12,6 +12,7 @@
 using wanpar::Communicator;
 using wanpar::Sharding;
 
+namespace checkpoint_test {
 namespace {
 
 using State = std::map<std::string, at::Tensor>;
@@ -84,3 +85,5 @@ TEST_CASE("ranks read their own elements only: each once in all") {
     require_error([&] { sharded.load([](auto&, auto, auto) { return at::zeros({1}); }); }, ") was asked for");
   });
 }
+
+}  // namespace checkpoint_test

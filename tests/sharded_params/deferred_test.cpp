@@ -11,6 +11,7 @@
 using wanpar::Communicator;
 using wanpar::Sharding;
 
+namespace deferred_test {
 namespace {
 
 /// Parameters of more than 64 KiB, initialised in several ways, small ones, and a table that is computed.
@@ -140,3 +141,5 @@ TEST_CASE("deferred parameters that are pieces of one tensor get memory of their
     }
   });
 }
+
+}  // namespace deferred_test

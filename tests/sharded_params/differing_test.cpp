@@ -15,6 +15,7 @@
 using wanpar::Communicator;
 using wanpar::Sharding;
 
+namespace differing_test {
 namespace {
 
 constexpr Sharding kShardings[] = {Sharding::full_shard, Sharding::shard_grad_op, Sharding::no_shard};
@@ -209,3 +210,5 @@ TEST_CASE("a sharded module is verified against its own, bare one") {
     }
   });
 }
+
+}  // namespace differing_test

@@ -14,6 +14,7 @@ using wanpar::Communicator;
 using wanpar::Model;
 using wanpar::Sharding;
 
+namespace forward_test {
 namespace {
 
 at::Tensor random(std::vector<int64_t> shape, int seed = 0) {
@@ -229,3 +230,5 @@ TEST_CASE("what cannot be sharded is refused on every rank") {
     require_error([&] { writer(at::ones({8})); }, "wrote to a parameter");
   });
 }
+
+}  // namespace forward_test

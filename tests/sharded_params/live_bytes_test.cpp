@@ -10,6 +10,7 @@
 using wanpar::Communicator;
 using wanpar::Sharding;
 
+namespace live_bytes_test {
 namespace {
 
 constexpr int64_t kWidth = 256, kLayers = 7, kUnit = (kWidth * kWidth + kWidth) * 4;
@@ -90,3 +91,5 @@ TEST_CASE("whole gradients leave one unit after the other, also where a weight o
       },
       {2, 4, 8});
 }
+
+}  // namespace live_bytes_test

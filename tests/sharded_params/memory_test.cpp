@@ -12,19 +12,23 @@ using wanpar::Model;
 using wanpar::Operation;
 using wanpar::Sharding;
 
+namespace memory_test {
 namespace {
 
 constexpr int64_t kWidth = 32, kLayers = 7;
 
 /// Bytes of the parameters' storages as LibTorch sees them, and the most that they came to.
-struct Scales : wanpar::Handler {
+struct Scales : wanpar::OperatorHandler {
   explicit Scales(wanpar::NamedTensors parameters) : parameters(std::move(parameters)) {}
   int64_t now() const {
     int64_t sum = 0;
     for (auto& [name, tensor] : parameters) sum += static_cast<int64_t>(tensor.storage().nbytes());
     return sum;
   }
-  void before(const wanpar::Operator&) override { most = std::max(most, now()); }
+  wanpar::Tensors around(const wanpar::Operator& op, const Next& next) override {
+    most = std::max(most, now());
+    return next(op);
+  }
   wanpar::NamedTensors parameters;
   int64_t most = 0;
 };
@@ -121,3 +125,5 @@ TEST_CASE("the payload is what the formula says") {
       },
       {2, 3, 4, 6, 8});
 }
+
+}  // namespace memory_test

@@ -14,6 +14,7 @@ using wanpar::Communicator;
 using wanpar::Model;
 using wanpar::Sharding;
 
+namespace training_test {
 namespace {
 
 constexpr Sharding kShardings[] = {Sharding::full_shard, Sharding::shard_grad_op, Sharding::no_shard};
@@ -237,3 +238,5 @@ TEST_CASE("a second derivative is refused") {
       },
       {2, 3});
 }
+
+}  // namespace training_test

@@ -12,10 +12,11 @@
 
 using wanpar::Model;
 
+namespace units_test {
 namespace {
 
 /// The blocks that a module passes in a forward, by their tensors.
-struct Blocks : wanpar::Handler {
+struct Blocks : wanpar::BlocksHandler {
   at::Tensor run_blocks(const wanpar::BlockStack& stack, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override {
     for (int64_t i = 0; i < stack.size; ++i) each.push_back(stack.tensors(i));
@@ -106,3 +107,5 @@ TEST_CASE("units are the items of the outermost lists, or what the user says") {
                        "block0, block1",
                        wanpar::Error);
 }
+
+}  // namespace units_test

@@ -1,5 +1,7 @@
 #include "wan/io/checkpoint.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 
 #include "wan/fixture.hpp"
@@ -9,6 +11,7 @@ namespace fs = std::filesystem;
 using wan_test::message_of;
 using wan_test::says;
 
+namespace checkpoint_test {
 namespace {
 
 /// A copy of a checkpoint, for a test to spoil.
@@ -255,3 +258,5 @@ TEST_CASE("load: missing, unexpected and misshaped tensors are refused with file
   CHECK(small.parameter.data_ptr() == before);
   CHECK(refusal({{"weight", good}, {"other.bias", good}}, {.ignore_prefixes = {"other."}}).empty());
 }
+
+}  // namespace checkpoint_test

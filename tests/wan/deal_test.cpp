@@ -1,7 +1,11 @@
 #include "wan/generate/deal.hpp"
 
+#include <doctest/doctest.h>
+
 #include <numeric>
 #include <vector>
+
+namespace deal_test {
 
 TEST_CASE("every prompt is dealt once, in rounds, and only the last one may leave groups without") {
   for (int64_t groups : {1, 2, 3, 5})
@@ -17,3 +21,5 @@ TEST_CASE("every prompt is dealt once, in rounds, and only the last one may leav
   CHECK(wan::Deal{.prompts = 5, .groups = 2, .group = 1}.rounds() == 3);
   CHECK_FALSE(wan::Deal{.prompts = 5, .groups = 2, .group = 1}.prompt(2));
 }
+
+}  // namespace deal_test

@@ -1,11 +1,15 @@
 #include "wan/cli/degrees.hpp"
 
+#include <doctest/doctest.h>
+
 #include <wanpar/core/error.hpp>
 
 using wan::choose_degrees;
 using wan::Degrees;
 using wan::Guidance;
 using wan::RequestedDegrees;
+
+namespace degrees_test {
 
 TEST_CASE("degrees that nobody gave: guidance first, then heads, then the ring") {
   const auto chosen = [](int64_t world, int64_t heads) {
@@ -61,3 +65,5 @@ TEST_CASE("degrees are described in one line") {
         "6 ranks: 2 prompts at a time x 1 guidance group x 3 pipeline stages x 1 Ulysses x 1 ring");
   CHECK(wan::describe({2, 2, 1}) == "4 ranks: 2 guidance groups x 2 Ulysses x 1 ring");
 }
+
+}  // namespace degrees_test

@@ -1,5 +1,7 @@
 #include "wan/demo/checkpoint.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 #include <iterator>
 
@@ -16,6 +18,8 @@
 #include "wan/vae/decoder.hpp"
 
 namespace fs = std::filesystem;
+
+namespace demo_checkpoint_test {
 namespace {
 
 std::string bytes_of(const fs::path& path) {
@@ -108,3 +112,5 @@ TEST_CASE("parameter names go to diffusers and back") {
        "decoder.up_blocks.1.upsamplers.0.resample.1.weight");
   both(Part::vae, "decoder.upsamples.4.shortcut.bias", "decoder.up_blocks.1.resnets.0.conv_shortcut.bias");
 }
+
+}  // namespace demo_checkpoint_test

@@ -1,10 +1,13 @@
 #include "wan/cli/options.hpp"
 
+#include <doctest/doctest.h>
+
 #include "wan/text/negative_prompt.hpp"
 
 using wan::Options;
 using wan::parse_options;
 
+namespace options_test {
 namespace {
 
 /// Options of a complete command line with `more` at its end.
@@ -175,3 +178,5 @@ TEST_CASE("help and version need nothing else, and help fits a screen") {
   CHECK(std::count(help.begin(), help.end(), '\n') < 50);
   CHECK(help.find("--sample_guide_scale") != std::string::npos);
 }
+
+}  // namespace options_test

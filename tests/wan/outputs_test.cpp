@@ -1,5 +1,8 @@
 #include "wan/generate/outputs.hpp"
 
+#include <doctest/doctest.h>
+
+namespace outputs_test {
 namespace {
 
 wan::Job job_of(size_t prompts) {
@@ -40,3 +43,5 @@ TEST_CASE("files that nobody named are named after the job, two like prompts' di
   CHECK(outputs[0].video.string().starts_with("t2v_832x480_1_1_a_fox_"));
   CHECK(outputs[0].video != outputs[1].video);
 }
+
+}  // namespace outputs_test

@@ -1,10 +1,14 @@
 #include "wan/io/part_file.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 
 #include "wan/fixture.hpp"
 
 namespace fs = std::filesystem;
+
+namespace part_file_test {
 
 TEST_CASE("a part file takes its name only on commit, and leaves nothing without") {
   const wan_test::Folder folder;
@@ -37,3 +41,5 @@ TEST_CASE("a path that cannot be written is refused before the work, with the re
                        doctest::Contains("about 1152921504606846976 bytes are needed, but only"),
                        wanpar::Error);
 }
+
+}  // namespace part_file_test

@@ -1,5 +1,7 @@
 #include "wan/io/pickle.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 #include <iterator>
 
@@ -8,6 +10,7 @@
 using wan_test::message_of;
 using wan_test::says;
 
+namespace pickle_test {
 namespace {
 
 std::string bytes_of(const std::filesystem::path& file) {
@@ -99,3 +102,5 @@ TEST_CASE("pickle: no truncated archive is read beyond its end") {
       FAIL("read with " << size << " bytes");
   }
 }
+
+}  // namespace pickle_test

@@ -1,8 +1,10 @@
 #include <ATen/ops/full.h>
+
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -15,6 +17,7 @@
 
 using namespace wan_test;
 
+namespace pipeline_test {
 namespace {
 
 /// The settings of the reference's pipeline run.
@@ -115,3 +118,5 @@ TEST_CASE("a video size that the model cannot make is refused with one that it c
   CHECK(says(refusal({.frames = 80}), "80 frames", "77"));
   CHECK(says(refusal({.frames = 0}), "0 frames", "1 would be"));
 }
+
+}  // namespace pipeline_test

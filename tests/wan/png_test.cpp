@@ -1,11 +1,15 @@
 #include "wan/io/png.hpp"
 
+#include <doctest/doctest.h>
+
 #include <png.h>
 
 #include "wan/file_size_limit.hpp"
 #include "wan/fixture.hpp"
 
 namespace fs = std::filesystem;
+
+namespace png_test {
 namespace {
 
 at::Tensor read_png(const fs::path& path) {
@@ -55,3 +59,5 @@ TEST_CASE("a contact sheet of few frames is no larger than they need, and wide f
   CHECK((wan::contact_sheet(torch::zeros({3, 5, 480, 832})).sizes() ==
          std::vector<int64_t>{2 * 240 + 4, 4 * 416 + 3 * 4, 3}));
 }
+
+}  // namespace png_test

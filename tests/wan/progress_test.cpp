@@ -1,10 +1,13 @@
 #include "wan/io/progress.hpp"
 
+#include <doctest/doctest.h>
+
 #include <sstream>
 
 using wan::Progress;
 using wan::ProgressStyle;
 
+namespace progress_test {
 namespace {
 
 /// What a job of `steps` steps of `seconds` each shows.
@@ -58,3 +61,5 @@ TEST_CASE("a phase starts anew, with its own time") {
   progress.update(1);
   CHECK(out.str() == "load 1/1 (100 %), 01:00\ndecode 1/2 (50 %), 1.00 s/it, 00:01 left\n");
 }
+
+}  // namespace progress_test

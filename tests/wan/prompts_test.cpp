@@ -1,5 +1,7 @@
 #include "wan/cli/prompts.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 
 #include "fixture.hpp"
@@ -7,6 +9,7 @@
 using wan::prompts_of;
 using namespace wan_test;
 
+namespace prompts_test {
 namespace {
 
 wan::Options with_file(const std::filesystem::path& file, int64_t groups = 1) {
@@ -50,3 +53,5 @@ TEST_CASE("prompts that are not there, and groups without one, are refused in a 
   alone.degrees.data = 2;
   CHECK(says(refusal(alone), "--data_parallel_size 2", "prompts, 1", "--prompt_file"));
 }
+
+}  // namespace prompts_test

@@ -1,5 +1,7 @@
 #include "wan/io/safetensors.hpp"
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 
 #include "wan/file_size_limit.hpp"
@@ -8,6 +10,7 @@
 using wan_test::message_of;
 using wan_test::says;
 
+namespace safetensors_test {
 namespace {
 
 /// A file made of a header, its length taken from the text, and data of so many zero bytes.
@@ -149,3 +152,5 @@ TEST_CASE("safetensors: a dtype without a name is refused before anything is wri
   CHECK(says(message, "'key'"));
   CHECK(!std::filesystem::exists(folder / "x.safetensors"));
 }
+
+}  // namespace safetensors_test

@@ -1,6 +1,8 @@
 #include <ATen/ops/tanh.h>
+
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <doctest/doctest.h>
 
 #include "fixture.hpp"
 #include "reference.hpp"
@@ -9,6 +11,7 @@
 
 using namespace wan_test;
 
+namespace scheduler_test {
 namespace {
 
 struct Run {
@@ -100,3 +103,5 @@ TEST_CASE("a scheduler refuses a step after its last") {
   scheduler->step(x, x);
   CHECK(says(message_of([&] { scheduler->step(x, x); }), "all 1 steps are done"));
 }
+
+}  // namespace scheduler_test

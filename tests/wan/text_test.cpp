@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <doctest/doctest.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -14,6 +16,7 @@
 using wan_test::message_of;
 using wan_test::says;
 
+namespace text_test {
 namespace {
 
 nlohmann::json manifest() { return nlohmann::json::parse(std::ifstream(TEST_DATA "/manifest.json")); }
@@ -128,3 +131,5 @@ TEST_CASE("encode_text: prompts of any length, together and alone, equal the ref
   const auto behind = together[2].narrow(0, 1, 511);  // the empty prompt is one token
   CHECK(at::equal(behind, at::zeros_like(behind)));
 }
+
+}  // namespace text_test

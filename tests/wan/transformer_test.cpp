@@ -1,7 +1,9 @@
 #include <ATen/ops/cat.h>
+
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
 
 #include "fixture.hpp"
 #include "reference.hpp"
@@ -9,6 +11,7 @@
 
 using namespace wan_test;
 
+namespace transformer_test {
 namespace {
 
 struct Case {
@@ -98,3 +101,5 @@ TEST_CASE("the transformer refuses shapes that do not fit, and says which") {
              }),
              "text", "1, 7, 64", "512"));
 }
+
+}  // namespace transformer_test

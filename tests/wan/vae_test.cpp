@@ -1,12 +1,15 @@
 #include <ATen/ops/tensor.h>
+
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
 
 #include "fixture.hpp"
 #include "reference.hpp"
 
 using namespace wan_test;
 
+namespace vae_test {
 namespace {
 
 /// Latents as the transformer sees them, from what the reference fed to the decoder.
@@ -64,3 +67,5 @@ TEST_CASE("the VAE refuses latents of another shape, and says which") {
   CHECK(says(message_of([&] { vae->decode(at::zeros({1, 15, 1, 4, 4})); }), "1, 15, 1, 4, 4", "16"));
   CHECK(says(message_of([&] { vae->decode(at::zeros({16, 1, 4, 4})); }), "16, 1, 4, 4"));
 }
+
+}  // namespace vae_test

@@ -1,5 +1,7 @@
 #include "wan/io/video.hpp"
 
+#include <doctest/doctest.h>
+
 #include <memory>
 #include <vector>
 
@@ -10,7 +12,8 @@ extern "C" {
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libswscale/swscale.h>
-}
+
+namespace video_test {}
 
 namespace fs = std::filesystem;
 namespace {
@@ -123,3 +126,5 @@ TEST_CASE("a video is refused where its folder is missing or its size is odd") {
   CHECK_THROWS_WITH_AS(wan::write_video(folder / "a.mp4", torch::zeros({3, 1, 31, 32})),
                        doctest::Contains("[3, 1, 31, 32]"), wanpar::Error);
 }
+
+}  // namespace video_test

@@ -6,6 +6,7 @@
 #include "wan/model/transformer.hpp"
 #include "wan/text/umt5.hpp"
 
+namespace conformance_test {
 namespace {
 
 using Inputs = std::vector<at::Tensor>;
@@ -95,3 +96,5 @@ TEST_CASE("Wan's networks wrapped in several strategies do what they do unwrappe
   for (auto& composition : compositions())
     SUBCASE(composition.name.c_str()) conform(composition, wan_subjects());
 }
+
+}  // namespace conformance_test

@@ -8,6 +8,7 @@
 #include "wan/generate/transformer.hpp"
 #include "worlds.hpp"
 
+namespace denoise_ranks_test {
 namespace {
 
 wan::Options options_for(wan::RequestedDegrees degrees = {}, bool dit_fsdp = false, double guidance = 5) {
@@ -85,3 +86,5 @@ TEST_CASE("one group gathers the weights once for both branches of guidance") {
 TEST_CASE("more stages than blocks are refused") {
   require_error([] { wan::plan(options_for({.pipeline = 3}), 3); }, "--pipeline_size 3 is more stages");
 }
+
+}  // namespace denoise_ranks_test

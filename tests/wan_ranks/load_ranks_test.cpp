@@ -13,6 +13,7 @@
 #include "wan/text/umt5.hpp"
 #include "worlds.hpp"
 
+namespace load_ranks_test {
 namespace {
 
 int64_t bytes_of(const wan::Weights& weights) {
@@ -89,3 +90,5 @@ TEST_CASE("a sharded text encoder gives every rank the embeddings of a whole one
       },
       {1, 2, 3, 4});
 }
+
+}  // namespace load_ranks_test

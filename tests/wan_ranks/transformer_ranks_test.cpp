@@ -8,6 +8,8 @@
 #include "wan/model/transformer.hpp"
 #include "worlds.hpp"
 
+namespace transformer_ranks_test {
+
 TEST_CASE(
     "Wan's transformer gives on every ulysses x ring mesh what it gives on one rank, odd grids included") {
   wan::TransformerConfig config{
@@ -36,3 +38,5 @@ TEST_CASE(
     });
   }
 }
+
+}  // namespace transformer_ranks_test

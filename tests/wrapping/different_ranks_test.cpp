@@ -14,6 +14,8 @@
 using wanpar::Communicator;
 using wanpar::Model;
 
+namespace different_ranks_test {
+
 TEST_CASE("SequenceParallel refuses ranks with different modules, on every rank of the grid") {
   on_worlds(
       [](Communicator world) {
@@ -74,3 +76,5 @@ TEST_CASE("ranks with different options are told of the first that differs") {
       },
       {2, 3});
 }
+
+}  // namespace different_ranks_test

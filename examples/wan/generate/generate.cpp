@@ -7,11 +7,12 @@
 
 #include <optional>
 #include <random>
+#include <wanpar/core/agreement.hpp>
 
-#include "wan/generate/agree.hpp"
 #include "wan/generate/deal.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/outputs.hpp"
+#include "wan/generate/patience.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/generate/transformer.hpp"
 #include "wan/io/load.hpp"
@@ -68,7 +69,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
                   .group = mesh.index("data")};
   const bool is_writer = is_leader(mesh);
   const auto outputs = outputs_of(job);
-  agree(world, [&] {
+  wanpar::all_or_none(world, [&] {
     for (int64_t round = 0; round < deal.rounds() && is_writer; ++round)
       if (const auto prompt = deal.prompt(round)) check_writable(job, outputs[*prompt]);
   });
@@ -83,7 +84,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
 
   const auto texts = embed_texts(world, job, device, progress);
   at::Tensor noise;
-  agree(world, [&] { noise = first_latents(job, seed).to(device); });
+  wanpar::all_or_none(world, [&] { noise = first_latents(job, seed).to(device); });
   std::optional transformer = parallel_transformer(mesh, job, shared, device);
   const auto step_done = [&](int64_t step, int64_t) {
     if (progress) progress->update(step);
@@ -100,7 +101,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
       result.latents = denoise(mesh, job, *transformer, noise, result.texts, step_done);
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
-    agree(world.with_timeout(kPatience), [&] {
+    wanpar::all_or_none(world.with_timeout(kPatience), [&] {
       if (!prompt || !is_writer) return;
       result.frames = decode(job, result.latents, device, progress);
       write(job, outputs[*prompt], job.prompts[*prompt], seed, result);

@@ -4,9 +4,10 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <wanpar/core/agreement.hpp>
 
-#include "wan/generate/agree.hpp"
 #include "wan/generate/load_sharded.hpp"
+#include "wan/generate/patience.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/umt5.hpp"
 
@@ -58,11 +59,11 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
   if (job.options.t5_fsdp) {
     const auto encoder = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
                                             job.checkpoint.text_encoder(), options);
-    agree(patient, [&] { embeds = encode(job, encoder, progress); });
+    wanpar::all_or_none(patient, [&] { embeds = encode(job, encoder, progress); });
     return embeds;
   }
   embeds = at::empty({count, config.text_len, config.text_dim}, at::dtype(at::kFloat).device(device));
-  agree(patient, [&] {
+  wanpar::all_or_none(patient, [&] {
     if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress);
   });
   return patient.broadcast(embeds, 0).get();

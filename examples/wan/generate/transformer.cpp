@@ -1,11 +1,12 @@
 #include "wan/generate/transformer.hpp"
 
+#include <wanpar/core/agreement.hpp>
+#include <wanpar/module/own_stage.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
-#include "wan/generate/agree.hpp"
 #include "wan/generate/load_sharded.hpp"
-#include "wan/generate/stage.hpp"
+#include "wan/generate/patience.hpp"
 
 namespace wan {
 namespace {
@@ -16,7 +17,7 @@ LoadOptions load_options(const Job& job, at::Device device) {
 
 wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {
   Transformer transformer{nullptr};
-  agree(mesh.world().with_timeout(kPatience), [&] { transformer = shared.get(); });
+  wanpar::all_or_none(mesh.world().with_timeout(kPatience), [&] { transformer = shared.get(); });
   return transformer;
 }
 
@@ -28,17 +29,13 @@ wanpar::BlockRanges stages_of(const wanpar::Mesh& mesh, const Job& job) {
 wanpar::Model load_part(const wanpar::Mesh& mesh, const Job& job, const LoadOptions& options) {
   const auto& config = job.checkpoint.transformer_config();
   const auto stage_of = [&](Transformer whole) {
-    return Stage(std::move(whole), stages_of(mesh, job)[mesh.index("pipeline")]);
+    return wanpar::OwnStage(std::move(whole), "blocks", stages_of(mesh, job)[mesh.index("pipeline")]);
   };
   // Ranks that make other prompts share the weights too: all call the transformer equally often.
   const auto sharers =
       job.options.dit_fsdp ? mesh.flatten({"data", "cfg", "ring", "ulysses"}) : wanpar::Communicator();
-  auto part = load_sharded<Transformer>(mesh.world(), sharers, config, job.checkpoint.transformer(), options,
-                                        stage_of);
-  // Stages differ in their parameters. The pipeline need not know: it moves none.
-  return wanpar::Model([part](at::Tensor latents, at::Tensor timestep, at::Tensor text) mutable {
-    return part(std::move(latents), std::move(timestep), std::move(text));
-  });
+  return load_sharded<Transformer>(mesh.world(), sharers, config, job.checkpoint.transformer(), options,
+                                   stage_of);
 }
 
 /// The two branches of guidance follow one another through the stages, unless each would gather the weights

@@ -23,7 +23,7 @@ struct Descriptor {
   }
 };
 
-[[noreturn]] void refuse(const std::filesystem::path& path) {
+[[noreturn]] void refuse_to_read(const std::filesystem::path& path) {
   throw wanpar::Error(fmt::format("{} cannot be read: {}", path.string(), std::strerror(errno)));
 }
 
@@ -32,7 +32,7 @@ struct Descriptor {
 std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   struct stat status {};
-  if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse(path);
+  if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse_to_read(path);
   if (!S_ISREG(status.st_mode)) throw wanpar::Error(fmt::format("{} is not a regular file", path.string()));
   const auto size = static_cast<size_t>(status.st_size);
   if (size == 0) throw wanpar::Error(fmt::format("{} is empty; download it again", path.string()));
@@ -40,7 +40,7 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   // Private and writable: whoever changes a tensor in place gets pages of its own. No swap is set aside for
   // them.
   void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.value, 0);
-  if (address == MAP_FAILED) refuse(path);
+  if (address == MAP_FAILED) refuse_to_read(path);
   auto mapped = std::shared_ptr<MappedFile>(new MappedFile(path, address, size));
   if (mapped->bytes().starts_with("version https://git-lfs.github.com/spec/")) {
     throw wanpar::Error(fmt::format(

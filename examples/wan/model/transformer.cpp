@@ -87,9 +87,9 @@ at::Tensor TransformerImpl::forward(at::Tensor latents, at::Tensor timestep, at:
   auto x = patch_embedding(latents).to(block_time.scalar_type());
   x = wanpar::split_sequence(x, 1, {{tables.cos, 0}, {tables.sin, 0}});
   const auto angles = rotation(tables);
-  x = wanpar::run_blocks<BlockImpl>(blocks, x, block_time, context, angles);
-  x = wanpar::gather_sequence(head(x, time), 1);
-  return unpatchify(x, grid);
+  return wanpar::run_blocks<BlockImpl>(blocks, x, block_time, context, angles, [&](const at::Tensor& y) {
+    return unpatchify(wanpar::gather_sequence(head(y, time), 1), grid);
+  });
 }
 
 void TransformerImpl::check(const at::Tensor& latents, const at::Tensor& timestep,

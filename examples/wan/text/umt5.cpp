@@ -15,7 +15,8 @@ Umt5Impl::Umt5Impl(TextEncoderConfig config)
 at::Tensor Umt5Impl::forward(at::Tensor ids, at::Tensor mask) {
   const auto buckets = relative_position_buckets(ids.size(1), config_, ids.device());
   const auto is_padding = mask.eq(0).unsqueeze(1).unsqueeze(1);
-  return norm(wanpar::run_blocks<Umt5BlockImpl>(blocks, token_embedding(ids), buckets, is_padding));
+  return wanpar::run_blocks<Umt5BlockImpl>(blocks, token_embedding(ids), buckets, is_padding,
+                                           [&](const at::Tensor& x) { return norm(x); });
 }
 
 }  // namespace wan

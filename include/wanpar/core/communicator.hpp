@@ -90,6 +90,16 @@ class Communicator {
   /// Collective, blocks until every rank has come here.
   void barrier(Site site = Site::current()) const;
 
+  /// Tells the other ranks that this one has failed: the call that each of them makes next with this rank
+  /// throws AgreedError with `why`, instead of waiting. So do groups that are `checked`; on others they wait
+  /// until the timeout. When each rank has thrown, all may go on together. Does not wait, and throws nothing.
+  void fail(const std::string& why, Site site = Site::current()) const;
+  /// How often this rank has called fail().
+  uint64_t failures() const;
+  /// Another number after each failure that this rank has told or was told: what ranks do alike from call to
+  /// call, by what they remember, they begin anew.
+  uint64_t disturbances() const;
+
   /// Collective. The groups of ranks that gave the same colour, ordered by key, then by rank.
   Communicator split(int64_t colour, int64_t key = 0, Site site = Site::current()) const;
 
@@ -99,6 +109,8 @@ class Communicator {
  private:
   struct Group;
   Call call(Operation operation, at::ScalarType dtype, std::vector<int64_t> shape, Site site) const;
+  template <class Begin>
+  std::shared_ptr<Work> begun(const Call& call, const Begin& begin) const;
   template <class T>
   Pending<T> pending(std::shared_ptr<Work> work, std::function<T()> finish) const;
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace wanpar {
@@ -55,6 +56,10 @@ class Transport {
   virtual std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                          const Call& call) = 0;
   virtual std::shared_ptr<Work> barrier(const Call& call) = 0;
+
+  /// This rank has failed and makes none of the calls that others wait for: tells each of them, in the place
+  /// of the call that it makes next with this rank. Does not wait. Nothing where a transport cannot.
+  virtual void fail(const std::string& /*why*/, const Call& /*call*/) {}
 
   /// A group of some ranks of this one, in the order given; called by each member, by nobody else.
   virtual std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) = 0;

@@ -4,6 +4,8 @@
 #include <concepts>
 #include <functional>
 #include <initializer_list>
+#include <tuple>
+#include <utility>
 #include <vector>
 #include <wanpar/module/invoke.hpp>
 #include <wanpar/module/parameters.hpp>
@@ -38,11 +40,48 @@ struct BlockStack {
 /// of them; without one, it is the loop. Side tensors may be undefined.
 at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side);
 
-/// The same for a std::vector of modules, or a torch::nn::ModuleList of `Block`s:
-/// `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for each.
+/// The same, and then(y) with what the blocks gave; not where that is another stage's.
+void run_blocks_then(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
+                     const std::function<void(at::Tensor y)>& then);
+
+/// The same, with what comes after the blocks: gives then(y), of whatever type. In BlockPipeline::train_step,
+/// where what comes after is another stage's, it gives an empty result, which forward is to return as it is.
+template <class Then>
+requires std::invocable<const Then&, at::Tensor>
+auto run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side, const Then& then) {
+  using Result = std::invoke_result_t<const Then&, at::Tensor>;
+  auto result = Result();
+  run_blocks_then(blocks, std::move(x), std::move(side), [&](at::Tensor y) { result = then(std::move(y)); });
+  return result;
+}
+
+/// Blocks of a std::vector of modules, or of a torch::nn::ModuleList of `Block`s, each called with x and so
+/// many side tensors.
+template <class Block = void, size_t Sides, class Blocks>
+BlockStack stack_of_blocks(Blocks& blocks);
+
+/// For those: `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for each.
+/// Where a continuation stands last, as in `return run_blocks(blocks, x, time, [&](at::Tensor y) { return
+/// head(y); })`, it is what comes after the blocks.
 template <class Block = void, class Blocks, class... Side>
-requires(!std::same_as<std::remove_const_t<Blocks>, BlockStack>) at::Tensor
-    run_blocks(Blocks& blocks, at::Tensor x, const Side&... side) {
+requires(!std::same_as<std::remove_const_t<Blocks>, BlockStack>) auto run_blocks(Blocks& blocks, at::Tensor x,
+                                                                                 const Side&... side) {
+  if constexpr ((std::convertible_to<const Side&, at::Tensor> && ...)) {
+    return run_blocks(stack_of_blocks<Block, sizeof...(Side)>(blocks), std::move(x),
+                      std::vector<at::Tensor>{side...});
+  } else {
+    constexpr size_t kSides = sizeof...(Side) - 1;
+    auto all = std::tie(side...);
+    return [&]<size_t... I>(std::index_sequence<I...>) {
+      return run_blocks(stack_of_blocks<Block, kSides>(blocks), std::move(x),
+                        std::vector<at::Tensor>{std::get<I>(all)...}, std::get<kSides>(all));
+    }
+    (std::make_index_sequence<kSides>{});
+  }
+}
+
+template <class Block, size_t Sides, class Blocks>
+BlockStack stack_of_blocks(Blocks& blocks) {
   auto block = [&blocks](int64_t index) -> decltype(auto) {
     if constexpr (std::is_void_v<Block>)
       return (blocks[index]);
@@ -57,14 +96,14 @@ requires(!std::same_as<std::remove_const_t<Blocks>, BlockStack>) at::Tensor
         return block(index).forward(std::move(x), side[I]...);
     };
   }
-  (std::index_sequence_for<Side...>{});
+  (std::make_index_sequence<Sides>{});
   auto tensors = [block](int64_t index) { return tensors_of(block(index)); };
   int64_t size;
   if constexpr (std::is_void_v<Block>)
     size = static_cast<int64_t>(blocks.size());
   else
     size = static_cast<int64_t>(blocks->size());
-  return run_blocks(BlockStack{size, run, tensors}, std::move(x), std::vector<at::Tensor>{side...});
+  return {size, run, tensors};
 }
 
 }  // namespace wanpar

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
 namespace wanpar {
 
@@ -16,6 +17,11 @@ struct Attention {
   bool causal = false;
   std::optional<double> scale = {};  ///< 1 / sqrt(channels) where left out
   bool grouped = false;              ///< fewer key heads than query heads
+
+  /// Query, key, value, and the mask where there is one.
+  std::vector<at::Tensor> inputs() const;
+  /// The same attention on other tensors, in that order.
+  Attention on(const std::vector<at::Tensor>& inputs) const;
 };
 
 struct AttentionWithLse {

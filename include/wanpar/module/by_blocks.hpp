@@ -25,9 +25,7 @@ concept ChainOfModules = requires(M m, at::Tensor x) {
 /// What can be run by its blocks with these arguments: what can be called with them, chains with one tensor.
 template <class M, class... Args>
 concept RunsByBlocks = Invocable<M, Args...> &&
-                       (!ScriptModule<M> || (std::convertible_to<Args, at::Tensor> && ...)) &&
-                       (!ChainOfModules<M> ||
-                        (sizeof...(Args) == 1 && (std::convertible_to<Args, at::Tensor> && ...)));
+    (!ChainOfModules<M> || (sizeof...(Args) == 1 && (std::convertible_to<Args, at::Tensor> && ...)));
 
 /// What three callables return before the blocks, and take after them.
 struct Staged {
@@ -53,7 +51,8 @@ class StackOf {
   requires Invocable<Before, Args...>
   auto operator()(Args&&... args) {
     auto staged = as_staged(invoke(before_, std::forward<Args>(args)...));
-    return invoke(after_, run_blocks(stack_, std::move(staged.x), std::move(staged.side)));
+    return run_blocks(stack_, std::move(staged.x), std::move(staged.side),
+                      [this](at::Tensor y) { return invoke(after_, std::move(y)); });
   }
 
   /// The blocks' parameters as "0.weight", "1.weight", …, where they are known.
@@ -89,7 +88,7 @@ class ScriptStack {
 
   int64_t size() const;
   /// What forward gives, which runs its blocks by run_blocks.
-  at::Tensor forward(std::vector<at::Tensor> inputs) const;
+  c10::IValue forward(std::vector<c10::IValue> inputs) const;
 
  private:
   struct Parts;
@@ -108,7 +107,7 @@ class ByBlocks {
   requires RunsByBlocks<Module, Args...>
   auto operator()(Module& module, Args&&... args) const {
     if constexpr (ScriptModule<Module>)
-      return script_.forward({std::forward<Args>(args)...});
+      return run_script(std::forward<Args>(args)...);
     else if constexpr (ChainOfModules<Module>)
       return run_chain(module, std::forward<Args>(args)...);
     else
@@ -116,6 +115,14 @@ class ByBlocks {
   }
 
  private:
+  template <class... Args>
+  auto run_script(Args&&... args) const {
+    if constexpr (detail::kIsIValueList<Args...>)
+      return script_.forward(std::forward<Args>(args)...);
+    else
+      return detail::tensor_of(script_.forward({std::forward<Args>(args)...}));
+  }
+
   static at::Tensor run_chain(Module& module, at::Tensor x) {
     auto at = [&module](int64_t index) -> auto& { return *(module->begin() + index); };
     return run_blocks(
@@ -127,11 +134,32 @@ class ByBlocks {
                      auto block = at(index).ptr();
                      return tensors_of(block);
                    }},
-        std::move(x), {});
+        std::move(x), {}, [](at::Tensor y) { return y; });
   }
 
   struct Nothing {};
   [[no_unique_address]] std::conditional_t<ScriptModule<Module>, ScriptStack, Nothing> script_;
 };
+
+/// A module called as it is.
+template <class Module>
+class AsItStands {
+ public:
+  AsItStands() = default;
+  explicit AsItStands(Module&) {}
+
+  template <class... Args>
+  requires Invocable<Module, Args...>
+  auto operator()(Module& module, Args&&... args) const {
+    return invoke(module, std::forward<Args>(args)...);
+  }
+};
+
+/// How a strategy runs a module: where it works on blocks (`Strategy::kByBlocks`), by those.
+template <class Strategy, class Module>
+using RunnerOf = std::conditional_t<Strategy::kByBlocks, ByBlocks<Module>, AsItStands<Module>>;
+template <class Strategy, class Module, class... Args>
+concept RunsWith = (Strategy::kByBlocks && RunsByBlocks<Module, Args...>) ||
+                   (!Strategy::kByBlocks && Invocable<Module, Args...>);
 
 }  // namespace wanpar

@@ -9,7 +9,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace c10 {
@@ -19,96 +18,79 @@ struct IValue;
 
 namespace wanpar {
 
-/// An operator as it passes by, above autograd and autocast.
+/// One call of an operator, above autograd and autocast. A handler may go on with a copy that has other
+/// inputs, or is computed by something else.
 struct Operator {
-  const std::string& name;       ///< "aten::bmm"
-  std::span<at::Tensor> inputs;  ///< the tensors among its arguments, those in lists too
-  const std::vector<c10::IValue>& arguments;
+  const std::string& name;  ///< "aten::bmm"
   const c10::OperatorHandle& handle;
+  std::span<const c10::IValue> arguments;  ///< as the module gave them, by the operator's schema
+  Tensors inputs;                          ///< the tensors among them, those in lists too
+  std::function<Tensors(const Tensors& inputs)> compute;  ///< gives the tensors of its result
+};
+
+/// What takes part in a forward. A strategy implements those of the interfaces below that it needs, and may
+/// look for another one by innermost().
+class Handler {
+ public:
+  virtual ~Handler() = default;
+};
+
+/// Meets the operators that a module calls. Inside of `around` operators are ordinary: nothing is
+/// intercepted.
+class OperatorHandler : public virtual Handler {
+ public:
+  using Next = std::function<Tensors(const Operator&)>;
+  /// Takes the place of an operator, by the tensors of its result, or refuses it by an Error. `next` goes on:
+  /// to the handlers inside of this one, and at last to `compute`. What a handler wants to compute itself it
+  /// puts there, so that the others see the operator all the same.
+  virtual Tensors around(const Operator& op, const Next& next) = 0;
+
+  /// Whether it wants to meet all operators: asked when its scope begins, and then at each of them. One that
+  /// has nothing to do but at attentions when its scope begins meets those alone, and all others run at
+  /// native speed.
+  virtual bool intercepts_operators() const { return true; }
+};
+
+/// Takes the place of the loop over a module's blocks. Of several the innermost is asked first.
+class BlocksHandler : public virtual Handler {
+ public:
+  using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, Tensors side)>;
+  /// What the blocks give; undefined where what comes after them is another rank's. `next` is the handler
+  /// around this one, and at last the loop itself.
+  virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, Tensors side,
+                                const NextBlocks& next) = 0;
+};
+
+/// Splits tokens over ranks: is told where a module says that they begin and end.
+class TokenHandler : public virtual Handler {
+ public:
+  virtual at::Tensor split_sequence(at::Tensor x, int64_t dim,
+                                    std::initializer_list<Companion> companions) = 0;
+  virtual at::Tensor gather_sequence(at::Tensor x, int64_t dim) = 0;
+  /// Collective. x as one rank would have it.
+  virtual at::Tensor unshard(at::Tensor x) = 0;
+};
+
+/// Keeps something about tensors: is told where one replaces another without an operator.
+class SubstitutionHandler : public virtual Handler {
+ public:
+  /// `replacement`, which was received, cut or cast out of sight, goes on in the place of `original`.
+  virtual void on_substitute(const at::Tensor& replacement, const at::Tensor& original) = 0;
 };
 
 /// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while
 /// what it returns lives, that part may run once more.
 using Reentry = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
 
-/// What a strategy does with the operators of a module that knows nothing of it. By itself it passes all of
-/// them on.
-///
-/// Inside each of these functions operators are ordinary again: nothing is intercepted there.
-class Handler {
+/// Takes part where a backward runs a part of the forward once more, long after its scope has ended.
+class RecomputableHandler : public virtual Handler {
  public:
-  virtual ~Handler() = default;
-
-  /// The strategy that it belongs to, for those that cannot work inside it.
-  virtual std::string_view strategy() const { return {}; }
-
-  using NextAttention = std::function<at::Tensor(const Attention&)>;
-  /// Takes the place of an attention; `next` is the handler below, and at last the operator itself.
-  virtual at::Tensor attention(const Attention& call, const NextAttention& next) { return next(call); }
-
-  /// Whether it is to be told of operators: asked when its scope begins, and then at each of them. One that
-  /// has nothing to learn when its scope begins is told of attention only, and leaves operators to LibTorch.
-  virtual bool watches() const { return true; }
-
-  /// Is told of every operator, before and after; may refuse it by an Error, or put other inputs in the place
-  /// of those it has.
-  virtual void before(const Operator&) {}
-  virtual void after(const Operator&, std::span<const at::Tensor> /*outputs*/) {}
-
-  using NextOperator = std::function<at::Tensor(std::vector<at::Tensor> inputs)>;
-  /// Takes the place of an operator that gives one tensor, by what it gives; `next` is the operator itself,
-  /// on other inputs. None where it leaves the operator alone. Asked of those that watch, the innermost
-  /// first.
-  virtual std::optional<at::Tensor> instead(const Operator&, const NextOperator& /*next*/) { return {}; }
-
-  /// Is told where a module says that its tokens begin and end.
-  virtual at::Tensor split_sequence(at::Tensor x, int64_t /*dim*/, std::initializer_list<Companion>) {
-    return x;
-  }
-  virtual at::Tensor gather_sequence(at::Tensor x, int64_t /*dim*/) { return x; }
-
-  /// Collective. x as one rank would have it, where this strategy has split it.
-  virtual at::Tensor whole(at::Tensor x) { return x; }
-
-  /// Is told that x, which no operator of this rank made, goes on where `like` stood.
-  virtual void goes_on(const at::Tensor& /*x*/, const at::Tensor& /*like*/) {}
-
-  using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, std::vector<at::Tensor> side)>;
-  /// Takes the place of a loop over blocks; `next` is the handler below, and at last the loop itself.
-  virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
-                                const NextBlocks& next) {
-    return next(blocks, std::move(x), std::move(side));
-  }
-
-  /// What lets a backward run a part of this forward once more within this handler, long after its scope has
-  /// ended. None where the handler has nothing to do there.
-  virtual Reentry reentry(std::span<const at::Tensor> /*inputs*/) { return {}; }
+  virtual Reentry reentry(std::span<const at::Tensor> inputs) = 0;
 };
 
-/// The same for all handlers of this thread together, in the thread's state as it is now (autocast).
-Reentry reentry(std::span<const at::Tensor> inputs);
-
-/// Collective. x as one rank would have it: each strategy of this thread joins what it has split.
-at::Tensor whole(at::Tensor x);
-
-/// x, which has come from another rank, for all handlers to take for what `like` is to them.
-at::Tensor in_place_of(const at::Tensor& like, at::Tensor x);
-
-/// Operators are ordinary while it lives: for what a strategy does outside its handler, in a backward.
-class Plain {
- public:
-  Plain();
-  ~Plain();
-  Plain(const Plain&) = delete;
-  Plain& operator=(const Plain&) = delete;
-
- private:
-  bool was_excluded_;
-};
-
-/// While it lives, the operators that this thread calls pass by the handler. Scopes nest: the innermost
-/// handler is the first to be asked. The first one of a process registers with LibTorch's dispatcher, and
-/// throws Error where another library, or a second copy of this one, holds that place.
+/// While it lives, the handler takes part in what this thread does. Scopes nest. The first one of a process
+/// registers with LibTorch's dispatcher, and throws Error where another library, or a second copy of this
+/// one, holds that place.
 class Scope {
  public:
   explicit Scope(Handler& handler);
@@ -125,7 +107,44 @@ class Scope {
   std::unique_ptr<Guard> guard_;
 };
 
-/// Whether this thread is in a scope of that strategy's handler.
-bool within(std::string_view strategy);
+/// The handlers of this thread, outermost first.
+std::span<Handler* const> handlers();
+
+/// The innermost handler of this thread that is a T; null where there is none.
+template <class T>
+T* innermost() {
+  auto all = handlers();
+  for (auto handler = all.rbegin(); handler != all.rend(); ++handler)
+    if (auto* found = dynamic_cast<T*>(*handler)) return found;
+  return nullptr;
+}
+
+/// Operators are ordinary while it lives: for what a strategy does outside of `around`.
+class Plain {
+ public:
+  Plain();
+  ~Plain();
+  Plain(const Plain&) = delete;
+  Plain& operator=(const Plain&) = delete;
+
+ private:
+  bool was_excluded_;
+};
+
+/// An operator as the attention that it is, on these inputs; none for any other operator. Autocast has been
+/// done.
+std::optional<Attention> as_attention(const Operator& op, const Tensors& inputs);
+
+/// The attention by LibTorch's operator.
+at::Tensor attend(const Attention& call);
+
+/// Collective. x as one rank would have it: each handler of this thread gathers what it has split.
+at::Tensor unshard(at::Tensor x);
+
+/// The replacement, with which the forward goes on in the place of the original, for all handlers to know.
+at::Tensor substitute(const at::Tensor& original, at::Tensor replacement);
+
+/// The reentry of all handlers of this thread together, in the thread's state as it is now (autocast).
+Reentry reentry(std::span<const at::Tensor> inputs);
 
 }  // namespace wanpar

@@ -1,102 +1,271 @@
 #pragma once
 #include <wanpar/core/error.hpp>
+#include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/invoke.hpp>
+#include <wanpar/module/module_kinds.hpp>
 #include <wanpar/module/parameters.hpp>
+#include <wanpar/module/value.hpp>
 
 #include <concepts>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace wanpar {
 
+template <class Module, class Strategy>
+class Wrapped;
+
 namespace detail {
 
-constexpr size_t kMostArguments = 8;
-
-/// A callable that takes the list itself, unless it takes anything, as what is around a
-/// torch::nn::Sequential. A ModuleHolder must not be asked: it fails where it cannot be called.
+/// A module that takes values as they come.
 template <class M>
-concept TakesList =
-    !Held<M> && !Invocable<M, at::Tensor> && std::is_invocable_r_v<at::Tensor, M&, std::vector<at::Tensor>>;
+concept TakesValues = requires(M& module, Values values) {
+  { module.call_values(std::move(values)) } -> std::same_as<Value>;
+};
 
+/// The types of the parameters of a module, as a tuple; void where they cannot be told: templates, overloads.
+template <class F>
+struct ParametersOfFunction {
+  using Type = void;
+};
+template <class R, class... P>
+struct ParametersOfFunction<R (*)(P...)> {
+  using Type = std::tuple<P...>;
+};
+template <class C, class R, class... P>
+struct ParametersOfFunction<R (C::*)(P...)> {
+  using Type = std::tuple<P...>;
+};
+template <class C, class R, class... P>
+struct ParametersOfFunction<R (C::*)(P...) const> {
+  using Type = std::tuple<P...>;
+};
+
+template <class M>
+auto* parameters_of() {
+  if constexpr (std::is_pointer_v<M>) {
+    return static_cast<typename ParametersOfFunction<M>::Type*>(nullptr);
+  } else if constexpr (Held<M>) {
+    using Inner = std::remove_pointer_t<decltype(std::declval<M&>().operator->())>;
+    if constexpr (requires { &Inner::forward; })
+      return static_cast<typename ParametersOfFunction<decltype(&Inner::forward)>::Type*>(nullptr);
+    else
+      return static_cast<void*>(nullptr);
+  } else if constexpr (requires { &M::operator(); }) {
+    return static_cast<typename ParametersOfFunction<decltype(&M::operator())>::Type*>(nullptr);
+  } else {
+    return static_cast<void*>(nullptr);
+  }
+}
+template <class M>
+struct ParametersOf {
+  using Type = std::remove_pointer_t<decltype(parameters_of<M>())>;
+};
+template <class Module, class Strategy>
+struct ParametersOf<Wrapped<Module, Strategy>> : ParametersOf<Module> {};
+template <class Before, class Block, class After>
+struct ParametersOf<StackOf<Before, Block, After>> : ParametersOf<Before> {};
+
+constexpr size_t kMostArguments = 8;
 template <size_t>
 using TensorOf = at::Tensor;
 
-/// Calls module(a[0], a[1], …) where it takes exactly so many tensors; false where it does not.
-template <class M, size_t... I>
-bool try_call(M& module, std::vector<at::Tensor>& a, at::Tensor& result, std::index_sequence<I...>) {
-  if (a.size() != sizeof...(I)) return false;
-  if constexpr (Invocable<M, TensorOf<I>...>) {
-    result = invoke(module, std::move(a[I])...);
+[[noreturn]] void refuse_count(size_t count);
+
+/// The result of module(p...), where p are the first of Parameters and as many as there are values.
+template <class M, class Parameters, class Run, size_t... I>
+bool try_call(M& module, const Run& run, const Values& values, Value& result, std::index_sequence<I...>) {
+  if (values.size() != sizeof...(I)) return false;
+  if constexpr (requires { run(module, std::declval<std::tuple_element_t<I, Parameters>>()...); }) {
+    // In braces, so that values are converted in order; kept, since a module may take references.
+    std::tuple<std::remove_cvref_t<std::tuple_element_t<I, Parameters>>...> kept{
+        values[I].template as<std::remove_cvref_t<std::tuple_element_t<I, Parameters>>>()...};
+    result = run(module, static_cast<std::tuple_element_t<I, Parameters>&&>(std::get<I>(kept))...);
     return true;
   }
   return false;
 }
 
-template <class M, size_t... N>
-at::Tensor call_with(M& module, std::vector<at::Tensor> arguments, std::index_sequence<N...>) {
-  at::Tensor result;
-  bool called = (try_call(module, arguments, result, std::make_index_sequence<N + 1>{}) || ...);
-  if (!called)
-    throw Error("Model: the module cannot be called with " + std::to_string(arguments.size()) + " tensors");
+template <class M, class Parameters, class Run, size_t... N>
+Value call_with(M& module, const Run& run, const Values& values, std::index_sequence<N...>) {
+  Value result;
+  bool called = (try_call<M, Parameters>(module, run, values, result, std::make_index_sequence<N>{}) || ...);
+  if (!called) refuse_count(values.size());
   return result;
 }
 
+template <class M>
+concept TakesTensorList = std::same_as < typename ParametersOf<M>::Type,
+        std::tuple < const std::vector<at::Tensor>
+& >> || std::same_as<typename ParametersOf<M>::Type, std::tuple<std::vector<at::Tensor>>>;
+
+std::vector<at::Tensor> tensors_of_values(const Values& values);
+std::vector<c10::IValue> ivalues_of(const Values& values);
+
+template <class M>
+struct IsWrapped : std::false_type {};
+template <class Module, class Strategy>
+struct IsWrapped<Wrapped<Module, Strategy>> : std::true_type {
+  using Inner = Module;
+};
+
+/// What is innermost is TorchScript.
+template <class M>
+constexpr bool is_script() {
+  if constexpr (IsWrapped<M>::value)
+    return is_script<typename IsWrapped<M>::Inner>();
+  else
+    return ScriptModule<M>;
+}
+/// What is innermost takes values as they come.
+template <class M>
+constexpr bool takes_values() {
+  if constexpr (IsWrapped<M>::value)
+    return takes_values<typename IsWrapped<M>::Inner>();
+  else
+    return TakesValues<M>;
+}
+
+/// Calls a module of any kind with values, by run(module, arguments…).
+template <class M, class Run = AsItStands<M>>
+Value call_values(M& module, Values values, const Run& run = {}) {
+  using Parameters = typename ParametersOf<M>::Type;
+  if constexpr (is_script<M>()) {
+    return Value(run(module, ivalues_of(values)));
+  } else if constexpr (takes_values<M>()) {
+    return Value(run(module, std::move(values)));
+  } else if constexpr (TakesTensorList<M>) {
+    if (values.size() == 1 && values[0].template find<std::vector<at::Tensor>>())
+      return Value(run(module, values[0].template as<std::vector<at::Tensor>>()));
+    return Value(run(module, tensors_of_values(values)));
+  } else if constexpr (std::same_as<Parameters, std::tuple<Values>>) {
+    return Value(run(module, std::move(values)));
+  } else if constexpr (std::is_void_v<Parameters>) {
+    return [&]<size_t... I>(std::index_sequence<I...>) {
+      return call_with<M, std::tuple<TensorOf<I>...>>(module, run, values,
+                                                      std::make_index_sequence<kMostArguments + 1>{});
+    }
+    (std::make_index_sequence<kMostArguments>{});
+  } else {
+    return call_with<M, Parameters>(module, run, values,
+                                    std::make_index_sequence<std::tuple_size_v<Parameters> + 1>{});
+  }
+}
+
+[[noreturn]] void refuse_function(const char* what);
+
 }  // namespace detail
 
-/// A module whose type is known at run time only: tensors in, one tensor out, and its parameters.
+/// A module whose type is known at run time only: it is called with anything, gives a Result, and has
+/// parameters.
 ///
 /// It stands wherever a module may, so that strategies can be chosen while the program runs:
 ///
 ///     wanpar::Model model(transformer);
 ///     if (sharded) model = model | wanpar::sharded_params({.group = world});
 ///
-/// A cheap value; copies share the module. An undefined tensor stands for an argument left out.
-class Model {
+/// A cheap value; copies share the module. An undefined tensor stands for an argument left out. A call throws
+/// Error where the module does not take what it is given, or gives something else than a Result.
+template <class Result>
+class ModelOf {
  public:
-  using Tensors = std::vector<at::Tensor>;
-
-  template <class Module>
-  requires(!std::same_as<std::remove_cvref_t<Module>, Model>) explicit(false) Model(Module module)
+  template <Wrappable Module>
+  requires(!std::same_as<std::remove_cvref_t<Module>, ModelOf>) explicit(false) ModelOf(Module module)
       : held_(std::make_shared<Held<Module>>(std::move(module))) {}
+  template <class Other>
+  requires(!Wrappable<Other>) explicit ModelOf(const Other&) {
+    static_assert(detail::kNever<Other>,
+                  "wanpar: a Model is made of a module: a ModuleHolder, a std::shared_ptr of a module, a "
+                  "torch::jit::Module, a wrapped module, or anything callable");
+  }
 
-  /// Throws Error when the module cannot be called with that many tensors.
-  at::Tensor call(Tensors arguments) { return held_->call(std::move(arguments)); }
+  Result call(Values arguments) const { return call_values(std::move(arguments)).template as<Result>(); }
+  Result call(const std::vector<at::Tensor>& arguments) const {
+    return call(Values(arguments.begin(), arguments.end()));
+  }
+  Value call_values(Values arguments) const { return held_->call(std::move(arguments)); }
 
   template <class... Arguments>
-  requires(std::convertible_to<Arguments, at::Tensor>&&...) at::Tensor operator()(Arguments&&... arguments) {
-    return call({at::Tensor(std::forward<Arguments>(arguments))...});
+  Result operator()(Arguments&&... arguments) const {
+    if constexpr (sizeof...(Arguments) == 1 && (std::same_as<std::remove_cvref_t<Arguments>, Values> && ...))
+      return call(std::forward<Arguments>(arguments)...);
+    else
+      return call(list(Value(std::forward<Arguments>(arguments))...));
   }
 
   NamedTensors named_parameters() const { return held_->named_parameters(); }
   NamedTensors named_buffers() const { return held_->named_buffers(); }
+  std::vector<at::Tensor> parameters() const { return held_->parameters(); }
+  void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }
+  /// These throw Error for a function, whose mode and memory nobody knows.
+  void train(bool on = true) { held_->train(on); }
+  void eval() { train(false); }
+  bool is_training() const {
+    auto mode = training_mode();
+    if (!mode) detail::refuse_function("is_training");
+    return *mode;
+  }
+  /// None for a function.
+  std::optional<bool> training_mode() const { return held_->training_mode(); }
+  void to(at::ScalarType dtype) { held_->to(dtype); }
+  void to(at::Device device) { held_->to(device); }
 
  private:
   struct Any {
     virtual ~Any() = default;
-    virtual at::Tensor call(Tensors arguments) = 0;
+    virtual Value call(Values arguments) = 0;
     virtual NamedTensors named_parameters() = 0;
     virtual NamedTensors named_buffers() = 0;
+    virtual std::vector<at::Tensor> parameters() = 0;
+    virtual void train(bool on) = 0;
+    virtual std::optional<bool> training_mode() = 0;
+    virtual void to(at::ScalarType dtype) = 0;
+    virtual void to(at::Device device) = 0;
   };
 
   template <class Module>
   struct Held : Any {
     explicit Held(Module m) : module(std::move(m)) {}
-    at::Tensor call(Tensors arguments) override {
-      if constexpr (detail::TakesList<Module>)
-        return module(std::move(arguments));
-      else
-        return detail::call_with(module, std::move(arguments),
-                                 std::make_index_sequence<detail::kMostArguments>{});
-    }
+    Value call(Values arguments) override { return detail::call_values(module, std::move(arguments)); }
     NamedTensors named_parameters() override { return wanpar::named_parameters(module); }
     NamedTensors named_buffers() override { return wanpar::named_buffers(module); }
+    std::vector<at::Tensor> parameters() override { return optimized_parameters(module); }
+    void train(bool on) override {
+      if constexpr (HasMode<Module>)
+        module_of(module).train(on);
+      else
+        detail::refuse_function("train");
+    }
+    std::optional<bool> training_mode() override { return mode_of(module); }
+    void to(at::ScalarType dtype) override { move_to(dtype); }
+    void to(at::Device device) override { move_to(device); }
+    template <class To>
+    void move_to(To to) {
+      if constexpr (HasTo<Module, To>)
+        module_of(module).to(to);
+      else
+        detail::refuse_function("to");
+    }
     Module module;
   };
 
+  template <class... Each>
+  static Values list(Each&&... each) {
+    Values values;
+    values.reserve(sizeof...(Each));
+    (values.push_back(std::move(each)), ...);
+    return values;
+  }
+
   std::shared_ptr<Any> held_;
 };
+
+/// One that gives a tensor.
+using Model = ModelOf<at::Tensor>;
 
 }  // namespace wanpar

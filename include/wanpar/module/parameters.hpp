@@ -1,15 +1,39 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
 
+#include <concepts>
+#include <memory>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace wanpar {
 
+using Tensors = std::vector<at::Tensor>;
+
+/// Where the values of a parameter lie, and over which ranks a backward averages its gradient.
+struct Placement {
+  std::vector<Communicator> sharded_over = {};  ///< each of these ranks holds a part
+  std::vector<Communicator> reduced_over = {};
+};
+
+/// A tensor of a module; `auto& [name, tensor]` takes it apart.
 struct NamedTensor {
   std::string name;  ///< "blocks.3.attn.weight"
   at::Tensor tensor;
+  std::shared_ptr<const Placement> placement = {};  ///< null: whole on this rank, and of this rank alone
+
+  template <size_t I, class Self>
+  requires std::same_as<std::remove_cvref_t<Self>, NamedTensor>
+  friend decltype(auto) get(Self&& self) {
+    if constexpr (I == 0)
+      return (std::forward<Self>(self).name);
+    else
+      return (std::forward<Self>(self).tensor);
+  }
 };
 
 using NamedTensors = std::vector<NamedTensor>;
@@ -24,7 +48,7 @@ NamedTensors listed(List&& list) {
     if constexpr (requires { item.key(); })
       tensors.push_back({item.key(), item.value()});
     else if constexpr (requires { item.tensor; })
-      tensors.push_back({item.name, item.tensor});
+      tensors.push_back(item);
     else
       tensors.push_back({item.name, item.value});
   }
@@ -56,6 +80,33 @@ NamedTensors named_buffers(M& module) {
     return {};
 }
 
+/// The tensors alone, each once.
+std::vector<at::Tensor> tensors_in(const NamedTensors& tensors);
+
+/// What an optimizer is to step: a wrapper's own parameters(), which may be shards, and the module's
+/// otherwise.
+template <class M>
+std::vector<at::Tensor> optimized_parameters(M& module) {
+  if constexpr (requires {
+                  { module.parameters() } -> std::same_as<std::vector<at::Tensor>>;
+                })
+    return module.parameters();
+  else
+    return tensors_in(named_parameters(module));
+}
+
+/// Zeros, or nothing, in the place of their gradients.
+void clear_gradients(const std::vector<at::Tensor>& parameters, bool set_to_none);
+
+/// What a strategy is told of the module that it is put around.
+struct ModuleTensors {
+  NamedTensors parameters, buffers;
+};
+template <class M>
+ModuleTensors tensors_by_kind(M& module) {
+  return {named_parameters(module), named_buffers(module)};
+}
+
 /// Both, the parameters first.
 template <class M>
 NamedTensors tensors_of(M& module) {
@@ -65,3 +116,14 @@ NamedTensors tensors_of(M& module) {
 }
 
 }  // namespace wanpar
+
+template <>
+struct std::tuple_size<wanpar::NamedTensor> : std::integral_constant<size_t, 2> {};
+template <>
+struct std::tuple_element<0, wanpar::NamedTensor> {
+  using type = std::string;
+};
+template <>
+struct std::tuple_element<1, wanpar::NamedTensor> {
+  using type = at::Tensor;
+};

@@ -1,11 +1,8 @@
 #pragma once
-#include <ATen/core/Tensor.h>
-#include <wanpar/module/blocks_region.hpp>
-#include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/wrapper.hpp>
+#include <wanpar/module/wrapped.hpp>
 
 #include <memory>
-#include <utility>
+#include <vector>
 
 //  ActivationCheckpointing: of each block only what goes in is kept; backward runs the block once more.
 //
@@ -15,12 +12,19 @@
 //  Memory for the activations of one block instead of all, for the time of one more forward. exact
 namespace wanpar {
 
-namespace detail {
+struct ActivationCheckpointingOptions {};
 
-/// A forward through the module, which is kept for as long as a backward may run its blocks.
-BlocksRegion checkpointed_region(std::shared_ptr<void> module);
+class ActivationCheckpointingStrategy {
+ public:
+  using Options = ActivationCheckpointingOptions;
+  static constexpr bool kByBlocks = true;
+  ActivationCheckpointingStrategy(Options, const ModuleTensors&) {}
 
-}  // namespace detail
+  bool is_alone() const { return false; }
+  std::vector<Communicator> groups() const { return {}; }
+  /// The module is kept for as long as a backward may run its blocks.
+  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+};
 
 /// A module whose blocks run once more in backward, instead of keeping what they made in forward. It knows
 /// the blocks that BlockPipeline knows, and composes with every strategy, inside or outside of it: the second
@@ -30,33 +34,11 @@ BlocksRegion checkpointed_region(std::shared_ptr<void> module);
 /// that writes to what it is given or to its buffers (batch norm in training); in backward, for create_graph,
 /// for torch::autograd::grad, and for a block that did not do the same again.
 template <class Module>
-class ActivationCheckpointing {
- public:
-  explicit ActivationCheckpointing(Module module)
-      : module_(std::make_shared<Module>(std::move(module))), by_blocks_(*module_) {}
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto operator()(Args&&... args) {
-    return detail::checkpointed_region(module_).run(
-        [&] { return by_blocks_(*module_, std::forward<Args>(args)...); });
-  }
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
-
-  Module& inner() { return *module_; }
-  /// Those of the wrapped module, by its names.
-  NamedTensors named_parameters() { return wanpar::named_parameters(*module_); }
-  NamedTensors named_buffers() { return wanpar::named_buffers(*module_); }
-
- private:
-  std::shared_ptr<Module> module_;  // with the backwards to come
-  ByBlocks<Module> by_blocks_;
-};
+using ActivationCheckpointing = Wrapped<Module, ActivationCheckpointingStrategy>;
 
 /// `model | activation_checkpointing()`.
-inline auto activation_checkpointing() { return detail::Closure<ActivationCheckpointing>(); }
+inline auto activation_checkpointing(ActivationCheckpointingOptions options = {}) {
+  return detail::Closure<ActivationCheckpointing, ActivationCheckpointingOptions>(options);
+}
 
 }  // namespace wanpar

@@ -1,9 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/block_ranges.hpp>
-#include <wanpar/module/blocks_region.hpp>
-#include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/wrapper.hpp>
+#include <wanpar/module/wrapped.hpp>
 
 #include <memory>
 #include <vector>
@@ -26,14 +24,22 @@ struct BlockDistributionOptions {
 
 class DistributionEngine;
 
-namespace detail {
+class BlockDistributionStrategy {
+ public:
+  using Options = BlockDistributionOptions;
+  static constexpr bool kByBlocks = true;
+  BlockDistributionStrategy(Options options, const ModuleTensors& tensors);
 
-std::shared_ptr<DistributionEngine> make_distribution_engine(BlockDistributionOptions options);
+  bool is_alone() const { return false; }
+  std::vector<Communicator> groups() const { return {}; }
+  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  /// Blocks stay on the devices that they were given.
+  static void check_to(at::Device device);
+  static void check_to(at::ScalarType) {}
 
-/// A forward through the module over its devices.
-BlocksRegion distributed_region(const std::shared_ptr<DistributionEngine>& engine);
-
-}  // namespace detail
+ private:
+  std::shared_ptr<DistributionEngine> engine_;
+};
 
 /// A module whose blocks lie on several devices of this process. In the first pass each block's parameters
 /// and buffers are moved to its device; activations and side tensors follow in every pass, and the result
@@ -42,29 +48,7 @@ BlocksRegion distributed_region(const std::shared_ptr<DistributionEngine>& engin
 /// Wrap before making an optimizer, whose state would stay behind. Throws Error for a module without blocks,
 /// or whose stack does not list its parameters.
 template <class Module>
-class BlockDistribution : public Wrapper<Module> {
- public:
-  BlockDistribution(Module module, BlockDistributionOptions options)
-      : Wrapper<Module>(std::move(module)),
-        by_blocks_(module_),
-        engine_(detail::make_distribution_engine(std::move(options))) {}
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto operator()(Args&&... args) {
-    return detail::distributed_region(engine_).run(
-        [&] { return by_blocks_(module_, std::forward<Args>(args)...); });
-  }
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
-
- private:
-  using Wrapper<Module>::module_;
-  ByBlocks<Module> by_blocks_;
-  std::shared_ptr<DistributionEngine> engine_;
-};
+using BlockDistribution = Wrapped<Module, BlockDistributionStrategy>;
 
 /// `model | block_distribution({.devices = {{at::kCUDA, 0}, {at::kCUDA, 1}}})`.
 inline auto block_distribution(BlockDistributionOptions options) {

@@ -1,12 +1,9 @@
 #pragma once
-#include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/pipeline_schedule.hpp>
 #include <wanpar/module/block_ranges.hpp>
-#include <wanpar/module/blocks_region.hpp>
-#include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/model.hpp>
-#include <wanpar/module/wrapper.hpp>
+#include <wanpar/module/wrapped.hpp>
 
 #include <functional>
 #include <memory>
@@ -44,8 +41,8 @@ struct BlockPipelineOptions {
 };
 
 struct TrainOptions {
-  /// Positions of inputs that are not per sample. All others, and the target, have the batch in dimension 0.
-  std::vector<int64_t> whole = {};
+  /// Inputs that are not per sample. All others, and the target, have the batch in dimension 0.
+  ValueNames whole = {};
   LossOf loss = LossOf::mean;
   /// Ranks that train the same stage on other samples: loss and gradients become the mean over them.
   Communicator replicas = {};
@@ -53,27 +50,41 @@ struct TrainOptions {
 
 class PipelineEngine;
 
-namespace detail {
+class BlockPipelineStrategy {
+ public:
+  using Options = BlockPipelineOptions;
+  static constexpr bool kByBlocks = true;
+  using Loss = std::function<at::Tensor(at::Tensor output, at::Tensor target)>;
+  BlockPipelineStrategy(Options options, const ModuleTensors& tensors);
 
-std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
-                                                     NamedTensors buffers);
+  /// Collective. Moves the boundaries to where the seconds that each block took in the last pass are spread
+  /// best, and gives the new ranges. After training, call it before the optimizer is made: parameters
+  /// move with their blocks (`synchronize`), an optimizer's state does not. Pipelines that share or average
+  /// anything must be cut alike: give the ranks of the same stage in the others as `replicas`, whose times
+  /// are averaged. Throws Error where parameters have no memory on every rank.
+  const BlockRanges& rebalance(const Communicator& replicas = {});
 
-/// A forward through the module as a pipeline.
-BlocksRegion pipelined_region(const std::shared_ptr<PipelineEngine>& engine);
+  /// Collective. Gives every rank the parameters and buffers of all blocks as their stage has them: before a
+  /// checkpoint is written, or the module is used without the pipeline, after training.
+  void synchronize();
 
-using Forward = std::function<at::Tensor(std::vector<at::Tensor>)>;
-using Loss = std::function<at::Tensor(at::Tensor output, at::Tensor target)>;
-at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forward& forward,
-                      std::vector<at::Tensor> inputs, at::Tensor target, const Loss& loss,
-                      const TrainOptions& options);
+  /// The blocks of each stage; none before the first pass.
+  const BlockRanges& ranges() const;
 
-const Communicator& stages_of(const PipelineEngine& engine);
-const BlockRanges& ranges_of(PipelineEngine& engine);
-const BlockRanges& rebalance(PipelineEngine& engine, const Communicator& replicas);
-void synchronize(PipelineEngine& engine);
-const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine);
+  /// What this rank did in the last pass. On CUDA the times are those of the host.
+  const std::vector<PipelineEvent>& trace() const;
 
-}  // namespace detail
+  bool is_alone() const;
+  std::vector<Communicator> groups() const;
+  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+
+ protected:
+  at::Tensor train_by_blocks(const Model& by_blocks, Tensors inputs, at::Tensor target, const Loss& loss,
+                             const TrainOptions& options) const;
+
+ private:
+  std::shared_ptr<PipelineEngine> engine_;
+};
 
 /// A module whose blocks are spread over ranks, each rank a stage; every rank gives the same inputs and has
 /// the whole result. It cuts torch::nn::Sequential, TorchScript with submodules, `stack_of` three callables,
@@ -97,65 +108,26 @@ const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine);
 /// KiB more.
 ///
 /// One instance belongs to one rank, its calls are collective over the stages.
+///
+/// A rank may hold the parameters of its own stage only, and of what is outside of blocks.
 template <class Module>
-class BlockPipeline : public Wrapper<Module> {
+class BlockPipeline : public Wrapped<Module, BlockPipelineStrategy> {
  public:
   BlockPipeline(Module module, BlockPipelineOptions options)
-      : Wrapper<Module>(std::move(module)),
-        by_blocks_(module_),
-        engine_(detail::make_pipeline_engine(std::move(options), wanpar::named_parameters(module_),
-                                             wanpar::named_buffers(module_))) {}
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto operator()(Args&&... args) {
-    if (detail::stages_of(*engine_).size() == 1) return invoke(module_, std::forward<Args>(args)...);
-    return detail::pipelined_region(engine_).run(
-        [&] { return by_blocks_(module_, std::forward<Args>(args)...); });
-  }
-
-  template <class... Args>
-  requires RunsByBlocks<Module, Args...>
-  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
+      : Wrapped<Module, BlockPipelineStrategy>(std::move(module), std::move(options)) {}
 
   /// Collective. One 1F1B pass: the loss of the whole batch [] on every rank, gradients added to `grad()`.
   /// `loss(output, target)` is called by the last stage, a micro-batch at a time; a mean over samples is
-  /// weighed by their number. Throws Error for a module without blocks.
-  at::Tensor train_step(std::vector<at::Tensor> inputs, at::Tensor target, const detail::Loss& loss,
+  /// weighed by their number. A module that calls run_blocks gives it what comes after the blocks. Throws
+  /// Error for a module without blocks.
+  at::Tensor train_step(Tensors inputs, at::Tensor target, const BlockPipelineStrategy::Loss& loss,
                         const TrainOptions& options = {}) {
-    auto call = [this](auto&&... args) requires RunsByBlocks<Module, decltype(args)...> {
-      return by_blocks_(module_, std::forward<decltype(args)>(args)...);
+    auto by_blocks = [this](Values values) {
+      return detail::call_values(*this->module(), std::move(values), this->runner())
+          .template as<at::Tensor>();
     };
-    auto forward = [&](std::vector<at::Tensor> arguments) {
-      return detail::call_with(call, std::move(arguments),
-                               std::make_index_sequence<detail::kMostArguments>{});
-    };
-    return detail::train_step(engine_, forward, std::move(inputs), std::move(target), loss, options);
+    return this->train_by_blocks(Model(by_blocks), std::move(inputs), std::move(target), loss, options);
   }
-
-  /// Collective. Moves the boundaries to where the seconds that each block took in the last pass are spread
-  /// best, and gives the new ranges. After training, call it before the optimizer is made: parameters
-  /// move with their blocks (`synchronize`), an optimizer's state does not. Pipelines that share or average
-  /// anything must be cut alike: give the ranks of the same stage in the others as `replicas`, whose times
-  /// are averaged. Throws Error where parameters have no memory on every rank.
-  const BlockRanges& rebalance(const Communicator& replicas = {}) {
-    return detail::rebalance(*engine_, replicas);
-  }
-
-  /// Collective. Gives every rank the parameters and buffers of all blocks as their stage has them: before a
-  /// checkpoint is written, or the module is used without the pipeline, after training.
-  void synchronize() { detail::synchronize(*engine_); }
-
-  /// The blocks of each stage; none before the first pass.
-  const BlockRanges& ranges() const { return detail::ranges_of(*engine_); }
-
-  /// What this rank did in the last pass. On CUDA the times are those of the host.
-  const std::vector<PipelineEvent>& trace() const { return detail::trace_of(*engine_); }
-
- private:
-  using Wrapper<Module>::module_;
-  ByBlocks<Module> by_blocks_;
-  std::shared_ptr<PipelineEngine> engine_;
 };
 
 /// `model | block_pipeline({.stages = mesh["pipe"], .micro_batches = 4})`.

@@ -1,15 +1,10 @@
 #pragma once
-#include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
-#include <wanpar/module/invoke.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/wrapper.hpp>
+#include <wanpar/module/wrapped.hpp>
 
-#include <concepts>
 #include <memory>
 #include <string>
-#include <tuple>
-#include <type_traits>
 #include <vector>
 
 //  DataParallel: every rank holds the whole module and runs a part of the batch.
@@ -34,8 +29,9 @@ enum class BatchMode {
 struct DataParallelOptions {
   Communicator group = {};
   BatchMode mode = BatchMode::whole;
-  /// whole: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is.
-  std::vector<int64_t> batch = {0};
+  /// whole: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is. Of a
+  /// result, every tensor has the batch in its dimension 0.
+  ValueNames batch = ValueNames::first();
   /// When wrapped, parameters and buffers become those of rank 0.
   bool sync_module_states = true;
   /// local: before each forward outside no_sync, buffers (running statistics) become those of rank 0. Off,
@@ -50,73 +46,23 @@ struct DataParallelOptions {
 
 class DataEngine;
 
-namespace detail {
-
-template <class T>
-inline constexpr bool kIsTuple = requires {
-  std::tuple_size<T>::value;
-};
-template <class T>
-inline constexpr bool kIsTensorList = std::same_as<T, std::vector<at::Tensor>>;
-
-/// Shows each tensor of a result, a tensor or a tuple or vector of tensors, to `look`.
-template <class Result, class Look>
-void each_tensor(Result& result, const Look& look) {
-  if constexpr (std::same_as<Result, at::Tensor>)
-    look(result);
-  else if constexpr (kIsTensorList<Result>)
-    for (auto& tensor : result) look(tensor);
-  else {
-    static_assert(kIsTuple<Result>,
-                  "DataParallel: a module's result is a tensor, or a tuple or vector of them");
-    std::apply([&](auto&... parts) { (each_tensor(parts, look), ...); }, result);
-  }
-}
-
-/// What one rank does around one call of the module.
-class DataPass {
+class DataParallelStrategy {
  public:
-  DataPass(std::shared_ptr<DataEngine> engine, size_t arguments);
-  ~DataPass();
-  DataPass(const DataPass&) = delete;
-  DataPass& operator=(const DataPass&) = delete;
+  using Options = DataParallelOptions;
+  static constexpr bool kByBlocks = false;
+  DataParallelStrategy(Options options, const ModuleTensors& tensors);
 
-  /// What the module is given in the place of an argument: this rank's samples of one that holds the batch.
-  template <class T>
-  decltype(auto) give(size_t arg, T&& x) {
-    if constexpr (std::same_as<std::remove_cvref_t<T>, at::Tensor>)
-      return tensor(arg, x);
-    else
-      return other(arg), std::forward<T>(x);
-  }
+  NoSync no_sync();
+  /// With find_unused_parameters: those that had no gradient on some rank in the last backward.
+  std::vector<std::string> unused_parameters() const;
 
-  /// What the caller has in the place of the module's result.
-  template <class Result>
-  Result take(Result result) {
-    each_tensor(result, [&](at::Tensor& x) { look_at(x); });
-    check();
-    each_tensor(result, [&](at::Tensor& x) { x = whole(std::move(x)); });
-    return result;
-  }
+  bool is_alone() const;
+  std::vector<Communicator> groups() const;
+  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  private:
-  at::Tensor tensor(size_t arg, const at::Tensor& x);
-  void other(size_t arg);
-  void look_at(const at::Tensor& result);
-  void check();
-  at::Tensor whole(at::Tensor result);
-
-  struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<DataEngine> engine_;
 };
-
-std::shared_ptr<DataEngine> make_data_engine(DataParallelOptions options, NamedTensors parameters,
-                                             NamedTensors buffers);
-bool is_alone(const DataEngine& engine);
-NoSync no_sync(std::shared_ptr<DataEngine> engine);
-std::vector<std::string> unused_parameters(const DataEngine& engine);
-
-}  // namespace detail
 
 /// A module that runs on several batches at a time, one a rank. Collective: wrapping, every call, and every
 /// backward outside no_sync.
@@ -145,40 +91,11 @@ std::vector<std::string> unused_parameters(const DataEngine& engine);
 /// bucket, and as much of each argument that needs a gradient; wrapping and each local forward
 /// (n − 1) · (parameters and) buffers from rank 0; once, with the first gradients, 8 bytes a parameter from
 /// rank 0, which says in which order they came.
+///
+/// Throws Error on every rank, before anything is moved, when the ranks' modules differ in names, shapes or
+/// dtypes.
 template <class Module>
-class DataParallel : public Wrapper<Module> {
- public:
-  /// Throws Error on every rank, before any of it is moved, when the ranks' modules differ in names, shapes
-  /// or dtypes.
-  DataParallel(Module module, DataParallelOptions options)
-      : Wrapper<Module>(std::move(module)),
-        engine_(detail::make_data_engine(std::move(options), wanpar::named_parameters(module_),
-                                         wanpar::named_buffers(module_))) {}
-
-  template <class... Args>
-  requires Invocable<Module, Args...>
-  auto operator()(Args&&... args) {
-    if (detail::is_alone(*engine_)) return invoke(module_, std::forward<Args>(args)...);
-    detail::DataPass pass(engine_, sizeof...(Args));
-    return [&]<size_t... I>(std::index_sequence<I...>) {
-      return pass.take(invoke(module_, pass.give(I, std::forward<Args>(args))...));
-    }
-    (std::index_sequence_for<Args...>{});
-  }
-
-  template <class... Args>
-  requires Invocable<Module, Args...>
-  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
-
-  NoSync no_sync() { return detail::no_sync(engine_); }
-
-  /// With find_unused_parameters: those that had no gradient on some rank in the last backward.
-  std::vector<std::string> unused_parameters() const { return detail::unused_parameters(*engine_); }
-
- private:
-  using Wrapper<Module>::module_;
-  std::shared_ptr<DataEngine> engine_;
-};
+using DataParallel = Wrapped<Module, DataParallelStrategy>;
 
 /// `model | data_parallel({.group = mesh["data"]})`.
 inline auto data_parallel(DataParallelOptions options) {

@@ -1,16 +1,13 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
-#include <wanpar/module/invoke.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/wrapper.hpp>
+#include <wanpar/module/wrapped.hpp>
 
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -63,63 +60,15 @@ struct ParameterMemory {
 
 class ShardedEngine;
 
-namespace detail {
-
-/// One forward of a sharded module on one rank.
-class ShardedForward {
- public:
-  explicit ShardedForward(std::shared_ptr<ShardedEngine> engine);
-  ~ShardedForward();
-  ShardedForward(const ShardedForward&) = delete;
-  ShardedForward& operator=(const ShardedForward&) = delete;
-
-  /// A floating-point argument in param_dtype; anything else as it is.
-  template <class T>
-  decltype(auto) enter(T&& x) {
-    if constexpr (std::is_same_v<std::remove_cvref_t<T>, at::Tensor>)
-      return cast(x);
-    else
-      return std::forward<T>(x);
-  }
-
-  /// The result, none of it in memory that is about to be let go of.
-  template <class T>
-  T leave(T result) {
-    if constexpr (std::is_same_v<T, at::Tensor>)
-      return keep(std::move(result));
-    else if constexpr (requires { std::tuple_size<T>::value; })
-      return std::apply([&](auto&... part) { return T{leave(std::move(part))...}; }, result);
-    else if constexpr (std::is_same_v<T, std::vector<at::Tensor>>) {
-      for (auto& part : result) part = keep(std::move(part));
-      return result;
-    } else
-      return result;
-  }
-  /// In a catch block: the error as the strategy threw it.
-  [[noreturn]] static void rethrow();
-
- private:
-  at::Tensor cast(const at::Tensor& x);
-  at::Tensor keep(at::Tensor result);
-
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
-std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
-                                                   NamedTensors buffers);
-/// Whether a forward can do without us: every parameter is whole on this rank, in the dtype that it has.
-/// Throws Error where parameters that were constructed deferred have not been loaded.
-bool is_whole(const ShardedEngine& engine);
-
-}  // namespace detail
-
 /// Gives the elements [begin, end) of a parameter, flat, in its logical (row-major) order.
 using ParameterSource = std::function<at::Tensor(const std::string& name, int64_t begin, int64_t end)>;
 
-/// The half of ShardedParams that does not depend on the module's type.
-class ShardedParamsBase {
+class ShardedParamsStrategy {
  public:
+  using Options = ShardedParamsOptions;
+  static constexpr bool kByBlocks = false;
+  ShardedParamsStrategy(Options options, const ModuleTensors& tensors);
+
   /// What an optimizer is to step: this rank's flat part of each unit, with its gradient after a backward. A
   /// step is seen by the next forward. Parameters that required no gradient when wrapped are not among them.
   std::vector<at::Tensor> parameters() const;
@@ -149,8 +98,21 @@ class ShardedParamsBase {
   ParameterMemory memory() const;
   void reset_peak();
 
- protected:
-  explicit ShardedParamsBase(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) {}
+  /// Parameters lie whole on this rank, in the dtype that they have. Throws Error where some that were
+  /// constructed deferred have not been loaded.
+  bool is_alone() const;
+  std::vector<Communicator> groups() const;
+  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  void place(NamedTensors& parameters) const;
+  /// Shards keep the dtype and the device with which they were made.
+  template <class To>
+  static void check_to(const To&) {
+    refuse_to();
+  }
+
+ private:
+  [[noreturn]] static void refuse_to();
+
   std::shared_ptr<ShardedEngine> engine_;
 };
 
@@ -164,32 +126,7 @@ class ShardedParamsBase {
 /// Throws Error, on every rank and before any transfer: where the ranks' modules differ, where a named unit
 /// does not exist, where the module has no parameters (a frozen TorchScript module has none left).
 template <class Module>
-class ShardedParams : public ShardedParamsBase, public Wrapper<Module> {
- public:
-  ShardedParams(Module module, ShardedParamsOptions options)
-      : ShardedParamsBase(detail::make_sharded_engine(std::move(options), wanpar::named_parameters(module),
-                                                      wanpar::named_buffers(module))),
-        Wrapper<Module>(std::move(module)) {}
-
-  template <class... Args>
-  requires Invocable<Module, Args...>
-  auto operator()(Args&&... args) {
-    if (detail::is_whole(*engine_)) return invoke(module_, std::forward<Args>(args)...);
-    detail::ShardedForward forward(engine_);
-    try {
-      return forward.leave(invoke(module_, forward.enter(std::forward<Args>(args))...));
-    } catch (...) {
-      detail::ShardedForward::rethrow();
-    }
-  }
-
-  template <class... Args>
-  requires Invocable<Module, Args...>
-  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
-
- private:
-  using Wrapper<Module>::module_;
-};
+using ShardedParams = Wrapped<Module, ShardedParamsStrategy>;
 
 /// `model | sharded_params({.group = mesh["shard"], .prefetch = 1})`.
 inline auto sharded_params(ShardedParamsOptions options) {

@@ -1,33 +1,44 @@
 #include <wanpar/strategy/block_pipeline.hpp>
 
+#include "module/blocks_scope.hpp"
 #include "strategy/block_pipeline/pipeline_engine.hpp"
+#include "strategy/block_pipeline/pipeline_training.hpp"
 
-namespace wanpar::detail {
+namespace wanpar {
 
-BlocksRegion pipelined_region(const std::shared_ptr<PipelineEngine>& engine) {
-  engine->begin();
-  return {engine, [&engine = *engine] { engine.end(); }};
+BlockPipelineStrategy::BlockPipelineStrategy(Options options, const ModuleTensors& tensors)
+    : engine_(std::make_shared<PipelineEngine>(std::move(options), tensors.parameters, tensors.buffers)) {}
+
+bool BlockPipelineStrategy::is_alone() const { return engine_->stages().size() == 1; }
+std::vector<Communicator> BlockPipelineStrategy::groups() const { return {engine_->stages()}; }
+
+std::unique_ptr<ForwardScope> BlockPipelineStrategy::begin(const Arguments&, std::shared_ptr<void>) const {
+  engine_->begin();
+  return std::make_unique<BlocksScope>("BlockPipeline", engine_, [&engine = *engine_] { engine.end(); });
 }
 
-std::shared_ptr<PipelineEngine> make_pipeline_engine(BlockPipelineOptions options, NamedTensors parameters,
-                                                     NamedTensors buffers) {
-  return std::make_shared<PipelineEngine>(std::move(options), std::move(parameters), std::move(buffers));
+const BlockRanges& BlockPipelineStrategy::rebalance(const Communicator& replicas) {
+  if (!is_alone()) engine_->rebalance(replicas);
+  return ranges();
 }
 
-const Communicator& stages_of(const PipelineEngine& engine) { return engine.stages(); }
+void BlockPipelineStrategy::synchronize() { engine_->synchronize(); }
 
-const BlockRanges& ranges_of(PipelineEngine& engine) {
+const BlockRanges& BlockPipelineStrategy::ranges() const {
   static const BlockRanges none;
-  return engine.stacks().empty() ? none : engine.stacks()[0].ranges();
+  return engine_->stacks().empty() ? none : engine_->stacks()[0].ranges();
 }
 
-const BlockRanges& rebalance(PipelineEngine& engine, const Communicator& replicas) {
-  if (engine.stages().size() > 1) engine.rebalance(replicas);
-  return ranges_of(engine);
+const std::vector<PipelineEvent>& BlockPipelineStrategy::trace() const { return engine_->trace(); }
+
+at::Tensor BlockPipelineStrategy::train_by_blocks(const Model& by_blocks, Tensors inputs, at::Tensor target,
+                                                  const Loss& loss, const TrainOptions& options) const {
+  detail::Forward step(groups());  // a rank that fails tells the others
+  try {
+    return train_step(engine_, by_blocks, std::move(inputs), std::move(target), loss, options);
+  } catch (...) {
+    step.fail();
+  }
 }
 
-void synchronize(PipelineEngine& engine) { engine.synchronize(); }
-
-const std::vector<PipelineEvent>& trace_of(PipelineEngine& engine) { return engine.trace(); }
-
-}  // namespace wanpar::detail
+}  // namespace wanpar

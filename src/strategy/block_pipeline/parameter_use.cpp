@@ -36,7 +36,7 @@ void ParameterUse::ignore(const at::Tensor& leaf) {
 void ParameterUse::note(const Operator& op, bool is_inside) {
   if (!is_examining_) return;
   auto& used = is_inside ? inside_ : outside_;
-  for (auto& input : op.inputs) {
+  for (auto input : op.inputs) {
     if (!input.requires_grad() || !input.is_leaf()) continue;
     auto leaf =
         input.is_view() ? input._base() : input;  // a view made without gradients says that it is a leaf

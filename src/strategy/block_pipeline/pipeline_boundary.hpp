@@ -1,6 +1,5 @@
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <wanpar/core/communicator.hpp>
 
 #include <string>
 #include <vector>
@@ -15,13 +14,12 @@ struct Boundary {
   std::vector<int64_t> shape;
 
   static Boundary of(const at::Tensor& x);
-  bool operator==(const Boundary&) const = default;
+  /// As it is told to other ranks.
+  std::string text() const;
+  static Boundary from_text(const std::string& text);
 };
 
 /// Of each stage in order.
 using Boundaries = std::vector<Boundary>;
-
-/// Collective. What `root` says: its boundary, or why it has none, which is thrown as an Error on every rank.
-Boundary announce(const Communicator& group, int root, const Boundary& mine, const std::string& failure);
 
 }  // namespace wanpar

@@ -6,13 +6,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <wanpar/core/agreement.hpp>
 
 #include "core/flag.hpp"
-#include "module/claim.hpp"
 #include "module/deferred.hpp"
-#include "module/gradient_averaging.hpp"
+#include "module/gradient_reduction.hpp"
 #include "module/no_blocks.hpp"
 #include "module/same_module.hpp"
+#include "module/storage_memory.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_tape.hpp"
 
@@ -57,13 +58,13 @@ std::string trained_among(const NamedTensors& parameters) {
 
 PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(std::move(parameters)) {
-  check_same("BlockPipeline", "options", {stages()}, text_of(options_));
+  require_same("BlockPipeline", "options", {stages()}, text_of(options_));
   if (options_.micro_batches < 1)
     throw Error(
         fmt::format("BlockPipeline: {} micro-batches; there must be at least 1", options_.micro_batches));
   auto all = parameters_;
   all.insert(all.end(), buffers.begin(), buffers.end());
-  check_same_module("BlockPipeline", {stages()}, all);
+  holds_own_stage_only_ = require_same_or_own("BlockPipeline", stages(), all);
 }
 
 void PipelineEngine::begin() {
@@ -87,7 +88,10 @@ void PipelineEngine::end_passage() const {
 }
 
 PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
-  if (next_stack_ == stacks_.size()) stacks_.emplace_back(blocks, options_.ranges, stages());
+  if (next_stack_ == stacks_.size()) {
+    stacks_.emplace_back(blocks, options_.ranges, stages());
+    stacks_.back().check_memory();
+  }
   auto& stack = stacks_[next_stack_++];
   if (stack.size() != blocks.size)
     throw Error(
@@ -103,7 +107,7 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
   auto& stack = stack_for(blocks);
   if (!passage_) return run_whole(stack, blocks, std::move(x), std::move(side), next);
 
-  if (GradientAveraging::is_wanted())
+  if (innermost<GradientReduction>())
     throw Error(
         "BlockPipeline: train_step around a DataParallel, most of whose stages never see its result; wrap "
         "the module without it, and name its group in TrainOptions::replicas");
@@ -112,12 +116,11 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
   use_.ignore(passage_->received);
-  if (!is_first()) x = in_place_of(x, passage_->received);
+  if (!is_first()) x = substitute(x, passage_->received);
   passage_->left = use_.is_examining()
                        ? run_and_check(stack, blocks, std::move(x), std::move(side), next, passage_->is_cut)
                        : run_mine(stack, blocks, std::move(x), std::move(side), next);
-  if (!is_last()) throw GoesOnElsewhere{};
-  return passage_->left;
+  return is_last() ? passage_->left : at::Tensor();  // what comes after the blocks is the last stage's
 }
 
 at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
@@ -139,7 +142,8 @@ at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack&
 
 at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
-  GradientAveraging::come_in_parts();
+  for (auto* handler : handlers())
+    if (auto* reduction = dynamic_cast<GradientReduction*>(handler)) reduction->defer();
   check_use(ParameterUse::Shared::refused);
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
@@ -166,7 +170,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   StageWork work;
   work.forward = [&](int64_t m, at::Tensor received) {
     use_.ignore(received);
-    auto entered = received.defined() ? in_place_of(x, received) : at::Tensor();
+    auto entered = received.defined() ? substitute(x, received) : at::Tensor();
     if (tape)
       entered = tape->enter(m, entered);
     else if (!entered.defined())
@@ -203,12 +207,12 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
     result = stages().broadcast(std::move(result), stages().size() - 1).get();
   }
   if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
-  return in_place_of(x, std::move(result));
+  return substitute(x, std::move(result));
 }
 
 void PipelineEngine::rebalance(const Communicator& replicas) {
   if (stacks_.empty()) throw Error("BlockPipeline: rebalance() needs a pass before it");
-  check_memory("rebalance", [](auto& item) { return !claimed(item.tensor); });
+  check_memory("rebalance", [](auto& item) { return !is_claimed(item.tensor); });
   if (is_trained_) synchronize();
   for (auto& stack : stacks_) stack.rebalance(replicas);
   learnt_.clear();
@@ -220,9 +224,8 @@ void PipelineEngine::rebalance(const Communicator& replicas) {
 void PipelineEngine::check_memory(std::string_view what,
                                   const std::function<bool(const NamedTensor&)>& counts) {
   auto is_missing = [&](auto& item) { return is_deferred(item.tensor) && counts(item); };
-  auto missing = std::any_of(parameters_.begin(), parameters_.end(), is_missing);
-  auto flag = at::full({1}, missing ? 1.0 : 0.0, at::TensorOptions(at::kDouble).device(stages().device()));
-  if (stages().all_reduce(std::move(flag), ReduceOp::max).get().item<double>() > 0)
+  if (holds_own_stage_only_ ||
+      on_any_rank(stages(), std::any_of(parameters_.begin(), parameters_.end(), is_missing)))
     throw Error(fmt::format(
         "BlockPipeline: {}() needs every parameter to have memory on every rank, and some are sharded, or "
         "constructed deferred and loaded for their own stage only; load them on every rank first",

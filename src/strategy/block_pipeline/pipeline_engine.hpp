@@ -14,7 +14,9 @@
 namespace wanpar {
 
 /// One rank's side of the strategy: takes the place of the loop over the blocks.
-class PipelineEngine : public Handler, public std::enable_shared_from_this<PipelineEngine> {
+class PipelineEngine : public BlocksHandler,
+                       public OperatorHandler,
+                       public std::enable_shared_from_this<PipelineEngine> {
  public:
   PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers);
 
@@ -42,8 +44,6 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
     bool is_cut;               ///< whether there are other micro-batches
     at::Tensor left = {};      ///< what the blocks gave; what comes after runs on the last stage alone
   };
-  /// Thrown through the module where what comes after the blocks is another stage's.
-  struct GoesOnElsewhere {};
   void set_passage(Passage* passage) { passage_ = passage; }
   /// Throws Error when the module has run no blocks.
   void end_passage() const;
@@ -54,12 +54,13 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
     use_.check(parameters_, stacks_, stages().rank(), shared);
   }
 
-  std::string_view strategy() const override { return "BlockPipeline"; }
-
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override;
-  bool watches() const override { return use_.is_examining(); }
-  void before(const Operator& op) override { use_.note(op, is_inside_); }
+  bool intercepts_operators() const override { return use_.is_examining(); }
+  Tensors around(const Operator& op, const Next& next) override {
+    use_.note(op, is_inside_);
+    return next(op);
+  }
 
  private:
   void check_memory(std::string_view what, const std::function<bool(const NamedTensor&)>& counts);
@@ -75,7 +76,7 @@ class PipelineEngine : public Handler, public std::enable_shared_from_this<Pipel
   NamedTensors parameters_;
   std::deque<PipelineStack> stacks_;
   size_t next_stack_ = 0;
-  bool is_inside_ = false, is_trained_ = false;
+  bool is_inside_ = false, is_trained_ = false, holds_own_stage_only_ = false;
   Passage* passage_ = nullptr;
   std::map<std::string, Boundaries> learnt_;
   std::vector<PipelineEvent> trace_;

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <chrono>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
@@ -43,34 +44,28 @@ StageRunner::StageRunner(Communicator group, at::Device device, std::vector<int6
 
 Boundaries StageRunner::learn(const std::function<bool(int stage)>& is_batched) {
   for (int stage = 0; stage < group_.size(); ++stage) {
-    Boundary mine;
-    std::string failure;
-    if (stage == group_.rank()) {
-      try {
-        auto result = compute(work_.forward, false, 0, take_activation(0));
-        mine = Boundary::of(result);
-        if (is_batched(stage) && (mine.shape.empty() || mine.shape[0] != sizes_[0]))
-          throw Error(
-              fmt::format("BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain "
-                          "the batch where it is cut into micro-batches",
-                          mine.shape, sizes_[0]));
-        if (!is_last()) activations_[0] = result.detach();
-      } catch (const Error& e) {
-        failure = e.what();
-      } catch (const c10::Error& e) {
-        failure = fmt::format("stage {} of {} failed: {}", stage, group_.size(), e.what_without_backtrace());
-      } catch (const std::exception& e) {
-        failure = fmt::format("stage {} of {} failed: {}", stage, group_.size(), e.what());
-      }
-    }
+    auto text = told_by(group_, stage, [&] { return first_forward(is_batched(stage)).text(); });
     Plain plain;
-    boundaries_.push_back(announce(group_, stage, mine, failure));
+    boundaries_.push_back(Boundary::from_text(text));
     if (stage == group_.rank() && !is_last())
       post(next_, activations_.extract(0).mapped(), PipelineStep::kNone, stage);
     if (stage + 1 == group_.rank()) post(previous_, {}, 0, stage);
   }
   first_is_done_ = true;
   return boundaries_;
+}
+
+/// The first micro-batch through this stage.
+Boundary StageRunner::first_forward(bool is_batched) {
+  auto result = compute(work_.forward, false, 0, take_activation(0));
+  auto mine = Boundary::of(result);
+  if (is_batched && (mine.shape.empty() || mine.shape[0] != sizes_[0]))
+    throw Error(fmt::format(
+        "BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain the batch "
+        "where it is cut into micro-batches",
+        mine.shape, sizes_[0]));
+  if (!is_last()) activations_[0] = result.detach();
+  return mine;
 }
 
 bool StageRunner::is_done(const PipelineStep& step) const {

@@ -59,6 +59,7 @@ class StageRunner {
     return !is_first() && boundaries_[group_.rank() - 1].requires_grad;
   }
 
+  Boundary first_forward(bool is_batched);
   at::Tensor take_activation(int64_t micro_batch);
   void forward(int64_t micro_batch);
   void backward(int64_t micro_batch);

@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <unordered_set>
 #include <wanpar/core/error.hpp>
 
+#include "module/deferred.hpp"
+#include "module/storage_memory.hpp"
 #include "module/times_written.hpp"
 
 namespace wanpar {
@@ -26,6 +29,16 @@ void PipelineStack::find_owners() {
         auto [known, is_new] = owners_.emplace(tensor.unsafeGetTensorImpl(), stage);
         if (!is_new && known->second != stage) known->second = kSeveral;
       }
+}
+
+void PipelineStack::check_memory() const {
+  for (auto i = mine().begin; lists_tensors() && i < mine().end; ++i)
+    for (auto& [name, tensor] : tensors_[i])
+      if (is_deferred(tensor) && !is_claimed(tensor))
+        throw Error(fmt::format(
+            "BlockPipeline: '{}' of block {} has no memory on rank {}, whose stage runs that block; load "
+            "each stage's own blocks, in the ranges that .ranges gives",
+            name, i, stages_.rank()));
 }
 
 BlockStack PipelineStack::part(const BlockStack& blocks) {

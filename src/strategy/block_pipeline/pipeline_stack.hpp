@@ -24,6 +24,8 @@ class PipelineStack {
   BlockStack part(const BlockStack& blocks);
   void begin_pass() { watch_.reset(mine().size()); }
 
+  /// Throws Error where a block of this stage has been constructed deferred and not been loaded.
+  void check_memory() const;
   /// Whether the blocks list their parameters.
   bool lists_tensors() const { return !tensors_.empty(); }
   static constexpr int kOutside = -1, kSeveral = -2;

@@ -7,16 +7,17 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <wanpar/core/agreement.hpp>
 
-#include "module/same_module.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_engine.hpp"
+#include "strategy/block_pipeline/pipeline_training.hpp"
 #include "strategy/block_pipeline/replicas.hpp"
 
 namespace wanpar {
 namespace {
 
-using Tensors = std::vector<at::Tensor>;
+using Loss = BlockPipelineStrategy::Loss;
 
 /// A batch in its micro-batches.
 class Batch {
@@ -48,7 +49,7 @@ class Batch {
     return mine;
   }
   /// What a micro-batch adds to the loss of the batch.
-  at::Tensor loss(const detail::Loss& loss, at::Tensor output, int64_t m) const {
+  at::Tensor loss(const Loss& loss, at::Tensor output, int64_t m) const {
     auto value = loss(std::move(output), samples_of(target_, sizes_, m));
     if (value.numel() != 1)
       throw Error(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
@@ -64,9 +65,7 @@ class Batch {
   }
 
  private:
-  bool is_whole(size_t input) const {
-    return std::count(options_.whole.begin(), options_.whole.end(), static_cast<int64_t>(input)) > 0;
-  }
+  bool is_whole(size_t input) const { return options_.whole.name(std::to_string(input)); }
 
   Tensors inputs_;
   at::Tensor target_;
@@ -148,8 +147,7 @@ class Examination {
 /// The forward and backward of one stage, a micro-batch at a time.
 class TrainingStage {
  public:
-  TrainingStage(PipelineEngine& engine, const detail::Forward& forward, const Batch& batch,
-                const detail::Loss& loss)
+  TrainingStage(PipelineEngine& engine, const Model& forward, const Batch& batch, const Loss& loss)
       : engine_(engine),
         forward_(forward),
         batch_(batch),
@@ -181,15 +179,9 @@ class TrainingStage {
       ~Leave() { engine.set_passage(nullptr); }
     } leave{engine_};
     Scope scope(engine_);
-    try {
-      auto output = forward_(batch_.inputs(m));
-      engine_.end_passage();
-      return batch_.loss(loss_, std::move(output), m);
-    } catch (const PipelineEngine::GoesOnElsewhere&) {
-      return passage.left;
-    } catch (...) {
-      Scope::rethrow();
-    }
+    auto output = forward_.call(batch_.inputs(m));
+    engine_.end_passage();
+    return engine_.is_last() ? batch_.loss(loss_, std::move(output), m) : passage.left;
   }
 
   at::Tensor backward(int64_t m, at::Tensor gradient) {
@@ -201,9 +193,9 @@ class TrainingStage {
   }
 
   PipelineEngine& engine_;
-  const detail::Forward& forward_;
+  const Model& forward_;
   const Batch& batch_;
-  const detail::Loss& loss_;
+  const Loss& loss_;
   Tensors entered_, left_;
   at::Tensor total_;
 };
@@ -218,10 +210,10 @@ std::string text_of_ranges(const std::deque<PipelineStack>& stacks) {
   return text;
 }
 
-double train_on_one_stage(const Batch& batch, const detail::Forward& forward, const detail::Loss& loss) {
+double train_on_one_stage(const Batch& batch, const Model& forward, const Loss& loss) {
   at::Tensor total;
   for (int64_t m = 0; m < batch.count(); ++m) {
-    auto value = batch.loss(loss, forward(batch.inputs(m)), m);
+    auto value = batch.loss(loss, forward.call(batch.inputs(m)), m);
     total = total.defined() ? total + value.detach() : value.detach();
     torch::autograd::backward({value});
   }
@@ -229,7 +221,7 @@ double train_on_one_stage(const Batch& batch, const detail::Forward& forward, co
 }
 
 double train_on_stages(const std::shared_ptr<PipelineEngine>& engine, const Batch& batch,
-                       const detail::Forward& forward, const detail::Loss& loss, at::Device device) {
+                       const Model& forward, const Loss& loss, at::Device device) {
   auto& stages = engine->stages();
   engine->trace().clear();
   for (auto& stack : engine->stacks()) stack.begin_pass();
@@ -249,9 +241,7 @@ double train_on_stages(const std::shared_ptr<PipelineEngine>& engine, const Batc
 
 }  // namespace
 
-namespace detail {
-
-at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forward& forward, Tensors inputs,
+at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Model& forward, Tensors inputs,
                       at::Tensor target, const Loss& loss, const TrainOptions& options) {
   at::AutoGradMode gradients(true);
   auto device = target.device();
@@ -259,11 +249,10 @@ at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Forwa
   auto total = engine->stages().size() == 1 ? train_on_one_stage(batch, forward, loss)
                                             : train_on_stages(engine, batch, forward, loss, device);
   if (options.replicas.size() > 1) {
-    check_same("BlockPipeline", "ranges", {options.replicas}, text_of_ranges(engine->stacks()));
+    require_same("BlockPipeline", "ranges", {options.replicas}, text_of_ranges(engine->stacks()));
     total = average_over(options.replicas, engine->parameters(), total);
   }
   return at::scalar_tensor(total, at::TensorOptions(device).dtype(at::kDouble));
 }
 
-}  // namespace detail
 }  // namespace wanpar

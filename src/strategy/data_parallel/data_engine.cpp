@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <random>
 #include <unordered_set>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 
-#include "module/claim.hpp"
 #include "module/leaves.hpp"
 #include "module/same_module.hpp"
 #include "strategy/data_parallel/buckets.hpp"
@@ -27,28 +27,35 @@ NamedTensors distinct(const NamedTensors& tensors) {
   return once;
 }
 
+std::string text_of(const ValueNames& names) {
+  std::vector<std::string> texts;
+  for (auto& name : names) texts.push_back(name.text());
+  return fmt::format("{}", fmt::join(texts, ", "));
+}
+
 /// A line for each option that every rank must give alike.
 std::string text_of(const DataParallelOptions& options) {
   return fmt::format(
-      "mode {}\nbatch {}\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
+      "mode {}\nbatch [{}]\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
       "find_unused_parameters {}",
-      options.mode == BatchMode::whole ? "whole" : "local", options.batch, options.sync_module_states,
-      options.broadcast_buffers, options.bucket_bytes, options.find_unused_parameters);
+      options.mode == BatchMode::whole ? "whole" : "local", text_of(options.batch),
+      options.sync_module_states, options.broadcast_buffers, options.bucket_bytes,
+      options.find_unused_parameters);
 }
 
-bool is_claimed(const NamedTensor& item) { return claimed(item.tensor).has_value(); }
+bool is_sharded(const NamedTensor& item) { return item.placement != nullptr; }
 
 }  // namespace
 
 DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(distinct(parameters)), buffers_(distinct(buffers)) {
   if (group().size() == 1) return;
-  check_same("DataParallel", "options", {group()}, text_of(options_));
+  require_same("DataParallel", "options", {group()}, text_of(options_));
   check_options();
   auto states = parameters_;
   states.insert(states.end(), buffers_.begin(), buffers_.end());
-  check_same_module("DataParallel", {group()}, states);
-  std::erase_if(states, is_claimed);
+  require_same_module("DataParallel", {group()}, states);
+  std::erase_if(states, is_sharded);
   if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
 }
 
@@ -57,11 +64,12 @@ DataEngine::~DataEngine() {
 }
 
 void DataEngine::check_options() const {
-  bool listed = std::all_of(options_.batch.begin(), options_.batch.end(), [](auto arg) { return arg >= 0; });
-  if (is_whole() && (options_.batch.empty() || !listed))
+  bool is_named = std::none_of(options_.batch.begin(), options_.batch.end(),
+                               [](auto& name) { return name.text().starts_with('-'); });
+  if (is_whole() && (options_.batch.empty() || !is_named))
     throw Error(
-        fmt::format("DataParallel: .batch is {}; name the arguments that hold the batch, counted from 0",
-                    options_.batch));
+        fmt::format("DataParallel: .batch is [{}]; name the arguments that hold the batch, counted from 0",
+                    text_of(options_.batch)));
   if (options_.bucket_bytes < 1)
     throw Error(fmt::format("DataParallel: .bucket_bytes is {}; the least is 1", options_.bucket_bytes));
 }
@@ -87,12 +95,11 @@ void DataEngine::prepare() {
 /// Gradients of sharded parameters go to who shards them, and are averaged there. That must be over our ranks
 /// too: ranks that average together agree on a number that one of them drew.
 void DataEngine::leave_sharded(NamedTensors& trained) {
-  auto sharded = std::find_if(trained.begin(), trained.end(), is_claimed);
+  auto sharded = std::find_if(trained.begin(), trained.end(), is_sharded);
   if (sharded == trained.end()) return;
   if (!averages_are_known_) {
     auto number = at::tensor({static_cast<int64_t>(std::random_device{}())}, at::kLong);
-    const auto averaged_over = claimed(sharded->tensor).value();
-    for (auto& averaging : averaged_over)
+    for (auto& averaging : sharded->placement->reduced_over)
       number = averaging.all_reduce(number.to(averaging.device()), ReduceOp::max).get();
     auto all = group().all_gather(number.to(group().device())).get();
     if (!all.eq(all[0]).all().item<bool>())
@@ -101,7 +108,7 @@ void DataEngine::leave_sharded(NamedTensors& trained) {
           "give this group to ShardedParams too, as .group or as .replicate");
     averages_are_known_ = true;
   }
-  std::erase_if(trained, is_claimed);
+  std::erase_if(trained, is_sharded);
 }
 
 void DataEngine::check_leaves(const std::vector<at::Tensor>& results,

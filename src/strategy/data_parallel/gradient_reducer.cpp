@@ -43,7 +43,7 @@ struct GradientReducer::Hook : torch::autograd::FunctionPostHook {
 
 GradientReducer::GradientReducer(Communicator group, NamedTensors parameters, Options options)
     : group_(std::move(group)), parameters_(std::move(parameters)), options_(options) {
-  check_same_module("DataParallel, parameters that need a gradient", {group_}, parameters_);
+  require_same_module("DataParallel, parameters that need a gradient", {group_}, parameters_);
   for (auto& [name, tensor] : parameters_) {
     accumulators_.push_back(torch::autograd::impl::grad_accumulator(tensor));
     for (auto& hook : accumulators_.back()->post_hooks())

@@ -14,8 +14,6 @@
 namespace wanpar {
 namespace {
 
-const std::string kAttention = "aten::scaled_dot_product_attention";
-
 /// What all ranks know alike of a place.
 std::string description(const SplitPlace& at) {
   return fmt::format("split {} of {} tokens along dimension {}, {} before and {} behind", at.split, at.total,
@@ -50,22 +48,27 @@ class SequenceEngine::Again {
   std::unique_ptr<Scope> scope_;
 };
 
-void SequenceEngine::begin(const detail::CallShape& shape) {
-  auto known = known_.find(shape.numbers);
-  pass_ = {.shape = shape.numbers, .is_first = known == known_.end()};
+void SequenceEngine::begin(const std::string& signature) {
+  auto known = known_.find(signature);
+  pass_ = {.signature = signature, .is_first = known == known_.end()};
   // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
-  bool look = pass_.is_first || known->second.reaches_over || !shape.is_known || options_.always_look ||
-              at::GradMode::is_enabled();
+  bool look =
+      pass_.is_first || known->second.reaches_over || options_.always_look || at::GradMode::is_enabled();
   if (!look) pass_.known = &known->second;
 }
 
 void SequenceEngine::learn() {
-  if (std::exchange(pass_.is_first, false)) consensus_.go_on("the end");
-  if (!pass_.known) known_.insert_or_assign(pass_.shape, pass_.path);
+  if (std::exchange(pass_.is_first, false)) vote_.go_on("the end");
+  if (!pass_.known) known_.insert_or_assign(pass_.signature, pass_.path);
 }
 
+/// Groups that are checked learn of it at their next call; of others the ranks are at the next vote.
 void SequenceEngine::fail() {
-  if (std::exchange(pass_.is_first, false)) consensus_.refuse();
+  auto is_checked = [](const Communicator& group) {
+    return group.size() == 1 || group.transport()->begins_together();
+  };
+  bool is_vote_awaited = std::exchange(pass_.is_first, false);
+  if (is_vote_awaited && !(is_checked(options_.ulysses) && is_checked(options_.ring))) vote_.refuse();
 }
 
 /// An exchange with the other ranks, for which all of them, in a first pass, must have come the same way.
@@ -73,7 +76,7 @@ template <class Way, class Exchange>
 at::Tensor SequenceEngine::together(const Way& way, const Exchange& exchange) {
   if (!pass_.is_first) return exchange();
   pass_.is_first = false;  // what fails from here on has failed for all
-  consensus_.go_on(way());
+  vote_.go_on(way());
   auto result = exchange();
   pass_.is_first = true;
   return result;
@@ -174,7 +177,17 @@ at::Tensor SequenceEngine::split_sequence(at::Tensor x, int64_t dim,
   return cut(x, dim);
 }
 
-at::Tensor SequenceEngine::whole(at::Tensor x) {
+void SequenceEngine::check_joined(const std::string& name, const at::Tensor& x) const {
+  auto* place = pass_.follow.of(x);
+  if (place)
+    throw Error(
+        fmt::format("SequenceParallel: the result {}{} goes out with its dimension {} split; call "
+                    "gather_sequence in the module, "
+                    "or name it in .gather",
+                    x.sizes(), name.empty() ? "" : " (" + name + ")", place->dim));
+}
+
+at::Tensor SequenceEngine::unshard(at::Tensor x) {
   auto* found = pass_.follow.of(x);
   if (!found) return x;
   const auto at = *found;
@@ -182,15 +195,15 @@ at::Tensor SequenceEngine::whole(at::Tensor x) {
   return group_.joined(part, at.dim + 1, at.total).flatten(at.dim, at.dim + 2);
 }
 
-void SequenceEngine::goes_on(const at::Tensor& x, const at::Tensor& like) {
-  auto* found = pass_.follow.of(like);
+void SequenceEngine::on_substitute(const at::Tensor& replacement, const at::Tensor& original) {
+  auto* found = pass_.follow.of(original);
   if (!found) return;
   const auto place = *found;
-  if (x.dim() != like.dim() || x.size(place.dim) != place.extent())
+  if (replacement.dim() != original.dim() || replacement.size(place.dim) != place.extent())
     throw Error(
         fmt::format("SequenceParallel: {} has come in the place of {}, whose dimension {} is split; {}",
-                    x.sizes(), like.sizes(), place.dim, kSequenceRemedy));
-  pass_.follow.mark(x, place);
+                    replacement.sizes(), original.sizes(), place.dim, kSequenceRemedy));
+  pass_.follow.mark(replacement, place);
 }
 
 Reentry SequenceEngine::reentry(std::span<const at::Tensor> inputs) {
@@ -207,48 +220,55 @@ Reentry SequenceEngine::reentry(std::span<const at::Tensor> inputs) {
   };
 }
 
-void SequenceEngine::before(const Operator& op) {
+Tensors SequenceEngine::around(const Operator& op, const Next& next) {
+  if (auto call = as_attention(op, op.inputs)) return attention(*call, op, next);
   if (is_fused_attention(op.name) && pass_.follow.touches(op.inputs))
     throw Error(
         fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
                     "Python: torch.backends.mha.set_fastpath_enabled(False) before tracing)",
                     op.name, kSequenceRemedy));
-  if (group_.is_in_order()) pass_.convolution = split_convolution(pass_.follow, op);
-  pass_.norm = split_norm(pass_.follow, op);
-  if (op.name == kAttention)
-    pass_.met = meet(pass_.follow, op.inputs);
-  else if (!pass_.convolution && !pass_.norm)
-    pass_.follow.before(op);
-  sum_gradients_of_whole(op);
+  if (group_.is_in_order())
+    if (auto split = split_convolution(pass_.follow, op)) return convolution(*split, op, next);
+  if (auto split = split_norm(pass_.follow, op)) return norm(*split, op, next);
+  pass_.follow.before(op);
+  auto outputs = next(with_summed_gradients(op));
+  pass_.follow.after(op, outputs);
+  return outputs;
 }
 
-std::optional<at::Tensor> SequenceEngine::instead(const Operator& op, const NextOperator& next) {
-  if (!pass_.convolution && !pass_.norm) return {};
+Tensors SequenceEngine::convolution(const SplitConvolution& convolution, const Operator& op,
+                                    const Next& next) {
   pass_.path.reaches_over = true;
-  auto way = [&](const SplitPlace& at) {
-    return [&] { return fmt::format("{} over {}", op.name, description(at)); };
+  const auto [at, left, right] = convolution;
+  auto over_ranks = with_summed_gradients(op);
+  over_ranks.compute = [&, at = at, left = left, right = right](const Tensors& inputs) {
+    auto wide = inputs;
+    wide[0] = together([&] { return fmt::format("{} over {}", op.name, description(at)); },
+                       [&] { return group_.with_neighbours(inputs[0], at.dim, at.total, left, right); });
+    return Tensors{op.compute(wide)[0].narrow(at.dim, left, at.length)};
   };
-  if (pass_.convolution) {
-    const auto [at, left, right] = *pass_.convolution;
-    std::vector<at::Tensor> wide(op.inputs.begin(), op.inputs.end());
-    wide[0] = together(way(at),
-                       [&] { return group_.with_neighbours(op.inputs[0], at.dim, at.total, left, right); });
-    return next(wide).narrow(at.dim, left, at.length);
-  }
-  return together(way(pass_.norm->place), [&] {
-    return normalized(*pass_.norm, op.inputs, [&](at::Tensor x) { return group_.summed(x); });
-  });
+  auto outputs = next(over_ranks);
+  pass_.follow.mark(outputs[0], at);
+  return outputs;
 }
 
-void SequenceEngine::after(const Operator& op, std::span<const at::Tensor> outputs) {
-  if (op.name != kAttention && !pass_.convolution && !pass_.norm) return pass_.follow.after(op, outputs);
-  if (auto* place = pass_.follow.of(op.inputs[0])) pass_.follow.mark(outputs[0], *place);
+Tensors SequenceEngine::norm(const SplitNorm& norm, const Operator& op, const Next& next) {
+  pass_.path.reaches_over = true;
+  auto over_ranks = with_summed_gradients(op);
+  over_ranks.compute = [&](const Tensors& inputs) {
+    return Tensors{
+        together([&] { return fmt::format("{} over {}", op.name, description(norm.place)); },
+                 [&] { return normalized(norm, inputs, [&](at::Tensor x) { return group_.summed(x); }); })};
+  };
+  auto outputs = next(over_ranks);
+  pass_.follow.mark(outputs[0], norm.place);
+  return outputs;
 }
 
 /// A weight, or any other tensor that every rank holds whole, meets this rank's tokens only. Its gradient is
 /// the sum over the ranks, and autograd is told so where the two meet.
-void SequenceEngine::sum_gradients_of_whole(const Operator& op) const {
-  if (!at::GradMode::is_enabled() || !pass_.follow.touches(op.inputs)) return;
+Operator SequenceEngine::with_summed_gradients(Operator op) const {
+  if (!at::GradMode::is_enabled() || !pass_.follow.touches(op.inputs)) return op;
   for (auto& x : op.inputs) {
     if (!x.requires_grad() || pass_.follow.of(x)) continue;
     if (&x == &op.inputs.front() && op.name.ends_with("_"))
@@ -258,29 +278,40 @@ void SequenceEngine::sum_gradients_of_whole(const Operator& op) const {
                       op.name));
     x = group_.with_summed_gradient(x);
   }
+  return op;
 }
 
-at::Tensor SequenceEngine::attention(const Attention& call, const NextAttention& next) {
+/// What this attention is: told by where its inputs stem from, or as in the pass that is known.
+Met SequenceEngine::met_by(const Attention& call, const Operator& op) const {
+  if (!pass_.known) return meet(pass_.follow, op.inputs);
+  auto n = pass_.path.attentions.size();
+  auto same = n < pass_.known->attentions.size() && pass_.known->attentions[n].query == call.query.sizes() &&
+              pass_.known->attentions[n].key == call.key.sizes();
+  if (!same) refuse_other_path();
+  return pass_.known->attentions[n];
+}
+
+Tensors SequenceEngine::attention(const Attention& call, const Operator& op, const Next& next) {
   if (is_in_a_backward())
     throw Error(
         "SequenceParallel: an attention within a backward, by a function of the module's own; wrap the "
         "module in activation_checkpointing() instead");
-  auto n = pass_.path.attentions.size();
-  if (pass_.known) {
-    auto same = n < pass_.known->attentions.size() &&
-                pass_.known->attentions[n].query == call.query.sizes() &&
-                pass_.known->attentions[n].key == call.key.sizes();
-    if (!same) refuse_other_path();
-    pass_.met = pass_.known->attentions[n];
-  }
-  pass_.path.attentions.push_back(*pass_.met);
-  if (auto& over = pass_.met->over) {
-    check_split_attention(call, over->total);
-    return together([&] { return fmt::format("attention {} over {}", n, description(*over)); },
-                    [&] { return split_attention(options_, group_.layout(over->total), call, next); });
-  }
-  if (auto& rows = pass_.met->rows) return attention_of_rows(*rows, group_.mine(rows->total), call, next);
-  return local_attention(call, next);
+  const auto met = met_by(call, op);
+  const auto n = pass_.path.attentions.size();
+  pass_.path.attentions.push_back(met);
+  auto over_ranks = with_summed_gradients(op);
+  over_ranks.compute = [&](const Tensors& inputs) {
+    auto given = call.on(inputs);
+    if (auto& rows = met.rows) return Tensors{attention_of_rows(*rows, group_.mine(rows->total), given)};
+    if (!met.over) return Tensors{local_attention(given)};
+    check_split_attention(given, met.over->total);
+    return Tensors{
+        together([&] { return fmt::format("attention {} over {}", n, description(*met.over)); },
+                 [&] { return split_attention(options_, group_.layout(met.over->total), given); })};
+  };
+  auto outputs = next(over_ranks);
+  if (auto* place = pass_.follow.of(op.inputs[0])) pass_.follow.mark(outputs[0], *place);
+  return outputs;
 }
 
 }  // namespace wanpar

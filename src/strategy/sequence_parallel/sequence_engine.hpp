@@ -1,5 +1,6 @@
 #pragma once
 #include <torch/csrc/autograd/graph_task.h>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
@@ -9,7 +10,6 @@
 #include <vector>
 
 #include "module/follow/follow.hpp"
-#include "strategy/sequence_parallel/consensus.hpp"
 #include "strategy/sequence_parallel/met_attention.hpp"
 #include "strategy/sequence_parallel/neighbours.hpp"
 #include "strategy/sequence_parallel/sequence_group.hpp"
@@ -18,15 +18,19 @@
 namespace wanpar {
 
 /// One rank's side of the strategy: knows how the tokens are split, and takes over attention over them.
-class SequenceEngine : public Handler, public std::enable_shared_from_this<SequenceEngine> {
+class SequenceEngine : public OperatorHandler,
+                       public TokenHandler,
+                       public SubstitutionHandler,
+                       public RecomputableHandler,
+                       public std::enable_shared_from_this<SequenceEngine> {
  public:
   explicit SequenceEngine(SequenceParallelOptions options) : options_(std::move(options)) {}
 
   const SequenceParallelOptions& options() const { return options_; }
   int size() const { return group_.size(); }
 
-  /// A pass through the module begins, by a call of this shape.
-  void begin(const detail::CallShape& shape);
+  /// A pass through the module begins, by a call of this signature.
+  void begin(const std::string& signature);
   /// The pass was carried to its end.
   void learn();
   /// The pass cannot be carried to its end here: the other ranks are not to wait.
@@ -39,18 +43,16 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
   at::Tensor cut(const at::Tensor& x, int64_t dim);
   /// x whole, its tokens along `dim` or, where that is left out, wherever they are.
   at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim);
+  /// Throws Error for a result that goes out of the module with its tokens split.
+  void check_joined(const std::string& name, const at::Tensor& x) const;
 
-  std::string_view strategy() const override { return "SequenceParallel"; }
-  bool watches() const override { return !pass_.known && !is_in_a_backward(); }
-  void before(const Operator& op) override;
-  void after(const Operator& op, std::span<const at::Tensor> outputs) override;
-  std::optional<at::Tensor> instead(const Operator& op, const NextOperator& next) override;
-  at::Tensor attention(const Attention& call, const NextAttention& next) override;
+  Tensors around(const Operator& op, const Next& next) override;
+  bool intercepts_operators() const override { return !pass_.known && !is_in_a_backward(); }
 
   at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) override;
   at::Tensor gather_sequence(at::Tensor x, int64_t dim) override { return gather(x, dim); }
-  at::Tensor whole(at::Tensor x) override;
-  void goes_on(const at::Tensor& x, const at::Tensor& like) override;
+  at::Tensor unshard(at::Tensor x) override;
+  void on_substitute(const at::Tensor& replacement, const at::Tensor& original) override;
   Reentry reentry(std::span<const at::Tensor> inputs) override;
 
  private:
@@ -65,13 +67,10 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   /// One way through the module, or through a part of it.
   struct Pass {
-    std::vector<int64_t> shape = {};  // of its call
-    const Path* known = nullptr;      // what it keeps to, without looking
-    bool is_first = false;            // of this shape: the ranks ask each other whether they go on
+    std::string signature = {};   // of its call
+    const Path* known = nullptr;  // what it keeps to, without looking
+    bool is_first = false;        // of this signature: the ranks vote whether they go on
     Path path = {};
-    std::optional<Met> met = {};                                  // the attention at hand
-    std::optional<SplitConvolution> convolution = {};             // the one at hand
-    std::optional<SplitNorm> norm = {};                           // likewise
     int backward = torch::autograd::get_current_graph_task_id();  // that it runs in; -1: in none
     Follow follow{"SequenceParallel", kSequenceRemedy};
   };
@@ -84,14 +83,18 @@ class SequenceEngine : public Handler, public std::enable_shared_from_this<Seque
 
   int split_of(int64_t total);
   SplitPlace gathered_place(const at::Tensor& x);
-  void sum_gradients_of_whole(const Operator& op) const;
+  Met met_by(const Attention& call, const Operator& op) const;
+  Tensors attention(const Attention& call, const Operator& op, const Next& next);
+  Tensors convolution(const SplitConvolution& convolution, const Operator& op, const Next& next);
+  Tensors norm(const SplitNorm& norm, const Operator& op, const Next& next);
+  Operator with_summed_gradients(Operator op) const;
   template <class Way, class Exchange>
   at::Tensor together(const Way& way, const Exchange& exchange);
 
   SequenceParallelOptions options_;
   SequenceGroup group_{options_};
-  Consensus consensus_{options_.ulysses, options_.ring};
-  std::map<std::vector<int64_t>, Path> known_;  // of earlier passes, by the shapes of their calls
+  Vote vote_{"SequenceParallel", {options_.ulysses, options_.ring}};
+  std::map<std::string, Path> known_;  // of earlier passes, by the signatures of their calls
   Pass pass_;
 };
 

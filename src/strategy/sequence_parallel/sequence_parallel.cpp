@@ -1,97 +1,111 @@
 #include <fmt/format.h>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
-#include <exception>
+#include <algorithm>
 #include <optional>
 
 #include "module/same_module.hpp"
 #include "strategy/sequence_parallel/sequence_engine.hpp"
 
 namespace wanpar {
-namespace detail {
 namespace {
+
+const char* kSequence = "SequenceParallel";
 
 /// A line for each option that every rank must give alike.
 std::string text_of(const SequenceParallelOptions& options) {
   auto text = fmt::format("balance_causal {}\nalways_look {}", options.balance_causal, options.always_look);
-  for (auto& cut : options.split) text += fmt::format("\nsplit argument {}, dimension {}", cut.arg, cut.dim);
-  for (auto& join : options.gather) text += fmt::format("\ngather dimension {}", join.dim);
+  for (auto& cut : options.split)
+    text += fmt::format("\nsplit argument {}, dimension {}", cut.arg.text(), cut.dim);
+  for (auto& join : options.gather)
+    text += fmt::format("\ngather dimension {} of result {}", join.dim, join.result.text());
   return text;
 }
 
-}  // namespace
-
-struct SequenceRegion::State {
-  State(std::shared_ptr<SequenceEngine> e, const CallShape& shape) : engine(std::move(e)) {
-    engine->begin(shape);
-    scope.emplace(*engine);
+/// What one rank does between the beginning and the end of a split forward.
+class SequenceForward : public ForwardScope {
+ public:
+  /// A module whose call has a signature seen before is taken to go the same way through its operators.
+  SequenceForward(std::shared_ptr<SequenceEngine> engine, const std::string& signature)
+      : engine_(std::move(engine)) {
+    if (innermost<SequenceEngine>())
+      throw Error(
+          "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, "
+          "with "
+          "both groups as .ring and .ulysses");
+    engine_->begin(signature);
+    scope_.emplace(*engine_);
   }
-  ~State() { engine->end(); }
-  std::shared_ptr<SequenceEngine> engine;
-  std::optional<Scope> scope;
+  ~SequenceForward() override {
+    scope_.reset();
+    engine_->end();
+  }
+
+  void enter(Arguments& arguments) override {
+    Plain plain;
+    ValueNames names;
+    for (auto& cut : options().split) names.push_back(cut.arg);
+    check_names(kSequence, ".split", names, arguments);
+    for (auto& [name, x] : arguments.tensors)
+      for (auto& cut : options().split)
+        if (x.defined() && cut.arg.names(name)) {
+          x = engine_->cut(x, cut.dim);
+          break;
+        }
+  }
+
+  void leave(NamedTensors& results) override {
+    Plain plain;
+    bool is_elsewhere =  // a stage of a pipeline that is not the last one
+        std::none_of(results.begin(), results.end(), [](auto& item) { return item.tensor.defined(); });
+    for (auto& [name, x] : results)
+      if (x.defined()) x = gathered(name, x);
+    if (!is_elsewhere) engine_->check_region();
+    engine_->learn();
+  }
+
+  void fail() override {
+    Plain plain;
+    engine_->fail();
+  }
+
+ private:
+  const SequenceParallelOptions& options() const { return engine_->options(); }
+
+  at::Tensor gathered(const std::string& name, const at::Tensor& x) {
+    auto& gather = options().gather;
+    auto join = std::find_if(gather.begin(), gather.end(), [&](auto& j) { return j.result.names(name); });
+    if (join != gather.end()) return engine_->gather(x, join->dim);
+    if (gather.empty() && !options().split.empty()) return engine_->gather(x, {});
+    engine_->check_joined(name, x);
+    return x;
+  }
+
+  std::shared_ptr<SequenceEngine> engine_;
+  std::optional<Scope> scope_;
 };
 
-SequenceRegion::SequenceRegion(std::shared_ptr<SequenceEngine> engine, size_t arguments,
-                               const CallShape& shape) {
-  if (within("SequenceParallel"))
-    throw Error(
-        "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, with "
-        "both groups as .ring and .ulysses");
-  for (auto& cut : engine->options().split)
-    if (cut.arg < 0 || cut.arg >= static_cast<int64_t>(arguments))
-      throw Error(fmt::format("SequenceParallel: .split names argument {}, but the module was called with {}",
-                              cut.arg, arguments));
-  state_ = std::make_unique<State>(std::move(engine), shape);
-}
+}  // namespace
 
-SequenceRegion::~SequenceRegion() = default;
-
-void SequenceRegion::fail() {
-  auto error = std::current_exception();
-  try {
-    Plain plain;
-    state_->engine->fail();
-  } catch (const Error&) {
-    // The others have failed as well; what is to be told is why this rank did.
-  }
-  try {
-    std::rethrow_exception(error);
-  } catch (...) {
-    Scope::rethrow();
-  }
-}
-
-at::Tensor SequenceRegion::part(size_t arg, const at::Tensor& x) {
-  Plain plain;
-  for (auto& cut : state_->engine->options().split)
-    if (cut.arg == static_cast<int64_t>(arg)) return state_->engine->cut(x, cut.dim);
-  return x;
-}
-
-at::Tensor SequenceRegion::leave(at::Tensor result) {
-  Plain plain;
-  auto& engine = *state_->engine;
-  auto& options = engine.options();
-  if (!options.gather.empty())
-    result = engine.gather(result, options.gather[0].dim);
-  else if (!options.split.empty())
-    result = engine.gather(result, {});
-  engine.check_region();
-  engine.learn();
-  return result;
-}
-
-std::shared_ptr<SequenceEngine> make_sequence_engine(SequenceParallelOptions options,
-                                                     const NamedTensors& parameters) {
+SequenceParallelStrategy::SequenceParallelStrategy(Options options, const ModuleTensors& tensors) {
   const std::vector<Communicator> grid{options.ulysses, options.ring};
-  check_same("SequenceParallel", "options", grid, text_of(options));
-  check_same_module("SequenceParallel", grid, parameters);
-  return std::make_shared<SequenceEngine>(std::move(options));
+  require_same(kSequence, "options", grid, text_of(options));
+  require_same_module(kSequence, grid, tensors.parameters);
+  engine_ = std::make_shared<SequenceEngine>(std::move(options));
 }
 
-bool is_alone(const SequenceEngine& engine) { return engine.size() == 1; }
+bool SequenceParallelStrategy::is_alone() const { return engine_->size() == 1; }
 
-}  // namespace detail
+std::vector<Communicator> SequenceParallelStrategy::groups() const {
+  return {engine_->options().ulysses, engine_->options().ring};
+}
+
+std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin(const Arguments& arguments,
+                                                              std::shared_ptr<void>) const {
+  return std::make_unique<SequenceForward>(engine_, arguments.signature);
+}
+
 }  // namespace wanpar

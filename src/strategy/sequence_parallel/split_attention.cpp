@@ -35,8 +35,8 @@ void check_split_attention(const Attention& call, int64_t total) {
                     call.mask->sizes(), total));
 }
 
-at::Tensor local_attention(const Attention& call, const Handler::NextAttention& next) {
-  if (call.query.numel() > 0 && call.key.numel() > 0) return next(call);
+at::Tensor local_attention(const Attention& call) {
+  if (call.query.numel() > 0 && call.key.numel() > 0) return attend(call);
   std::vector<at::Tensor> inputs{call.query, call.key, call.value}, zeros;
   if (call.mask) inputs.push_back(*call.mask);
   for (auto& x : inputs) zeros.push_back(at::zeros({1}, x.options()).expand(x.sizes()));
@@ -45,8 +45,7 @@ at::Tensor local_attention(const Attention& call, const Handler::NextAttention& 
       [zeros](auto&&) { return zeros; })[0];
 }
 
-at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call,
-                             const Handler::NextAttention& next) {
+at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call) {
   const auto all = at.before * at.total * at.after;
   auto numbered = [&](int64_t n) { return at::arange(n, call.query.options().dtype(at::kLong)); };
   auto rows = take(numbered(all).view({at.before, at.total, at.after}), 1, mine).flatten();
@@ -60,11 +59,10 @@ at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention
     call.mask = numbered(call.key.size(-2)).le(rows.unsqueeze(1));
     call.causal = false;
   }
-  return local_attention(call, next);
+  return local_attention(call);
 }
 
-at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call,
-                           const Handler::NextAttention& next) {
+at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call) {
   const auto ring = options.ring.rank();
   const auto& lengths = place.lengths(ring);
   auto shape = call.query.sizes().vec();
@@ -74,7 +72,7 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
   auto around_the_ring = [&](Attention all) {
     if (all.mask && all.mask->dim() >= 2 && all.mask->size(-2) > 1)
       all.mask = take(*all.mask, -2, place.groups()[ring]);
-    return options.ring.size() == 1 ? local_attention(all, next)
+    return options.ring.size() == 1 ? local_attention(all)
                                     : ring_attention(options.ring, all, place.groups());
   };
   auto out = options.ulysses.size() == 1 ? around_the_ring(call)

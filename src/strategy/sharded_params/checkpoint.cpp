@@ -10,7 +10,7 @@
 
 namespace wanpar {
 
-void ShardedParamsBase::each_parameter(
+void ShardedParamsStrategy::each_parameter(
     const std::function<void(const std::string& name, const at::Tensor& value)>& show) {
   at::NoGradGuard no_grad;
   engine_->each_flat([&](auto& flat) {
@@ -24,7 +24,7 @@ void ShardedParamsBase::each_parameter(
   });
 }
 
-void ShardedParamsBase::load(const ParameterSource& source) {
+void ShardedParamsStrategy::load(const ParameterSource& source) {
   at::NoGradGuard no_grad;
   auto ask = [&](const std::string& name, int64_t begin, int64_t end) {
     auto values = source(name, begin, end);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <map>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 
 #include "module/deferred.hpp"
@@ -32,7 +33,10 @@ std::string text_of(const ShardedParamsOptions& options) {
 
 ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters,
                              const NamedTensors& buffers)
-    : claim_(parameters, {options.group, options.replicate}), options_(std::move(options)) {
+    : claim_(parameters), options_(std::move(options)) {
+  placement_ = std::make_shared<Placement>();
+  placement_->reduced_over = {options_.group, options_.replicate};
+  if (options_.sharding != Sharding::no_shard) placement_->sharded_over = {options_.group};
   check(parameters, buffers);
   find_deferred(parameters);
   if (options_.sharding == Sharding::no_shard)
@@ -59,12 +63,19 @@ bool ShardedEngine::is_whole() const {
   return is_whole_;
 }
 
+void ShardedEngine::begin_anew_if_disturbed() {
+  auto now = options_.group.disturbances();
+  if (std::exchange(disturbances_, now) == now) return;
+  residency_->begin_anew();
+  gradients_->begin_anew();
+}
+
 void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& buffers) const {
   NamedTensors all = parameters;
   all.insert(all.end(), buffers.begin(), buffers.end());
   const std::vector<Communicator> grid{options_.group, options_.replicate};
-  check_same("ShardedParams", "options", grid, text_of(options_));
-  check_same_module("ShardedParams", grid, all);
+  require_same("ShardedParams", "options", grid, text_of(options_));
+  require_same_module("ShardedParams", grid, all);
   if (options_.prefetch < 0)
     throw Error(
         fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "module/claim.hpp"
 #include "module/residency.hpp"
+#include "strategy/sharded_params/claim.hpp"
 #include "strategy/sharded_params/sharded_gradients.hpp"
 #include "strategy/sharded_params/sharded_unit.hpp"
 
@@ -23,6 +23,10 @@ class ShardedEngine {
 
   /// Whether a forward can do without us. Throws Error where parameters have no values yet.
   bool is_whole() const;
+  /// Ranks remember alike which units are here and come next, until one has failed.
+  void begin_anew_if_disturbed();
+  /// Of all parameters.
+  const std::shared_ptr<Placement>& placement() const { return placement_; }
   /// Parameters that were constructed deferred have been loaded.
   void has_values() { without_values_.clear(); }
 
@@ -42,10 +46,12 @@ class ShardedEngine {
 
   Claim claim_;
   ShardedParamsOptions options_;
+  std::shared_ptr<Placement> placement_;
   std::vector<Communicator> alike_;  // ranks that hold the same shards
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   bool is_whole_ = false;
+  uint64_t disturbances_ = 0;   // of the groups, when units were last gathered
   std::string without_values_;  // a parameter that was constructed deferred and has not been loaded
 
   std::shared_ptr<ShardedGradients> gradients_;

@@ -7,37 +7,45 @@
 #include "module/autocast_cache.hpp"
 #include "strategy/sharded_params/sharded_engine.hpp"
 
-namespace wanpar::detail {
+namespace wanpar {
+namespace {
 
-struct ShardedForward::State {
-  explicit State(std::shared_ptr<ShardedEngine> e) : engine(std::move(e)) {
-    engine->residency().begin_forward();
-    scope.emplace(engine->residency());
+/// One forward of a sharded module on one rank.
+class ShardedForward : public ForwardScope {
+ public:
+  explicit ShardedForward(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) {
+    engine_->begin_anew_if_disturbed();
+    engine_->residency().begin_forward();
+    scope_.emplace(engine_->residency());
   }
-  ~State() {
-    scope.reset();
-    engine->residency().end_forward();
+  ~ShardedForward() override {
+    scope_.reset();
+    engine_->residency().end_forward();
   }
 
-  std::shared_ptr<ShardedEngine> engine;
-  NoAutocastCache no_cache;
-  std::optional<Scope> scope;
+  /// Floating-point arguments in param_dtype.
+  void enter(Arguments& arguments) override {
+    auto dtype = engine_->options().param_dtype;
+    if (!dtype) return;
+    for (auto& [name, x] : arguments.tensors)
+      if (x.defined() && x.is_floating_point()) x = x.to(*dtype);
+  }
+
+  /// Results lie in no memory that is about to be let go of.
+  void leave(NamedTensors& results) override {
+    for (auto& [name, x] : results) x = engine_->residency().leave(std::move(x));
+  }
+
+ private:
+  std::shared_ptr<ShardedEngine> engine_;
+  NoAutocastCache no_cache_;
+  std::optional<Scope> scope_;
 };
 
-ShardedForward::ShardedForward(std::shared_ptr<ShardedEngine> engine)
-    : state_(std::make_unique<State>(std::move(engine))) {}
+}  // namespace
 
-ShardedForward::~ShardedForward() = default;
-
-void ShardedForward::rethrow() { Scope::rethrow(); }
-
-at::Tensor ShardedForward::cast(const at::Tensor& x) {
-  auto dtype = state_->engine->options().param_dtype;
-  return dtype && x.defined() && x.is_floating_point() ? x.to(*dtype) : x;
+std::unique_ptr<ForwardScope> ShardedParamsStrategy::begin(const Arguments&, std::shared_ptr<void>) const {
+  return std::make_unique<ShardedForward>(engine_);
 }
 
-at::Tensor ShardedForward::keep(at::Tensor result) {
-  return state_->engine->residency().leave(std::move(result));
-}
-
-}  // namespace wanpar::detail
+}  // namespace wanpar

@@ -44,6 +44,9 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   /// A unit is about to be gathered.
   void before_gather(int64_t unit);
 
+  /// Forgets what was exchanged in passes that failed.
+  void begin_anew() { exchanges_ = 0; }
+
   bool syncs = true;
 
  private:

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
@@ -7,23 +8,30 @@
 #include "strategy/sharded_params/sharded_engine.hpp"
 
 namespace wanpar {
-namespace detail {
+ShardedParamsStrategy::ShardedParamsStrategy(Options options, const ModuleTensors& tensors)
+    : engine_(std::make_shared<ShardedEngine>(std::move(options), tensors.parameters, tensors.buffers)) {}
 
-std::shared_ptr<ShardedEngine> make_sharded_engine(ShardedParamsOptions options, NamedTensors parameters,
-                                                   NamedTensors buffers) {
-  return std::make_shared<ShardedEngine>(std::move(options), parameters, buffers);
+bool ShardedParamsStrategy::is_alone() const { return engine_->is_whole(); }
+
+std::vector<Communicator> ShardedParamsStrategy::groups() const { return engine_->placement()->reduced_over; }
+
+void ShardedParamsStrategy::place(NamedTensors& parameters) const {
+  for (auto& item : parameters) item.placement = engine_->placement();
 }
 
-bool is_whole(const ShardedEngine& engine) { return engine.is_whole(); }
+void ShardedParamsStrategy::refuse_to() {
+  throw Error(
+      "ShardedParams: to() cannot move shards, nor change their dtype; move the module before it is wrapped, "
+      "or set "
+      ".param_dtype for the dtype that it computes in");
+}
 
-}  // namespace detail
-
-NoSync ShardedParamsBase::no_sync() const {
+NoSync ShardedParamsStrategy::no_sync() const {
   engine_->gradients().syncs = false;
   return NoSync([engine = engine_] { engine->gradients().syncs = true; });
 }
 
-std::vector<at::Tensor> ShardedParamsBase::parameters() const {
+std::vector<at::Tensor> ShardedParamsStrategy::parameters() const {
   std::vector<at::Tensor> shards;
   engine_->each_flat([&](auto& flat) {
     if (flat.is_trained()) shards.push_back(flat.shard());
@@ -31,7 +39,7 @@ std::vector<at::Tensor> ShardedParamsBase::parameters() const {
   return shards;
 }
 
-double ShardedParamsBase::clip_grad_norm(double max, const Communicator& stages) {
+double ShardedParamsStrategy::clip_grad_norm(double max, const Communicator& stages) {
   std::vector<at::Tensor> gradients;
   engine_->each_flat([&](auto& flat) {
     for (auto& item : flat.items()) gradients.push_back(flat.own_gradient(item));
@@ -41,7 +49,7 @@ double ShardedParamsBase::clip_grad_norm(double max, const Communicator& stages)
   return norm;
 }
 
-std::shared_ptr<void> ShardedParamsBase::whole() {
+std::shared_ptr<void> ShardedParamsStrategy::whole() {
   if (engine_->is_whole()) return {};
   Plain plain;
   engine_->residency().release_all();
@@ -49,19 +57,19 @@ std::shared_ptr<void> ShardedParamsBase::whole() {
   return {nullptr, [engine = engine_](void*) { engine->residency().release_all(); }};
 }
 
-std::vector<std::string> ShardedParamsBase::units() const {
+std::vector<std::string> ShardedParamsStrategy::units() const {
   std::vector<std::string> names;
   for (auto& unit : engine_->units()) names.push_back(unit->name);
   return names;
 }
 
-ParameterMemory ShardedParamsBase::memory() const {
+ParameterMemory ShardedParamsStrategy::memory() const {
   int64_t shards = 0;
   engine_->each_flat([&](auto& flat) { shards += static_cast<int64_t>(flat.shard().nbytes()); });
   auto& residency = engine_->residency();
   return {shards, residency.resident_bytes(), residency.peak_bytes()};
 }
 
-void ShardedParamsBase::reset_peak() { engine_->residency().reset_peak(); }
+void ShardedParamsStrategy::reset_peak() { engine_->residency().reset_peak(); }
 
 }  // namespace wanpar

@@ -3,4 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/function.h>
+#include <torch/nn.h>
+#include <torch/script.h>
+#include <torch/types.h>

@@ -1,0 +1,172 @@
+#pragma once
+#include <wanpar/module/forward_scope.hpp>
+#include <wanpar/module/values.hpp>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace wanpar {
+
+class Value;
+
+namespace detail {
+
+/// A list that is the arguments, not one of them.
+template <class T>
+concept IsArgumentList = std::same_as<T, std::vector<c10::IValue>> || std::same_as<T, std::vector<Value>>;
+
+/// An argument as it is kept while the module is called: a copy, whose tensors can be exchanged; what cannot
+/// hold tensors is passed on as it is.
+template <class Arg, class T = std::remove_cvref_t<Arg>>
+using Kept =
+    std::conditional_t<!kMayHoldTensors<std::decay_t<Arg>>, Arg&&,
+                       std::conditional_t<std::same_as<T, at::TensorList>, std::vector<at::Tensor>, T>>;
+
+/// One call of a module whose arguments and result may be of any shape: flat for a strategy, and as they are
+/// for the module.
+template <class... Args>
+class Call {
+  static constexpr bool kIsList = sizeof...(Args) == 1 && (IsArgumentList<std::remove_cvref_t<Args>> && ...);
+
+ public:
+  explicit Call(Args&... args) : given_(args...), kept_(keep<Args>(args)...) {
+    Collector collector;
+    each([&](auto& value, const std::string& path) {
+      if constexpr (kIsList)
+        walk(value, collector);
+      else
+        collector.within(path, [&] { walk(value, collector); });
+    });
+    arguments_.tensors = collector.tensors;
+    arguments_.signature = std::move(collector.signature);
+    arguments_.plain = std::move(collector.plain_paths);
+    arguments_.count = sizeof...(Args);
+    if constexpr (kIsList) arguments_.count = static_cast<int64_t>(std::get<0>(kept_).size());
+    before_ = std::move(collector.tensors);
+  }
+
+  /// What a strategy may exchange before run().
+  Arguments& arguments() { return arguments_; }
+
+  /// What module(args...) gives.
+  template <class Module>
+  auto run(const Module& module) {
+    entered_ = arguments_.tensors;
+    Replacer replacer(arguments_.tensors);
+    each([&](auto& value, const std::string&) { walk(value, replacer); });
+    return [&]<size_t... I>(std::index_sequence<I...>) { return module(pass<Args, I>()...); }
+    (std::index_sequence_for<Args...>{});
+  }
+
+  /// The tensors of the result, and those that the module put into arguments which the caller sees.
+  template <class Result>
+  NamedTensors results(Result& result) {
+    Collector collector;
+    walk(result, collector);
+    of_result_ = collector.tensors.size();
+    each_written([&](auto& value, const std::string& path) {
+      Collector written;
+      written.within(path, [&] { walk(value, written); });
+      for (auto& item : written.tensors)
+        if (place_among_entered(item.tensor) < 0)
+          collector.tensors.push_back({"argument " + item.name, item.tensor});
+    });
+    return std::move(collector.tensors);
+  }
+
+  /// Puts them where they belong.
+  template <class Result>
+  void finish(Result& result, NamedTensors results) {
+    Replacer replacer(results);
+    walk(result, replacer);
+    auto next = of_result_;
+    each_written([&](auto& value, const std::string&) {
+      Collector written;
+      walk(value, written);
+      for (auto& item : written.tensors) {
+        auto place = place_among_entered(item.tensor);
+        item.tensor = place < 0 ? results[next++].tensor : before_[place].tensor;
+      }
+      Replacer put_back(written.tensors);
+      walk(value, put_back);
+    });
+    give_back(std::index_sequence_for<Args...>{});
+  }
+
+ private:
+  template <class Arg>
+  static constexpr bool kIsWritten =
+      std::is_lvalue_reference_v<Arg> && !std::is_const_v<std::remove_reference_t<Arg>> &&
+      kMayHoldTensors<std::decay_t<Arg>> && std::same_as<Kept<Arg>, std::remove_cvref_t<Arg>>;
+
+  template <class Arg>
+  static Kept<Arg> keep(std::remove_reference_t<Arg>& arg) {
+    using T = std::remove_cvref_t<Arg>;
+    if constexpr (std::same_as<T, at::TensorList>)
+      return arg.vec();
+    else
+      return static_cast<Arg&&>(arg);
+  }
+
+  template <class Arg, size_t I>
+  decltype(auto) pass() {
+    auto& kept = std::get<I>(kept_);
+    if constexpr (!std::is_lvalue_reference_v<Arg>)
+      return std::move(kept);
+    else if constexpr (std::is_const_v<std::remove_reference_t<Arg>>)
+      return std::as_const(kept);
+    else
+      return (kept);
+  }
+
+  template <class Action>
+  void each(const Action& action) {
+    std::apply(
+        [&](auto&... values) {
+          size_t i = 0;
+          (action(values, std::to_string(i++)), ...);
+        },
+        kept_);
+  }
+
+  template <class Action>
+  void each_written(const Action& action) {
+    [&]<size_t... I>(std::index_sequence<I...>) {
+      [[maybe_unused]] auto one = [&]<size_t J>(std::integral_constant<size_t, J>) {
+        if constexpr (kIsWritten<std::tuple_element_t<J, std::tuple<Args...>>>)
+          action(std::get<J>(kept_), std::to_string(J));
+      };
+      (one(std::integral_constant<size_t, I>{}), ...);
+    }
+    (std::index_sequence_for<Args...>{});
+  }
+
+  template <size_t... I>
+  void give_back(std::index_sequence<I...>) {
+    [[maybe_unused]] auto one = [&]<size_t J>(std::integral_constant<size_t, J>) {
+      if constexpr (kIsWritten<std::tuple_element_t<J, std::tuple<Args...>>>)
+        std::get<J>(given_) = std::move(std::get<J>(kept_));
+    };
+    (one(std::integral_constant<size_t, I>{}), ...);
+  }
+
+  /// −1 for a tensor that the module has put there.
+  int64_t place_among_entered(const at::Tensor& x) const {
+    auto found =
+        std::find_if(entered_.begin(), entered_.end(), [&](auto& item) { return item.tensor.is_same(x); });
+    return found == entered_.end() ? -1 : found - entered_.begin();
+  }
+
+  std::tuple<std::remove_reference_t<Args>&...> given_;
+  std::tuple<Kept<Args>...> kept_;
+  Arguments arguments_;
+  NamedTensors before_, entered_;  // what the caller gave, what the module was given
+  size_t of_result_ = 0;
+};
+
+}  // namespace detail
+}  // namespace wanpar

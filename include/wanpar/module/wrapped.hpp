@@ -1,0 +1,132 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/module/by_blocks.hpp>
+#include <wanpar/module/call.hpp>
+#include <wanpar/module/invoke.hpp>
+#include <wanpar/module/module_kinds.hpp>
+#include <wanpar/module/parameters.hpp>
+
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace wanpar {
+
+/// A module inside a strategy: called as before, with arguments and results of any shape (values.hpp), and a
+/// module itself. `Strategy` is what of it does not depend on the module's type:
+///
+///     using Options;  Strategy(Options, const ModuleTensors&);
+///     bool is_alone() const;                     // a call can do without it
+///     std::vector<Communicator> groups() const;  // the ranks that a call may wait for
+///     std::unique_ptr<ForwardScope> begin(const Arguments&, std::shared_ptr<void> module);
+///
+/// Copies share the module and the strategy's state.
+template <class Module, class Strategy>
+class Wrapped : public Strategy {
+ public:
+  static constexpr bool kIsModule = true;
+  Wrapped(Module module, typename Strategy::Options options)
+      : Strategy(std::move(options), tensors_by_kind(module)),
+        module_(std::make_shared<Module>(std::move(module))),
+        runner_(*module_) {}
+
+  template <class... Args>
+  requires RunsWith<Strategy, Module, Args...>
+  auto operator()(Args&&... args) {
+    detail::Forward forward(Strategy::groups());
+    try {
+      if (Strategy::is_alone()) return invoke(*module_, std::forward<Args>(args)...);
+      detail::Call<Args...> call(args...);
+      if (auto mode = training_mode()) call.arguments().signature += *mode ? "training" : "evaluation";
+      forward.begin(Strategy::begin(call.arguments(), module_), call.arguments());
+      auto result = call.run(
+          [&](auto&&... given) { return runner_(*module_, std::forward<decltype(given)>(given)...); });
+      auto results = call.results(result);
+      forward.end(results);
+      call.finish(result, std::move(results));
+      return result;
+    } catch (...) {
+      forward.fail();
+    }
+  }
+
+  template <class... Args>
+  requires RunsWith<Strategy, Module, Args...>
+  auto forward(Args&&... args) { return (*this)(std::forward<Args>(args)...); }
+
+  /// The wrapped module.
+  Module& inner() { return *module_; }
+  const Module& inner() const { return *module_; }
+
+  /// Its parameters and buffers by its own names, and where this strategy has placed them.
+  NamedTensors named_parameters() const {
+    auto parameters = wanpar::named_parameters(*module_);
+    if constexpr (requires { Strategy::place(parameters); }) Strategy::place(parameters);
+    return parameters;
+  }
+  NamedTensors named_buffers() const { return wanpar::named_buffers(*module_); }
+
+  /// What an optimizer is to step.
+  std::vector<at::Tensor> parameters() const {
+    if constexpr (requires { Strategy::parameters(); })
+      return Strategy::parameters();
+    else
+      return tensors_in(named_parameters());
+  }
+
+  /// As torch::nn::Module has them.
+  void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }
+  void train(bool on = true) requires HasMode<Module> { module_of(*module_).train(on); }
+  void eval() requires HasMode<Module> { train(false); }
+  bool is_training() const requires HasMode<Module> { return module_of(*module_).is_training(); }
+  std::optional<bool> training_mode() const { return mode_of(*module_); }
+  /// Throws Error under a strategy that has placed the parameters for good.
+  template <class... To>
+  requires HasTo<Module, To...>
+  void to(To... to) {
+    if constexpr (requires { Strategy::check_to(to...); }) Strategy::check_to(to...);
+    module_of(*module_).to(to...);
+  }
+
+ protected:
+  const std::shared_ptr<Module>& module() const { return module_; }
+  const RunnerOf<Strategy, Module>& runner() const { return runner_; }
+
+ private:
+  std::shared_ptr<Module> module_;
+  RunnerOf<Strategy, Module> runner_;
+};
+
+namespace detail {
+
+/// `model | closure` is a Strategy of that model, made with these options.
+template <template <class> class Strategy, class... Options>
+class Closure {
+ public:
+  explicit Closure(Options... options) : options_(std::move(options)...) {}
+
+  template <Wrappable Module>
+  friend auto operator|(Module module, Closure closure) {
+    auto wrapped = [&](Options&... options) {
+      return Strategy<Module>(std::move(module), std::move(options)...);
+    };
+    return std::apply(wrapped, closure.options_);
+  }
+
+  template <class Other>
+  requires(!Wrappable<Other>) friend auto operator|(const Other&, Closure) {
+    static_assert(
+        kNever<Other>,
+        "wanpar: what stands left of | is no module. Wrap a ModuleHolder (Net net; net | strategy), a "
+        "std::shared_ptr of a module, a torch::jit::Module, a wanpar::Model, or anything callable; of a "
+        "plain module object, pass std::make_shared<Net>() instead");
+  }
+
+ private:
+  std::tuple<Options...> options_;
+};
+
+}  // namespace detail
+}  // namespace wanpar

@@ -1,0 +1,149 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <limits>
+#include <sstream>
+#include <wanpar/core/agreement.hpp>
+
+#include "core/hash.hpp"
+
+namespace wanpar {
+namespace {
+
+int64_t size(const std::string& text) { return static_cast<int64_t>(text.size()); }
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+/// Collective. The root's text, which every rank knows to be so long at most.
+std::string broadcast_text(const Communicator& group, const std::string& text, int64_t length, int root) {
+  if (length == 0) return {};
+  auto bytes = at::zeros({length}, at::kByte);
+  if (group.rank() == root) std::memcpy(bytes.data_ptr(), text.data(), text.size());
+  bytes = group.broadcast(bytes.to(group.device()), root).get().cpu();
+  return {static_cast<const char*>(bytes.data_ptr()), static_cast<size_t>(length)};
+}
+
+/// What `action` fails with; empty where it does not.
+std::string failure_of(const std::function<void()>& action) {
+  try {
+    action();
+    return {};
+  } catch (const Error& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    return first_line(error.what());  // LibTorch's end with a stack trace
+  } catch (...) {
+    return "an exception that is no std::exception";
+  }
+}
+
+/// The first line in which two texts differ, of each.
+std::pair<std::string, std::string> first_difference(const std::string& a, const std::string& b) {
+  std::istringstream left(a), right(b);
+  std::string one, other;
+  do {
+    if (!std::getline(left, one)) one = "nothing more";
+    if (!std::getline(right, other)) other = "nothing more";
+  } while (one == other);
+  return {one, other};
+}
+
+/// What a group finds: a sentence that names the first difference, or one that a rank of it came with.
+std::string differing(const std::string& who, const std::string& what, const Communicator& group,
+                      const std::string& lines, const std::string& known) {
+  auto mine = at::tensor({stable_hash(lines), size(lines), size(known)}, at::kLong).to(group.device());
+  auto all = group.all_gather(std::move(mine)).get().view({group.size(), 3}).cpu();
+  auto number = [&](int rank, int column) { return all[rank][column].item<int64_t>(); };
+
+  for (int rank = 0; rank < group.size(); ++rank)
+    if (number(rank, 2) > 0) return broadcast_text(group, known, number(rank, 2), rank);
+  for (int rank = 1; rank < group.size(); ++rank) {
+    if (number(rank, 0) == number(0, 0) && number(rank, 1) == number(0, 1)) continue;
+    auto first = broadcast_text(group, lines, number(0, 1), 0);
+    auto second = broadcast_text(group, lines, number(rank, 1), rank);
+    auto [one, other] = first_difference(first, second);
+    return fmt::format("{}: the ranks have different {}: where rank 0 has {}, rank {} has {}", who, what, one,
+                       rank, other);
+  }
+  return {};
+}
+
+}  // namespace
+
+void all_or_none(const Communicator& group, const std::function<void()>& action) {
+  if (group.size() == 1) return action();
+  for (auto& failure : texts_of_all(group, failure_of(action)))
+    if (!failure.empty()) throw AgreedError(failure);
+}
+
+std::string told_by(const Communicator& group, int root, const std::function<std::string()>& make) {
+  constexpr int64_t kBytes = 1024;
+  constexpr char kSays = '+', kFailed = '-';
+  std::string text;
+  if (group.rank() == root) {
+    auto failure = failure_of([&] { text = make(); });
+    if (failure.empty() && size(text) > kBytes - 1)
+      failure = fmt::format("a text of {} bytes, of which {} can be told", text.size(), kBytes - 1);
+    text = failure.empty() ? kSays + text : kFailed + failure.substr(0, kBytes - 1);
+  }
+  text = broadcast_text(group, text, kBytes, root);
+  text.resize(std::strlen(text.c_str()));
+  if (text[0] == kFailed) throw AgreedError(text.substr(1));
+  return text.substr(1);
+}
+
+std::vector<std::string> texts_of_all(const Communicator& group, const std::string& text) {
+  auto lengths = group.all_gather(at::tensor({size(text)}, at::kLong).to(group.device())).get().cpu();
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < group.size(); ++rank)
+    texts.push_back(broadcast_text(group, text, lengths[rank].item<int64_t>(), rank));
+  return texts;
+}
+
+bool on_any_rank(const Communicator& group, bool is_so) {
+  auto mine = at::full({1}, is_so ? 1.0 : 0.0, at::TensorOptions(at::kDouble).device(group.device()));
+  return group.all_reduce(std::move(mine), ReduceOp::max).get().item<double>() > 0;
+}
+
+void require_same(const std::string& who, const std::string& what, const std::vector<Communicator>& groups,
+                  const std::string& lines) {
+  std::string found;
+  for (auto& group : groups)
+    if (group.size() > 1) found = differing(who, what, group, lines, found);
+  if (!found.empty()) throw AgreedError(found);
+}
+
+void Vote::go_on(const std::string& path) const {
+  const int64_t mine = stable_hash(path) >> 1;  // has a negative
+  auto all = greatest(at::tensor({mine, -mine, int64_t{-1}}, at::kLong));
+  if (auto failed = all[2].item<int64_t>(); failed >= 0)
+    throw AgreedError(
+        fmt::format("{}: rank {} could not go on, and says why; so no rank does", who_, failed));
+  if (all[0].item<int64_t>() != -all[1].item<int64_t>())
+    throw AgreedError(fmt::format(
+        "{}: the ranks took different paths through the module, this one to {}; a module may not go "
+        "by how many tokens are here",
+        who_, path));
+}
+
+void Vote::refuse() const {
+  const auto none = std::numeric_limits<int64_t>::min();
+  greatest(at::tensor({none, none, position()}, at::kLong));
+}
+
+/// This rank's number in the grid.
+int64_t Vote::position() const {
+  int64_t position = 0;
+  for (auto group = grid_.rbegin(); group != grid_.rend(); ++group)
+    position = position * group->size() + group->rank();
+  return position;
+}
+
+at::Tensor Vote::greatest(at::Tensor x) const {
+  for (auto& group : grid_)
+    if (group.size() > 1) x = group.all_reduce(x.to(group.device()), ReduceOp::max).get();
+  return x.cpu();
+}
+
+}  // namespace wanpar

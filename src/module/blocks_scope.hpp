@@ -1,0 +1,29 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <wanpar/module/forward_scope.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+
+/// A forward through a module, to whose run_blocks a handler listens.
+class BlocksScope : public ForwardScope {
+ public:
+  /// `end` is called behind a forward that came to its end: it throws Error when the module has run no
+  /// blocks. Throws Error inside of another handler of its type; `strategy` begins the sentence.
+  BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler, std::function<void()> end);
+
+  void leave(NamedTensors&) override {
+    scope_.reset();
+    end_();
+  }
+
+ private:
+  std::shared_ptr<Handler> handler_;
+  std::function<void()> end_;
+  std::optional<Scope> scope_;
+};
+
+}  // namespace wanpar

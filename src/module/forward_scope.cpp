@@ -1,0 +1,100 @@
+#include <wanpar/module/forward_scope.hpp>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <exception>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/interceptor.hpp>
+
+namespace wanpar {
+namespace {
+
+/// Of the exception at hand.
+std::string sentence() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    std::string text = error.what();
+    return text.substr(0, text.find('\n'));  // LibTorch's end with a stack trace
+  } catch (...) {
+    return "an exception that is no std::exception";
+  }
+}
+
+/// Whether all ranks know of it already, in the words of the one that failed.
+bool is_agreed() {
+  try {
+    throw;
+  } catch (const AgreedError&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+}  // namespace
+
+void check_names(const std::string& strategy, const std::string& option, const ValueNames& names,
+                 const Arguments& arguments) {
+  for (auto& name : names) {
+    auto& text = name.text();
+    bool is_position = !text.empty() && std::all_of(text.begin(), text.end(), ::isdigit);
+    if (text.starts_with('-') || (is_position && std::stoll(text) >= arguments.count))
+      throw Error(fmt::format("{}: {} names argument {}, but the module was called with {}", strategy, option,
+                              text, arguments.count));
+    bool is_there = std::any_of(arguments.tensors.begin(), arguments.tensors.end(),
+                                [&](auto& item) { return name.names(item.name); });
+    bool is_empty = is_position && std::none_of(arguments.plain.begin(), arguments.plain.end(),
+                                                [&](auto& path) { return name.names(path); });
+    if (!is_there && !is_empty)
+      throw Error(fmt::format("{}: argument {} is no tensor and holds none; see {}", strategy, text, option));
+  }
+}
+
+namespace detail {
+
+void Collector::tensor(at::Tensor& x) {
+  signature += x.defined() ? fmt::format("{}{};", static_cast<int>(x.scalar_type()), x.sizes()) : "none;";
+  tensors.push_back({path(), x});
+}
+
+void Collector::none() {
+  signature += "none;";
+  tensors.push_back({path(), {}});
+}
+
+void Collector::plain(std::string_view text) {
+  signature += text;
+  signature += ';';
+  plain_paths.push_back(path());
+}
+
+Forward::Forward(std::vector<Communicator> groups) : groups_(std::move(groups)) {
+  for (auto& group : groups_) failures_.push_back(group.failures());
+}
+
+void Forward::begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments) {
+  scope_ = std::move(scope);
+  scope_->enter(arguments);
+}
+
+void Forward::end(NamedTensors& results) { scope_->leave(results); }
+
+void Forward::fail() {
+  if (scope_) scope_->fail();
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    auto& group = groups_[i];
+    if (group.failures() > failures_[i]) continue;  // told by a wrapper inside of this one
+    Plain plain;
+    group.fail(is_agreed() ? sentence()
+                           : fmt::format("rank {} of {} failed: {}", group.rank(), group.size(), sentence()));
+  }
+  Scope::rethrow();
+}
+
+}  // namespace detail
+}  // namespace wanpar

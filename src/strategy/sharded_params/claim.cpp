@@ -1,0 +1,36 @@
+#include "strategy/sharded_params/claim.hpp"
+
+#include <fmt/format.h>
+
+#include <unordered_set>
+#include <wanpar/core/error.hpp>
+
+#include "module/storage_memory.hpp"
+
+namespace wanpar {
+
+Claim::Claim(const NamedTensors& parameters) {
+  std::unordered_set<c10::StorageImpl*> seen;  // tied ones stand here more than once
+  for (auto& [name, tensor] : parameters) {
+    if (!tensor.defined() || !tensor.has_storage()) continue;
+    if (!seen.insert(tensor.storage().unsafeGetStorageImpl()).second) {
+      mine_.push_back(tensor);
+    } else if (claim_memory(tensor)) {
+      mine_.push_back(tensor);
+    } else {
+      release();
+      throw Error(fmt::format(
+          "parameter '{}' is sharded already, by another wrapper or another rank of this process: each "
+          "rank needs a module of its own",
+          name));
+    }
+  }
+}
+
+Claim::~Claim() { release(); }
+
+void Claim::release() {
+  for (auto& tensor : mine_) release_memory(tensor);
+}
+
+}  // namespace wanpar

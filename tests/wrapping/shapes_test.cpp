@@ -1,0 +1,238 @@
+// Arguments and results of every shape, through every strategy.
+#include "shapes.hpp"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/script.h>
+#include <wanpar/core/error.hpp>
+#include <wanpar/module/model.hpp>
+#include <wanpar/strategy/activation_checkpointing.hpp>
+#include <wanpar/strategy/block_distribution.hpp>
+#include <wanpar/strategy/block_pipeline.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
+#include <wanpar/strategy/sequence_parallel.hpp>
+#include <wanpar/strategy/sharded_params.hpp>
+
+#include <mutex>
+
+#include "worlds.hpp"
+
+using wanpar::Communicator;
+using wanpar::Model;
+using wanpar::ModelOf;
+
+namespace shapes_test {
+namespace {
+
+at::Tensor random(std::vector<int64_t> shape, int seed) {
+  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::kDouble);
+}
+
+template <class Module>
+std::shared_ptr<Module> made() {
+  static std::mutex generator;
+  std::lock_guard lock(generator);
+  torch::manual_seed(2);
+  auto module = std::make_shared<Module>();
+  module->to(at::kDouble);
+  return module;
+}
+
+/// The two tensors of the result, and the gradients of the arguments.
+template <class Module, class Called>
+shapes::Both run(Called& called) {
+  auto tokens = random({3, 7, 8}, 1).requires_grad_(), scale = random({3, 1, 8}, 2).requires_grad_();
+  auto both = Module::both(called(Module::in(tokens, scale)));
+  (both[0] * both[0] + both[1]).sum().backward();
+  return {both[0].detach(), both[1].detach(), tokens.grad(), scale.grad()};
+}
+
+template <class Module>
+void require_alike(const std::string& name) {
+  auto bare = [module = made<Module>()](typename Module::In in) { return module->forward(in); };
+  const auto expected = run<Module>(bare);
+  on_worlds(
+      [&](Communicator world) {
+        auto check = [&](const std::string& strategy, auto wrapped) {
+          for (int pass = 0; pass < 2; ++pass) {
+            auto actual = run<Module>(wrapped);
+            for (size_t i = 0; i < expected.size(); ++i)
+              require_close(actual[i], expected[i], 1e-9,
+                            fmt::format("{} through {}, tensor {}", name, strategy, i));
+          }
+        };
+        auto module = [] { return made<Module>(); };
+        check("SequenceParallel",
+              module() |
+                  wanpar::sequence_parallel({.ring = world, .split = {{.arg = Module::kTokens, .dim = 1}}}));
+        check("ShardedParams", module() | wanpar::sharded_params({.group = world}));
+        check("DataParallel", module() | wanpar::data_parallel({.group = world}));
+        check("BlockPipeline", module() | wanpar::block_pipeline({.stages = world, .micro_batches = 2}));
+        check("BlockDistribution", module() | wanpar::block_distribution({.devices = {at::kCPU, at::kCPU}}));
+        check("ActivationCheckpointing", module() | wanpar::activation_checkpointing());
+        check("a Model", ModelOf<typename Module::Out>(module()));
+        check(
+            "a Model in two strategies",
+            ModelOf<typename Module::Out>(module() | wanpar::sharded_params({.group = world})) |
+                wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = Module::kTokens, .dim = 1}}}));
+      },
+      {1, 2, 3});
+}
+
+/// Takes and gives what TorchScript has: optional, list and dict in, a tuple with a dict out. It has blocks.
+torch::jit::Module scripted() {
+  torch::jit::Module model("__torch__.Shapes"), list("__torch__.Blocks");
+  std::string calls;
+  for (int i = 0; i < 4; ++i) {
+    torch::jit::Module block("__torch__.ShapesBlock");
+    block.register_parameter("weight", random({8, 8}, 10 + i).div(4).requires_grad_(), false);
+    block.define(
+        "def forward(self, x):\n"
+        "  h = torch.matmul(x, self.weight).unflatten(2, [2, 4]).transpose(1, 2)\n"
+        "  return x + torch.scaled_dot_product_attention(h, h, h).transpose(1, 2).flatten(2)\n");
+    auto name = "layer" + std::to_string(i);
+    list.register_module(name, block);
+    calls += "  x = self.blocks." + name + ".forward(x)\n";
+  }
+  model.register_module("blocks", list);
+  model.define(
+      "def forward(self, x, mask: Optional[Tensor], scale: List[Tensor], more: Dict[str, Tensor], factor: "
+      "float) -> "
+      "Tuple[Tensor, Dict[str, Tensor]]:\n"
+      "  assert mask is None\n"
+      "  x = x * scale[0] * more['scale'] * factor\n" +
+      calls + "  return x, {'sine': torch.sin(x)}\n");
+  return model;
+}
+
+template <class Called>
+shapes::Both run_script(Called& called) {
+  auto scale = random({3, 1, 8}, 2);
+  c10::Dict<std::string, at::Tensor> more;
+  more.insert("scale", scale);
+  std::vector<c10::IValue> inputs{random({3, 7, 8}, 1), c10::IValue(), c10::List<at::Tensor>({scale}), more,
+                                  0.5};
+  auto result = called.forward(inputs).toTuple();
+  return {result->elements()[0].toTensor().detach(),
+          result->elements()[1].toGenericDict().at("sine").toTensor().detach()};
+}
+
+}  // namespace
+
+TEST_CASE("a pair goes in and a tuple comes out, through every strategy") {
+  require_alike<shapes::Tuples>("tuple");
+}
+TEST_CASE("a vector of optionals goes in and a vector comes out") { require_alike<shapes::Lists>("vector"); }
+TEST_CASE("a map of maps goes in and a dictionary comes out") { require_alike<shapes::Maps>("map"); }
+TEST_CASE("a struct goes in and a struct comes out") { require_alike<shapes::Structs>("struct"); }
+
+TEST_CASE(
+    "optional, list and dict go into TorchScript, and a tuple with a dict comes out, through every "
+    "strategy") {
+  auto bare = scripted();
+  const auto expected = run_script(bare);
+  on_worlds(
+      [&](Communicator world) {
+        auto check = [&](const std::string& strategy, auto wrapped) {
+          for (int pass = 0; pass < 2; ++pass) {
+            auto actual = run_script(wrapped);
+            for (size_t i = 0; i < 2; ++i)
+              require_close(actual[i], expected[i], 1e-9, fmt::format("{}, tensor {}", strategy, i));
+          }
+        };
+        check("SequenceParallel",
+              scripted() | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}}));
+        check("ShardedParams", scripted() | wanpar::sharded_params({.group = world}));
+        check("DataParallel",
+              scripted() | wanpar::data_parallel({.group = world, .batch = {0, "2.0", "3.scale"}}));
+        check("BlockPipeline", scripted() | wanpar::block_pipeline({.stages = world, .micro_batches = 2}));
+        check("BlockDistribution",
+              scripted() | wanpar::block_distribution({.devices = {at::kCPU, at::kCPU}}));
+        check("ActivationCheckpointing", scripted() | wanpar::activation_checkpointing());
+        check("two strategies",
+              scripted() | wanpar::sharded_params({.group = world}) |
+                  wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}}));
+      },
+      {1, 2, 3});
+}
+
+TEST_CASE("a result that holds no tokens is refused, unless .gather names those that do") {
+  on_worlds(
+      [](Communicator world) {
+        auto attend = [](const at::Tensor& x) { return at::scaled_dot_product_attention(x, x, x); };
+        auto module = [&](at::Tensor x, at::Tensor y) { return std::tuple(attend(x), y + 1); };
+        auto x = random({2, 5, 8}, 1), y = random({2, 3}, 2);
+        require_error(
+            [&] {
+              (module | wanpar::sequence_parallel({.ring = world, .split = {{0, 1}}}))(x, y);
+            },
+            "does not stem from the split tokens");
+        auto named = module | wanpar::sequence_parallel(
+                                  {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 1, .result = 0}}});
+        auto [a, b] = named(x, y);
+        require_close(a, attend(x), 1e-9, "tokens");
+        require_close(b, y + 1, 0, "the rest");
+        auto forgotten =
+            module | wanpar::sequence_parallel(
+                         {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 0, .result = 1}}});
+        require_error([&] { forgotten(x, y); }, "goes out with its dimension 1 split");
+      },
+      {2, 3});
+}
+
+TEST_CASE("what a module writes into an argument reaches the caller, whole") {
+  on_worlds(
+      [](Communicator world) {
+        auto module = [](at::Tensor x, std::vector<at::Tensor>& seen, int& calls) {
+          ++calls;
+          seen.push_back(x * 2);
+          return x + 1;
+        };
+        auto wrapped = module | wanpar::data_parallel({.group = world, .batch = {0, 1}});
+        auto x = random({5, 3}, 1);
+        std::vector<at::Tensor> seen;
+        int calls = 0;
+        for (int i = 0; i < 2; ++i) require_close(wrapped(x, seen, calls), x + 1, 1e-12, "the result");
+        require(calls == 2 && seen.size() == 2, "two calls were noted");
+        require_close(seen[0], x * 2, 1e-12, "what was written first");
+        require_close(seen[1], x * 2, 1e-12, "and then");
+      },
+      {1, 2, 3});
+}
+
+TEST_CASE("a name that fits nothing is an error that says which") {
+  on_worlds(
+      [](Communicator world) {
+        auto module = made<shapes::Maps>();
+        auto in = shapes::Maps::in(random({3, 7, 8}, 1), random({3, 1, 8}, 2));
+        auto wrapped = module | wanpar::sequence_parallel(
+                                    {.ring = world, .split = {{.arg = "0.video.words", .dim = 1}}});
+        require_error([&] { wrapped(in); }, "argument 0.video.words is no tensor and holds none; see .split");
+      },
+      {2});
+}
+
+TEST_CASE(
+    "a Model takes any number and kind of arguments, and says which it was given where they do not fit") {
+  Model numbers([](at::Tensor x, double factor, int64_t n, bool negative, std::string text) {
+    return (negative ? -x : x) * factor * n + static_cast<double>(text.size());
+  });
+  auto x = at::ones({2});
+  CHECK(at::equal(numbers(x, 0.5f, 4, true, "abc"), x + 0));
+  CHECK_THROWS_WITH_AS(numbers(x, "half", 4, true, "abc"), doctest::Contains("where double is wanted"),
+                       wanpar::Error);
+  CHECK_THROWS_WITH_AS(numbers(x), doctest::Contains("cannot be called with 1 arguments"), wanpar::Error);
+
+  Model optional([](at::Tensor x, std::optional<at::Tensor> shift) { return shift ? x + *shift : x; });
+  CHECK(at::equal(optional(x, x), x + x));
+  CHECK(at::equal(optional(x, std::nullopt), x));
+  CHECK(at::equal(optional(x, at::Tensor()), x));
+  CHECK(at::equal(optional(x, std::optional(x)), x + x));
+
+  ModelOf<std::tuple<at::Tensor, int>> pair([](at::Tensor x) { return std::tuple(x, 3); });
+  CHECK(std::get<1>(pair(x)) == 3);
+  Model wrong([](at::Tensor x) { return std::tuple(x, 3); });
+  CHECK_THROWS_WITH_AS(wrong(x), doctest::Contains("where at::Tensor is wanted"), wanpar::Error);
+}
+
+}  // namespace shapes_test
