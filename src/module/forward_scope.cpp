@@ -59,18 +59,19 @@ namespace detail {
 
 void Collector::tensor(at::Tensor& x) {
   signature += x.defined() ? fmt::format("{}{};", static_cast<int>(x.scalar_type()), x.sizes()) : "none;";
+  numbers += '*';
   tensors.push_back({path(), x});
 }
 
 void Collector::none() {
   signature += "none;";
+  numbers += "none;";
   tensors.push_back({path(), {}});
 }
 
 void Collector::plain(std::string_view text) {
-  signature += text;
-  signature += ';';
-  plain_paths.push_back(path());
+  for (auto* words : {&signature, &numbers}) (*words += text) += ';';
+  plain_names.push_back(path());
 }
 
 Forward::Forward(std::vector<Communicator> groups) : groups_(std::move(groups)) {

@@ -104,8 +104,7 @@ class Checked : public Transport {
       std::erase_if(sends, is_with);
       std::erase_if(receives, is_with);
       to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
-      refused_ = std::move(found.peers);
-      std::rethrow_exception(found.error);
+      refuse(found, call, found.peers);
     }
     return inner_->exchange(std::move(sends), std::move(receives), call);
   }
@@ -125,11 +124,7 @@ class Checked : public Transport {
   /// every pair of ranks has traded as many records as before, so all can go on together. What the others
   /// were about to do is nothing to this rank, and it waits for their records before its own next call only.
   void fail(const std::string& why, const Call& call) override {
-    auto flows = all();
-    for (auto peer : std::exchange(refused_, {})) flows.erase(peer);
-    if (flows.empty()) return;
-    auto [sends, receives] = records(flows, [&](int, auto&) { return Record{why, {}, true}; });
-    to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
+    if (!std::exchange(all_know_, false)) tell(why, call, {});
   }
 
  private:
@@ -177,7 +172,7 @@ class Checked : public Transport {
 
   Disagreement compare(const Call& call, const std::map<int, Flow>& flows) {
     for (; !to_be_ended_.empty(); to_be_ended_.pop_front()) to_be_ended_.front()->wait();
-    refused_.clear();
+    all_know_ = false;
     auto [sends, receives] = records(flows, [&](int peer, auto& flow) { return record(call, peer, flow); });
     std::map<int, std::array<std::string, 3>> ours;
     for (auto& message : sends) ours[message.peer] = fields(message.tensor.cpu());
@@ -204,16 +199,36 @@ class Checked : public Transport {
     return found;
   }
 
-  /// For calls of all these ranks: where one of them disagrees, all of them see it.
+  /// For calls in which each of these ranks is compared with each other one: where one disagrees, all see it.
   void agree(const Call& call, const std::map<int, Flow>& flows) {
     auto found = compare(call, flows);
     if (found.peers.empty()) return;
-    for (auto& [peer, flow] : flows) refused_.insert(peer);
-    std::rethrow_exception(found.error);
+    std::set<int> concerned;
+    for (auto& [peer, flow] : flows) concerned.insert(peer);
+    refuse(found, call, concerned);
+  }
+
+  /// Makes an end of a call: those who do not know of it are told at their next call with this rank.
+  [[noreturn]] void refuse(const Disagreement& found, const Call& call, const std::set<int>& who_know) {
+    try {
+      std::rethrow_exception(found.error);
+    } catch (const Error& error) {
+      tell(error.what(), call, who_know);
+      all_know_ = true;
+      throw;
+    }
+  }
+
+  void tell(const std::string& why, const Call& call, const std::set<int>& who_know) {
+    auto flows = all();
+    for (auto peer : who_know) flows.erase(peer);
+    if (flows.empty()) return;
+    auto [sends, receives] = records(flows, [&](int, auto&) { return Record{why, {}, true}; });
+    to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
   }
 
   std::shared_ptr<Transport> inner_;
-  std::set<int> refused_;                          // with whom the last call was compared, in vain: they know
+  bool all_know_ = false;                          // that the last call came to nothing
   std::deque<std::shared_ptr<Work>> to_be_ended_;  // before the next call
 };
 

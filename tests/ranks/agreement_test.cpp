@@ -133,7 +133,7 @@ TEST_CASE("a rank that fails tells the others at their next call, and all go on 
             } else {
               auto said = thrown_by([&] { (void)world.all_reduce(x).get(); });
               require_says(said, fmt::format("rank {} failed: of itself", odd));
-              world.fail(said);  // the others have been told: this ends the round
+              if (odd % 2) world.fail(said);  // which all know: nobody is told again
             }
             require(at::equal(world.all_reduce(x).get(), x * world.size()), "the group works again");
             require(seconds_since(begin) < 10, "nobody waited for the timeout");
@@ -158,12 +158,29 @@ TEST_CASE("ranks that only exchange in pairs hear of a failure from one another"
           std::string said;  // those beside rank 0 hear it from it, the others from those who have
           for (int i = 0; i < world.size() && said.empty(); ++i) said = thrown_by(pass_on);
           require_says(said, "rank 0 failed: alone");
-          world.fail(said);
         }
         pass_on();
         world.barrier();
       },
       {2, 3, 4, 6});
+}
+
+TEST_CASE(
+    "some make a subgroup, others wait for all: a failure reaches each, and all are in step behind it") {
+  on_worlds(
+      [](Communicator world) {
+        const std::vector<int> some{0, 1};
+        if (world.rank() == 0)
+          world.fail("rank 0 failed: alone");
+        else if (world.rank() == 1)
+          require_says(thrown_by([&] { world.subgroup(some); }), "rank 0 failed: alone");
+        else
+          require_says(thrown_by([&] { world.barrier(); }), "rank 0 failed: alone");
+        world.barrier();
+        if (world.rank() < 2) world.subgroup(some).barrier();
+        world.barrier();
+      },
+      {2, 3, 4});
 }
 
 TEST_CASE("a call that could not begin is not counted: the next one is the same on every rank") {

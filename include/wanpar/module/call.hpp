@@ -36,17 +36,17 @@ class Call {
   explicit Call(Args&... args) : given_(args...), kept_(keep<Args>(args)...) {
     Collector collector;
     each([&](auto& value, const std::string& path) {
+      auto length = collector.numbers.size();
       if constexpr (kIsList)
         walk(value, collector);
       else
         collector.within(path, [&] { walk(value, collector); });
+      numbers_.push_back(collector.numbers.substr(length));
     });
-    arguments_.tensors = collector.tensors;
-    arguments_.signature = std::move(collector.signature);
-    arguments_.plain = std::move(collector.plain_paths);
-    arguments_.count = sizeof...(Args);
+    before_ = collector.tensors;
+    arguments_ = {std::move(collector.tensors), sizeof...(Args), std::move(collector.plain_names),
+                  std::move(collector.signature)};
     if constexpr (kIsList) arguments_.count = static_cast<int64_t>(std::get<0>(kept_).size());
-    before_ = std::move(collector.tensors);
   }
 
   /// What a strategy may exchange before run().
@@ -68,38 +68,44 @@ class Call {
     Collector collector;
     walk(result, collector);
     of_result_ = collector.tensors.size();
-    each_written([&](auto& value, const std::string& path) {
-      Collector written;
-      written.within(path, [&] { walk(value, written); });
-      for (auto& item : written.tensors)
+    each_seen([&]<size_t I>(std::integral_constant<size_t, I>) {
+      Collector now;
+      now.within(std::to_string(I), [&] { walk(std::get<I>(kept_), now); });
+      for (auto& item : now.tensors)
         if (place_among_entered(item.tensor) < 0)
           collector.tensors.push_back({"argument " + item.name, item.tensor});
     });
     return std::move(collector.tensors);
   }
 
-  /// Puts them where they belong.
+  /// Puts them where they belong. What the module has not written to is not touched: ranks that are threads
+  /// may have it in common.
   template <class Result>
   void finish(Result& result, NamedTensors results) {
     Replacer replacer(results);
     walk(result, replacer);
     auto next = of_result_;
-    each_written([&](auto& value, const std::string&) {
-      Collector written;
-      walk(value, written);
-      for (auto& item : written.tensors) {
+    each_seen([&]<size_t I>(std::integral_constant<size_t, I>) {
+      auto& value = std::get<I>(kept_);
+      Collector now;
+      walk(value, now);
+      bool is_written = now.numbers != numbers_[I];
+      for (auto& item : now.tensors) {
         auto place = place_among_entered(item.tensor);
+        is_written |= place < 0;
         item.tensor = place < 0 ? results[next++].tensor : before_[place].tensor;
       }
-      Replacer put_back(written.tensors);
+      if (!is_written) return;
+      Replacer put_back(now.tensors);
       walk(value, put_back);
+      std::get<I>(given_) = std::move(value);
     });
-    give_back(std::index_sequence_for<Args...>{});
   }
 
  private:
+  /// The caller sees what the module writes to it.
   template <class Arg>
-  static constexpr bool kIsWritten =
+  static constexpr bool kIsSeen =
       std::is_lvalue_reference_v<Arg> && !std::is_const_v<std::remove_reference_t<Arg>> &&
       kMayHoldTensors<std::decay_t<Arg>> && std::same_as<Kept<Arg>, std::remove_cvref_t<Arg>>;
 
@@ -134,24 +140,14 @@ class Call {
   }
 
   template <class Action>
-  void each_written(const Action& action) {
+  void each_seen(const Action& action) {
     [&]<size_t... I>(std::index_sequence<I...>) {
-      [[maybe_unused]] auto one = [&]<size_t J>(std::integral_constant<size_t, J>) {
-        if constexpr (kIsWritten<std::tuple_element_t<J, std::tuple<Args...>>>)
-          action(std::get<J>(kept_), std::to_string(J));
+      [[maybe_unused]] auto one = [&]<size_t J>(std::integral_constant<size_t, J> index) {
+        if constexpr (kIsSeen<std::tuple_element_t<J, std::tuple<Args...>>>) action(index);
       };
       (one(std::integral_constant<size_t, I>{}), ...);
     }
     (std::index_sequence_for<Args...>{});
-  }
-
-  template <size_t... I>
-  void give_back(std::index_sequence<I...>) {
-    [[maybe_unused]] auto one = [&]<size_t J>(std::integral_constant<size_t, J>) {
-      if constexpr (kIsWritten<std::tuple_element_t<J, std::tuple<Args...>>>)
-        std::get<J>(given_) = std::move(std::get<J>(kept_));
-    };
-    (one(std::integral_constant<size_t, I>{}), ...);
   }
 
   /// −1 for a tensor that the module has put there.
@@ -164,7 +160,8 @@ class Call {
   std::tuple<std::remove_reference_t<Args>&...> given_;
   std::tuple<Kept<Args>...> kept_;
   Arguments arguments_;
-  NamedTensors before_, entered_;  // what the caller gave, what the module was given
+  NamedTensors before_, entered_;     // what the caller gave, what the module was given
+  std::vector<std::string> numbers_;  // and all that is no tensor, of each argument
   size_t of_result_ = 0;
 };
 

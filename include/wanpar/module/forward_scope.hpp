@@ -47,8 +47,9 @@ class Collector : public ValueVisitor {
   void plain(std::string_view text) override;
 
   NamedTensors tensors;
+  std::vector<std::string> plain_names;  // of the values that hold no tensor
+  std::string numbers;                   // those values, and how many tensors there are
   std::string signature;
-  std::vector<std::string> plain_paths;
 };
 
 /// Puts tensors back where a Collector has found others.
