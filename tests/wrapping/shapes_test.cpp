@@ -200,6 +200,43 @@ TEST_CASE("what a module writes into an argument reaches the caller, whole") {
       {1, 2, 3});
 }
 
+TEST_CASE("arguments come as they may: moved, by reference, defaulted, listed, and left out of results") {
+  struct Defaults : torch::nn::Module {
+    at::Tensor forward(at::Tensor x, double factor = 2, std::optional<at::Tensor> y = {}) {
+      return y ? x * factor + *y : x * factor;
+    }
+  };
+  on_worlds(
+      [](Communicator world) {
+        auto x = random({5, 3}, 1), y = random({5, 3}, 2);
+        auto split = [&](auto module, wanpar::ValueNames batch = {0}) {
+          return module | wanpar::data_parallel({.group = world, .batch = std::move(batch)});
+        };
+        auto listed = split([](at::TensorList list) { return list[0] + list[1]; });
+        require_close(listed(std::vector<at::Tensor>{x, y}), x + y, 0, "a list");
+        auto taken = split([](std::pair<at::Tensor, at::Tensor>&& pair) { return pair.first - pair.second; });
+        require_close(taken(std::pair(x, y)), x - y, 0, "an rvalue");
+        bool is_told = false;
+        auto told = split([](const at::Tensor& x, bool& is_told, const std::string& word, at::Scalar factor) {
+          is_told = word == "so";
+          return x * factor;
+        });
+        require_close(told(x, is_told, "so", 3), x * 3, 0, "by reference");
+        require(is_told, "a number by reference reaches the caller");
+        Model defaults(split(Model(std::make_shared<Defaults>())));
+        require_close(defaults(x), x * 2, 0, "defaults");
+        require_close(defaults(x, 3), x * 3, 0, "one of them");
+        require_close(defaults(x, 3, std::nullopt), x * 3, 0, "left out");
+        auto part = split(
+            [](at::Tensor x) { return std::tuple(x, at::Tensor(), std::optional<at::Tensor>(), 2.5, x); });
+        auto [a, b, c, d, e] = part(x);
+        require_close(a, x, 0, "an argument given back");
+        require_close(e, x, 0, "and again");
+        require(!b.defined() && !c && d == 2.5, "what is no tensor");
+      },
+      {1, 2, 3});
+}
+
 TEST_CASE("a name that fits nothing is an error that says which") {
   on_worlds(
       [](Communicator world) {

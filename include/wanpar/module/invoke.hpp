@@ -44,8 +44,10 @@ concept Held = requires(M m) {
 /// What can be wrapped: a ModuleHolder or shared_ptr of a module, a TorchScript module, or anything that can
 /// be called.
 template <class M, class... Args>
-concept Invocable = ScriptModule<M> ||(Held<M>&& requires(M m, Args... args) { m->forward(args...); }) ||
-                    (!Held<M> && !ScriptModule<M> && requires(M m, Args... args) { m(args...); });
+concept Invocable = ScriptModule<M> ||
+                    (Held<M>&& requires(M m, Args&&... args) { m->forward(std::forward<Args>(args)...); }) ||
+                    (!Held<M> && !ScriptModule<M> &&
+                     requires(M m, Args&&... args) { m(std::forward<Args>(args)...); });
 
 /// Calls a module, whatever kind it is. A TorchScript module that is given arguments gives a tensor; one that
 /// is given a list of IValues gives an IValue, as its own forward does.

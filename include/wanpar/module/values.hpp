@@ -143,7 +143,9 @@ void walk(T& value, ValueVisitor& visitor) {
         },
         tuple);
   };
-  if constexpr (std::same_as<T, at::Tensor>) {
+  if constexpr (IsPlain<std::remove_cv_t<T>>) {
+    visitor.plain(text_of_plain(value));
+  } else if constexpr (std::same_as<T, at::Tensor>) {
     visitor.tensor(value);
   } else if constexpr (std::same_as<T, c10::IValue>) {
     walk_ivalue(value, visitor);
@@ -158,8 +160,6 @@ void walk(T& value, ValueVisitor& visitor) {
       walk(*value, visitor);
     else
       visitor.none();
-  } else if constexpr (IsPlain<T>) {
-    visitor.plain(text_of_plain(value));
   } else if constexpr (IsTuple<T>) {
     each_of(value);
   } else if constexpr (IsMap<T>) {
