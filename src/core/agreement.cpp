@@ -42,10 +42,13 @@ std::string failure_of(const std::function<void()>& action) {
 std::pair<std::string, std::string> first_difference(const std::string& a, const std::string& b) {
   std::istringstream left(a), right(b);
   std::string one, other;
-  do {
-    if (!std::getline(left, one)) one = "nothing more";
-    if (!std::getline(right, other)) other = "nothing more";
-  } while (one == other);
+  bool is_left = true, is_right = true;
+  while (one == other && (is_left || is_right)) {
+    is_left = static_cast<bool>(std::getline(left, one));
+    is_right = static_cast<bool>(std::getline(right, other));
+    if (!is_left) one = "nothing more";
+    if (!is_right) other = is_left || is_right ? "nothing more" : "an empty line more, or less";
+  }
   return {one, other};
 }
 
@@ -140,10 +143,13 @@ int64_t Vote::position() const {
   return position;
 }
 
-at::Tensor Vote::greatest(at::Tensor x) const {
+at::Tensor Vote::greatest(at::Tensor x) const try {
   for (auto& group : grid_)
     if (group.size() > 1) x = group.all_reduce(x.to(group.device()), ReduceOp::max).get();
   return x.cpu();
+} catch (const AgreedError& error) {
+  for (auto& group : grid_) group.fail(error.what());  // ranks that share no axis with the one that failed
+  throw;
 }
 
 }  // namespace wanpar

@@ -19,6 +19,8 @@ struct Communicator::Group {
   std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
   std::shared_ptr<std::atomic<uint64_t>> failures = std::make_shared<std::atomic<uint64_t>>(0);
   std::shared_ptr<std::atomic<uint64_t>> disturbances = std::make_shared<std::atomic<uint64_t>>(0);
+  std::shared_ptr<std::atomic<uint64_t>> forwards = std::make_shared<std::atomic<uint64_t>>(0);
+  std::shared_ptr<std::atomic<int>> forwards_at_hand = std::make_shared<std::atomic<int>>(0);
   std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
 };
 
@@ -70,6 +72,7 @@ Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<i
   call.timeout = group_->timeout;
   call.site = site;
   call.about = group_->about;
+  call.forward = *group_->forwards;
   bool of_all = operation != Operation::exchange && operation != Operation::subgroup;
   if (of_all) call.sequence = *group_->collectives + 1;
   return call;
@@ -288,6 +291,12 @@ void Communicator::fail(const std::string& why, Site site) const {
   } catch (const std::exception& failure) {
     group_->health->keep(failure.what());
   }
+}
+
+std::shared_ptr<void> Communicator::forward() const {
+  if (size() == 1) return {};
+  if ((*group_->forwards_at_hand)++ == 0) ++*group_->forwards;
+  return {nullptr, [at_hand = group_->forwards_at_hand](void*) { --*at_hand; }};
 }
 
 uint64_t Communicator::failures() const { return *group_->failures; }

@@ -35,18 +35,14 @@ void fill(const at::Tensor& tensor) {
 class Deferring : public OperatorHandler {
  public:
   Tensors around(const Operator& op, const Next& next) override {
-    auto changed = op;
+    if (kInitialisers.contains(op.name) && is_deferred(op.inputs[0])) return {op.inputs[0]};  // as it is
     Tensors filled;
-    bool is_without_effect = kInitialisers.contains(op.name) && is_deferred(op.inputs[0]);
-    for (auto& input : changed.inputs) {
-      if (is_without_effect) {
-        if (input.dim() > 0) input = at::empty({0}, input.options());
-      } else if (is_deferred(input)) {
+    for (auto& input : op.inputs)
+      if (is_deferred(input)) {
         fill(input);
         filled.push_back(input);
       }
-    }
-    auto outputs = next(changed);
+    auto outputs = next(op);
     bool is_without_values = !filled.empty() || kWithoutValues.contains(op.name);
     for (auto& output : outputs)
       if (is_without_values && output.defined() && !output.is_meta() && output.storage().nbytes() >= kLarge)

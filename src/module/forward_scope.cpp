@@ -75,7 +75,10 @@ void Collector::plain(std::string_view text) {
 }
 
 Forward::Forward(std::vector<Communicator> groups) : groups_(std::move(groups)) {
-  for (auto& group : groups_) failures_.push_back(group.failures());
+  for (auto& group : groups_) {
+    failures_.push_back(group.failures());
+    at_hand_.push_back(group.forward());
+  }
 }
 
 void Forward::begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments) {

@@ -165,6 +165,9 @@ bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
 struct Kernel {
   Tensors operator()(const Tensors& inputs) {
     torch::jit::Stack call(arguments.begin(), arguments.end());
+    if (inputs.size() != given.size())
+      throw Error(fmt::format("{}: a handler went on with {} tensors where the operator takes {}",
+                              op.schema().name(), inputs.size(), given.size()));
     if (!same(inputs, given)) put_back(inputs, call.begin(), call.end());
     op.redispatchBoxed(below, &call);
     results = std::move(call);
@@ -177,6 +180,30 @@ struct Kernel {
   const Tensors& given;
   torch::jit::Stack results = {};  // of the last call
 };
+
+[[noreturn]] void refuse_handler(const Operator& op, const std::string& why) {
+  throw Error(fmt::format("{}: a handler {}", op.name, why));
+}
+
+/// That a handler has given what the operator gives: as many tensors, and those that it writes to themselves.
+void check_outputs(const Operator& op, const torch::jit::Stack& known, const Tensors& outputs) {
+  auto& schema = op.handle.schema();
+  auto is_tensor = [](auto& value) { return value.type()->kind() == c10::TypeKind::TensorType; };
+  auto& returns = schema.returns();
+  bool is_list = returns.size() == 1 && returns[0].type()->kind() == c10::TypeKind::ListType;
+  auto expected = known.empty()
+                      ? static_cast<size_t>(std::count_if(returns.begin(), returns.end(), is_tensor))
+                      : tensors_of(known).size();
+  if (outputs.size() != expected && !(known.empty() && is_list))
+    refuse_handler(op, fmt::format("gave {} tensors where the operator gives {}", outputs.size(), expected));
+  if (known.empty() && !is_list && expected != returns.size())
+    refuse_handler(op, "took the place of an operator that does not give tensors alone");
+  if (!schema.is_mutable()) return;
+  for (auto& output : outputs)
+    if (std::none_of(op.inputs.begin(), op.inputs.end(), [&](auto& input) { return input.is_same(output); }))
+      refuse_handler(op,
+                     "put another tensor in the place of one that the operator writes to; write to that one");
+}
 
 /// The results of an operator, made of its tensors where no kernel has run.
 torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& outputs) {
@@ -201,7 +228,9 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
   const Operator op{handle.schema().name(), handle, arguments, given, std::ref(kernel)};
   auto outputs = remembering([&] {
     require_autograd(op);
-    return pass(handlers, op);
+    auto outputs = pass(handlers, op);
+    check_outputs(op, kernel.results, outputs);
+    return outputs;
   });
   auto results = results_of(op, std::move(kernel.results), outputs);
   torch::jit::drop(*values, count);

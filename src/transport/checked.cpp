@@ -22,7 +22,7 @@ struct Record {
   static constexpr size_t kBytes = 1024;
   static constexpr const char* kFailed = "failed";  // in the place of the hash
   std::string same, site;
-  bool has_failed = false;  ///< it makes no call, and `same` says why
+  bool has_failed = false;  ///< it makes no call, and `same` says why; `site` is the number of the forward
 
   at::Tensor pack() const {
     auto tensor = at::zeros({kBytes}, at::kByte);
@@ -180,11 +180,18 @@ class Checked : public Transport {
 
     Disagreement found;
     std::exception_ptr other_call;
+    std::map<int, Flow> again;
     for (auto& message : receives) {
       auto peer = message.peer;
       auto [our_hash, our_site, our_call] = ours[peer];
       auto [hash, site, what] = fields(message.tensor.cpu());
       if (hash == our_hash) continue;
+      // It failed at the end of a forward that had all it needed here, and comes to this call like the
+      // others.
+      if (hash == Record::kFailed && std::stoull(site) < call.forward) {
+        again[peer] = flows.at(peer);
+        continue;
+      }
       found.peers.insert(peer);
       if (hash == Record::kFailed) {
         if (!found.error) found.error = std::make_exception_ptr(AgreedError(what));
@@ -196,6 +203,11 @@ class Checked : public Transport {
       }
     }
     if (!found.error) found.error = other_call;
+    if (!again.empty()) {
+      auto more = compare(call, again);
+      found.peers.merge(more.peers);
+      if (!found.error) found.error = more.error;
+    }
     return found;
   }
 
@@ -223,7 +235,9 @@ class Checked : public Transport {
     auto flows = all();
     for (auto peer : who_know) flows.erase(peer);
     if (flows.empty()) return;
-    auto [sends, receives] = records(flows, [&](int, auto&) { return Record{why, {}, true}; });
+    auto [sends, receives] = records(flows, [&](int, auto&) {
+      return Record{why, std::to_string(call.forward), true};
+    });
     to_be_ended_.push_back(inner_->exchange(std::move(sends), std::move(receives), call));
   }
 

@@ -152,6 +152,32 @@ TEST_CASE(
   CHECK(at::equal(parts[0], x + 1));
 }
 
+TEST_CASE("a handler that gives something else than the operator does is an error that names it") {
+  struct Wrong : OperatorHandler {
+    Tensors around(const Operator& op, const Next& next) override {
+      if (op.name == "aten::mul_") return {op.inputs[0] * 7};
+      if (op.name == "aten::add" && op.inputs.size() == 3) return {op.inputs[0] + 1};  // out=
+      if (op.name == "aten::sub") return {};
+      if (op.name == "aten::cat") {
+        auto other = op;
+        other.inputs.push_back(op.inputs[0]);
+        return next(other);
+      }
+      return next(op);
+    }
+  } wrong;
+  Scope scope(wrong);
+  auto x = at::ones({2}), out = at::zeros({2});
+  CHECK_THROWS_WITH_AS(x.mul_(3), doctest::Contains("aten::mul_: a handler put another tensor"),
+                       wanpar::Error);
+  CHECK_THROWS_WITH_AS(at::add_out(out, x, x), doctest::Contains("aten::add: a handler put another"),
+                       wanpar::Error);
+  CHECK_THROWS_WITH_AS(x - x, doctest::Contains("gave 0 tensors where the operator gives 1"), wanpar::Error);
+  CHECK_THROWS_WITH_AS(at::cat({x, x}), doctest::Contains("with 3 tensors where the operator takes 2"),
+                       wanpar::Error);
+  CHECK(is(x.add_(1), 2));
+}
+
 TEST_CASE("handlers find one another by their types, and each event goes to those that take it") {
   struct Tokens : wanpar::TokenHandler {
     at::Tensor split_sequence(at::Tensor x, int64_t, std::initializer_list<wanpar::Companion>) override {

@@ -49,6 +49,18 @@ Failing made() {
   return {};
 }
 
+/// Fails when all of it has run.
+struct FailingIn {
+  Failing inner;
+  std::shared_ptr<bool> fails;
+  at::Tensor operator()(at::Tensor x) {
+    auto y = inner->forward(x);
+    if (*fails) throw wanpar::Error("in the tail");
+    return y;
+  }
+  auto named_parameters() { return inner->named_parameters(); }
+};
+
 at::Tensor input() { return at::randn({6, 8, 8}, at::make_generator<at::CPUGeneratorImpl>(3)); }
 
 using Wrap = std::function<Model(Failing, Communicator)>;
@@ -136,6 +148,33 @@ TEST_CASE("strategies in one another") {
                wanpar::data_parallel({.group = mesh["data"]});
       },
       {2, 4}, {2, 4});
+}
+
+TEST_CASE("a rank that fails behind the last exchange of a forward is with the others in the next one") {
+  on_worlds(
+      [](Communicator world) {
+        at::NoGradGuard no_grad;
+        auto serve = [&](const std::string& name, const std::function<Model(FailingIn, Communicator)>& wrap) {
+          auto module = FailingIn{made(), std::make_shared<bool>(false)};
+          auto bare = made();
+          auto model = wrap(module, world);
+          for (int request = 0; request < 8; ++request) {
+            auto x = input() * (request + 1);
+            *module.fails = world.rank() == 1 && (request == 2 || request == 3 || request == 6);
+            if (*module.fails)
+              require_error([&] { model(x); }, "in the tail");
+            else
+              require_close(model(x), bare->forward(x), 1e-4, fmt::format("{}, request {}", name, request));
+          }
+        };
+        serve("pipeline", [](FailingIn module, Communicator world) {
+          return Model(module | wanpar::block_pipeline({.stages = world, .micro_batches = 2}));
+        });
+        serve("sharded", [](FailingIn module, Communicator world) {
+          return Model(module | wanpar::sharded_params({.group = world}));
+        });
+      },
+      {2, 3});
 }
 
 TEST_CASE("BlockPipeline, where a stage runs its own blocks alone") {

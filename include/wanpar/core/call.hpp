@@ -31,6 +31,7 @@ struct Call {
   std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty where even
   int root = -1;               ///< broadcast only
   uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 where only some take part
+  uint64_t forward = 0;        ///< how many forwards of wrapped modules this rank has begun in this group
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds timeout{60'000};

@@ -96,6 +96,9 @@ class Communicator {
   void fail(const std::string& why, Site site = Site::current()) const;
   /// How often this rank has called fail().
   uint64_t failures() const;
+  /// While what it gives lives, this rank is in one forward of a wrapped module; forwards in it are a part of
+  /// it. A failure concerns the ranks that have not begun the next one: who has, had all that it needed.
+  [[nodiscard]] std::shared_ptr<void> forward() const;
   /// Another number after each failure that this rank has told or was told: what ranks do alike from call to
   /// call, by what they remember, they begin anew.
   uint64_t disturbances() const;

@@ -77,6 +77,7 @@ class Forward {
  private:
   std::vector<Communicator> groups_;
   std::vector<uint64_t> failures_;  // that they knew of before
+  std::vector<std::shared_ptr<void>> at_hand_;
   std::unique_ptr<ForwardScope> scope_;
 };
 
