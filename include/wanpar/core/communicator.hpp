@@ -92,7 +92,9 @@ class Communicator {
 
   /// Tells the other ranks that this one has failed: the call that each of them makes next with this rank
   /// throws AgreedError with `why`, instead of waiting. So do groups that are `checked`; on others they wait
-  /// until the timeout. When each rank has thrown, all may go on together. Does not wait, and throws nothing.
+  /// until the timeout. When each rank has thrown, all may go on together. A rank that has begun a later
+  /// forward of a wrapped module had all that it needed, and does not throw. Does not wait, and throws
+  /// nothing.
   void fail(const std::string& why, Site site = Site::current()) const;
   /// How often this rank has called fail().
   uint64_t failures() const;

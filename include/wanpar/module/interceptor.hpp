@@ -98,8 +98,8 @@ class Scope {
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
-  /// To be called in a catch block around the module: throws on what a handler threw, where a layer between
-  /// (the interpreter of TorchScript) has made something else of it.
+  /// To be called in a catch block around the module: throws on the Error that a handler threw, where a layer
+  /// between (the interpreter of TorchScript) has made something else of it.
   [[noreturn]] static void rethrow();
 
  private:
