@@ -58,19 +58,20 @@ void check_names(const std::string& strategy, const std::string& option, const V
 namespace detail {
 
 void Collector::tensor(at::Tensor& x) {
-  signature += x.defined() ? fmt::format("{}{};", static_cast<int>(x.scalar_type()), x.sizes()) : "none;";
+  signature += x.defined() ? fmt::format("{}={}{};", path(), static_cast<int>(x.scalar_type()), x.sizes())
+                           : path() + "=none;";
   numbers += '*';
   tensors.push_back({path(), x});
 }
 
 void Collector::none() {
-  signature += "none;";
+  signature += path() + "=none;";
   numbers += "none;";
   tensors.push_back({path(), {}});
 }
 
 void Collector::plain(std::string_view text) {
-  for (auto* words : {&signature, &numbers}) (*words += text) += ';';
+  for (auto* words : {&signature, &numbers}) ((*words += path() + '=') += text) += ';';
   plain_names.push_back(path());
 }
 

@@ -13,7 +13,9 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
+#include <algorithm>
 #include <mutex>
+#include <unordered_map>
 
 #include "worlds.hpp"
 
@@ -235,6 +237,69 @@ TEST_CASE("arguments come as they may: moved, by reference, defaulted, listed, a
         require(!b.defined() && !c && d == 2.5, "what is no tensor");
       },
       {1, 2, 3});
+}
+
+TEST_CASE("lists and dictionaries of LibTorch are handles: the caller's are left as they are") {
+  on_worlds(
+      [](Communicator world) {
+        auto x = random({4, 3}, 1);
+        auto given_back = [](c10::List<at::Tensor> list) { return list; } |
+                          wanpar::data_parallel({.group = world});
+        c10::List<at::Tensor> list({x});
+        const auto& constant = list;
+        for (int i = 0; i < 2; ++i) {
+          require_close(given_back(list).get(0), x, 0, "a list given back");
+          require_close(given_back(constant).get(0), x, 0, "and a constant one");
+          require_close(list.get(0), x, 0, "the caller's list");
+        }
+        auto twice = [](c10::List<at::Tensor> a, c10::List<at::Tensor> b) { return a.get(0) + b.get(0); } |
+                     wanpar::data_parallel({.group = world, .batch = {0, 1}});
+        require_close(twice(list, list), x * 2, 1e-12, "one list twice");
+        auto word = [](at::Tensor x, const char* text) { return text ? x * 2 : x; } |
+                    wanpar::data_parallel({.group = world});
+        const char* none = nullptr;
+        require_close(word(x, none), x, 0, "no text");
+      },
+      {1, 2, 3});
+}
+
+TEST_CASE("calls that differ in where their numbers stand are different calls") {
+  on_worlds(
+      [](Communicator world) {
+        at::NoGradGuard no_grad;
+        auto module = [](at::Tensor x, std::vector<int64_t> a, std::vector<int64_t>) {
+          auto h = x.unsqueeze(1);
+          auto y = at::scaled_dot_product_attention(h, h, h).squeeze(1);
+          return a.size() == 2 ? y.cumsum(1) : y;
+        };
+        auto wrapped = module | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}});
+        auto x = random({2, 6, 4}, 1);
+        using Ints = std::vector<int64_t>;
+        require_close(wrapped(x, Ints{1}, Ints{2, 3}), module(x, {1}, {2, 3}), 1e-9, "one");
+        require_error([&] { wrapped(x, Ints{1, 2}, Ints{3}); }, "aten::cumsum");
+      },
+      {2});
+}
+
+TEST_CASE("results of different names on different ranks are not mixed") {
+  on_worlds(
+      [](Communicator world) {
+        auto x = random({4, 3}, 1);
+        auto unordered = [&](at::Tensor x) {
+          std::vector<std::string> keys{"alpha", "beta", "gamma", "delta", "eps", "zeta", "eta"};
+          if (world.rank()) std::reverse(keys.begin(), keys.end());
+          std::unordered_map<std::string, at::Tensor> result;
+          for (auto& key : keys) result[key] = x + static_cast<double>(key[0]);
+          return result;
+        };
+        auto found = (unordered | wanpar::data_parallel({.group = world}))(x);
+        for (auto& [key, value] : found) require_close(value, x + static_cast<double>(key[0]), 1e-12, key);
+        auto own = [&](at::Tensor x) {
+          return std::map<std::string, at::Tensor>{{"rank " + std::to_string(world.rank()), x}};
+        };
+        require_error([&] { (own | wanpar::data_parallel({.group = world}))(x); }, "of result rank 0");
+      },
+      {2, 3});
 }
 
 TEST_CASE("a name that fits nothing is an error that says which") {

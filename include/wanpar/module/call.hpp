@@ -88,7 +88,7 @@ class Call {
     each_seen([&]<size_t I>(std::integral_constant<size_t, I>) {
       auto& value = std::get<I>(kept_);
       Collector now;
-      walk(value, now);
+      now.within(std::to_string(I), [&] { walk(value, now); });
       bool is_written = now.numbers != numbers_[I];
       for (auto& item : now.tensors) {
         auto place = place_among_entered(item.tensor);
@@ -112,6 +112,9 @@ class Call {
   template <class Arg>
   static Kept<Arg> keep(std::remove_reference_t<Arg>& arg) {
     using T = std::remove_cvref_t<Arg>;
+    static_assert(
+        !std::is_polymorphic_v<T>,
+        "wanpar: an argument of a polymorphic class cannot be copied as what it is; pass its tensors");
     if constexpr (std::same_as<T, at::TensorList>)
       return arg.vec();
     else

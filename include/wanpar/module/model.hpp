@@ -169,8 +169,9 @@ Value call_values(M& module, Values values, const Run& run = {}) {
 ///     wanpar::Model model(transformer);
 ///     if (sharded) model = model | wanpar::sharded_params({.group = world});
 ///
-/// A cheap value; copies share the module. An undefined tensor stands for an argument left out. A call throws
-/// Error where the module does not take what it is given, or gives something else than a Result.
+/// A cheap value; copies share the module. An undefined tensor stands for an argument left out. Arguments are
+/// given by value: what the module writes to them stays inside. A call throws Error where the module does not
+/// take what it is given, or gives something else than a Result.
 template <class Result>
 class ModelOf {
  public:
@@ -184,18 +185,17 @@ class ModelOf {
                   "torch::jit::Module, a wrapped module, or anything callable");
   }
 
-  Result call(Values arguments) const { return call_values(std::move(arguments)).template as<Result>(); }
   Result call(const std::vector<at::Tensor>& arguments) const {
-    return call(Values(arguments.begin(), arguments.end()));
+    return call_values(Values(arguments.begin(), arguments.end())).template as<Result>();
   }
   Value call_values(Values arguments) const { return held_->call(std::move(arguments)); }
 
   template <class... Arguments>
   Result operator()(Arguments&&... arguments) const {
     if constexpr (sizeof...(Arguments) == 1 && (std::same_as<std::remove_cvref_t<Arguments>, Values> && ...))
-      return call(std::forward<Arguments>(arguments)...);
+      return call_values(std::forward<Arguments>(arguments)...).template as<Result>();
     else
-      return call(list(Value(std::forward<Arguments>(arguments))...));
+      return call_values(list(Value(std::forward<Arguments>(arguments))...)).template as<Result>();
   }
 
   NamedTensors named_parameters() const { return held_->named_parameters(); }

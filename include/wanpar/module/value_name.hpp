@@ -15,6 +15,7 @@ class ValueName {
   ValueName() = default;
   ValueName(int position) : text_(std::to_string(position)) {}
   ValueName(int64_t position) : text_(std::to_string(position)) {}
+  ValueName(size_t position) : text_(std::to_string(position)) {}
   ValueName(std::string text) : text_(std::move(text)) {}
   ValueName(const char* text) : text_(text) {}
 

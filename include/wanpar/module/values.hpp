@@ -2,9 +2,11 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -113,7 +115,14 @@ inline constexpr bool kNever = false;
 
 template <class T>
 std::string text_of_plain(const T& value) {
-  if constexpr (IsText<T>)
+  if constexpr (std::is_pointer_v<T>)
+    return value ? std::string(value) : "null";
+  else if constexpr (std::same_as<T, c10::Device>)
+    return value.str();
+  else if constexpr (std::same_as<T, std::vector<bool>>)
+    return std::accumulate(value.begin(), value.end(), std::string(),
+                           [](std::string text, bool one) { return text + (one ? '1' : '0'); });
+  else if constexpr (IsText<T>)
     return std::string(std::string_view(value));
   else if constexpr (std::is_enum_v<T>)
     return std::to_string(static_cast<int64_t>(value));
@@ -163,14 +172,19 @@ void walk(T& value, ValueVisitor& visitor) {
   } else if constexpr (IsTuple<T>) {
     each_of(value);
   } else if constexpr (IsMap<T>) {
-    for (auto& [key, part] : value) visitor.within(text_of_key(key), [&] { walk(part, visitor); });
+    std::vector<std::pair<std::string, typename T::mapped_type*>> parts;  // in one order on every rank
+    for (auto& [key, part] : value) parts.push_back({text_of_key(key), &part});
+    std::sort(parts.begin(), parts.end());
+    for (auto& [key, part] : parts) visitor.within(key, [&, part = part] { walk(*part, visitor); });
   } else if constexpr (IsDict<T>) {
+    value = value.copy();  // a handle, which others have too
     for (auto& entry : value) {
       auto part = entry.value();
       visitor.within(text_of_key(entry.key()), [&] { walk(part, visitor); });
       entry.setValue(std::move(part));
     }
   } else if constexpr (IsList<T>) {
+    value = value.copy();  // likewise
     for (size_t i = 0; i < value.size(); ++i) {
       auto part = value.get(i);
       each(i, part);

@@ -65,7 +65,7 @@ class DataForward : public ForwardScope, public GradientReduction {
       if (x.defined()) found.push_back(x);
     check(found);
     for (auto& [name, x] : results)
-      if (x.defined()) x = whole(std::move(x));
+      if (x.defined()) x = whole(name, std::move(x));
   }
 
  private:
@@ -116,11 +116,12 @@ class DataForward : public ForwardScope, public GradientReduction {
   }
 
   /// What the caller has in the place of a tensor of the result.
-  at::Tensor whole(at::Tensor result) const {
+  at::Tensor whole(const std::string& name, at::Tensor result) const {
     if (engine_->is_whole()) {
       auto ranks = engine_->group().size();
       auto own = result.narrow(0, 0, own_);
-      auto all = engine_->group().all_gather(own.detach(), 0, *shares_).get();
+      auto group = name.empty() ? engine_->group() : engine_->group().about("result " + name);
+      auto all = group.all_gather(own.detach(), 0, *shares_).get();
       if (at::GradMode::is_enabled() && own.requires_grad()) {
         // Gradients are averaged over the ranks, but here they are to be added up.
         own.register_hook([ranks](const at::Tensor& gradient) {
