@@ -7,13 +7,12 @@
 #include <wanpar/core/agreement.hpp>
 
 #include "core/hash.hpp"
+#include "core/sentence.hpp"
 
 namespace wanpar {
 namespace {
 
 int64_t size(const std::string& text) { return static_cast<int64_t>(text.size()); }
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 /// Collective. The root's text, which every rank knows to be so long at most.
 std::string broadcast_text(const Communicator& group, const std::string& text, int64_t length, int root) {
@@ -29,12 +28,8 @@ std::string failure_of(const std::function<void()>& action) {
   try {
     action();
     return {};
-  } catch (const Error& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return first_line(error.what());  // LibTorch's end with a stack trace
   } catch (...) {
-    return "an exception that is no std::exception";
+    return sentence_at_hand();
   }
 }
 

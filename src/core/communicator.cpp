@@ -12,15 +12,17 @@
 
 namespace wanpar {
 
+/// What this rank has done in a group, whatever its calls are about.
+struct Counts {
+  std::atomic<uint64_t> collectives = 0, failures = 0, disturbances = 0, forwards = 0;
+  std::atomic<int> forwards_at_hand = 0;
+};
+
 struct Communicator::Group {
   std::shared_ptr<Transport> transport;  // none in a group of one
   std::chrono::milliseconds timeout;
   std::string about = {};
-  std::shared_ptr<std::atomic<uint64_t>> collectives = std::make_shared<std::atomic<uint64_t>>(0);
-  std::shared_ptr<std::atomic<uint64_t>> failures = std::make_shared<std::atomic<uint64_t>>(0);
-  std::shared_ptr<std::atomic<uint64_t>> disturbances = std::make_shared<std::atomic<uint64_t>>(0);
-  std::shared_ptr<std::atomic<uint64_t>> forwards = std::make_shared<std::atomic<uint64_t>>(0);
-  std::shared_ptr<std::atomic<int>> forwards_at_hand = std::make_shared<std::atomic<int>>(0);
+  std::shared_ptr<Counts> counts = std::make_shared<Counts>();
   std::shared_ptr<detail::Health> health = std::make_shared<detail::Health>();
 };
 
@@ -72,9 +74,9 @@ Call Communicator::call(Operation operation, at::ScalarType dtype, std::vector<i
   call.timeout = group_->timeout;
   call.site = site;
   call.about = group_->about;
-  call.forward = *group_->forwards;
+  call.forward = group_->counts->forwards;
   bool of_all = operation != Operation::exchange && operation != Operation::subgroup;
-  if (of_all) call.sequence = *group_->collectives + 1;
+  if (of_all) call.sequence = group_->counts->collectives + 1;
   return call;
 }
 
@@ -89,10 +91,10 @@ template <class Begin>
 std::shared_ptr<Work> Communicator::begun(const Call& call, const Begin& begin) const {
   try {
     auto work = begin();
-    if (call.sequence > 0) *group_->collectives = call.sequence;
+    if (call.sequence > 0) group_->counts->collectives = call.sequence;
     return work;
   } catch (...) {
-    ++*group_->disturbances;
+    ++group_->counts->disturbances;
     throw;
   }
 }
@@ -283,8 +285,8 @@ void Communicator::barrier(Site site) const {
 }
 
 void Communicator::fail(const std::string& why, Site site) const {
-  ++*group_->failures;
-  ++*group_->disturbances;
+  ++group_->counts->failures;
+  ++group_->counts->disturbances;
   if (size() == 1) return;
   try {
     transport()->fail(why, call(Operation::exchange, at::kByte, {}, site));
@@ -295,12 +297,13 @@ void Communicator::fail(const std::string& why, Site site) const {
 
 std::shared_ptr<void> Communicator::forward() const {
   if (size() == 1) return {};
-  if ((*group_->forwards_at_hand)++ == 0) ++*group_->forwards;
-  return {nullptr, [at_hand = group_->forwards_at_hand](void*) { --*at_hand; }};
+  auto& counts = group_->counts;
+  if (counts->forwards_at_hand++ == 0) ++counts->forwards;
+  return {nullptr, [counts](void*) { --counts->forwards_at_hand; }};
 }
 
-uint64_t Communicator::failures() const { return *group_->failures; }
-uint64_t Communicator::disturbances() const { return *group_->disturbances; }
+uint64_t Communicator::failures() const { return group_->counts->failures; }
+uint64_t Communicator::disturbances() const { return group_->counts->disturbances; }
 
 Communicator Communicator::split(int64_t colour, int64_t key, Site site) const {
   if (size() == 1) return {};

@@ -8,31 +8,20 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
+#include "core/sentence.hpp"
+
 namespace wanpar {
 namespace {
 
-/// Of the exception at hand.
-std::string sentence() {
+/// What the ranks of a group are told of the exception at hand: where all know of it already, it is said as
+/// it is.
+std::string sentence_for(const Communicator& group) {
   try {
     throw;
-  } catch (const Error& error) {
+  } catch (const AgreedError& error) {
     return error.what();
-  } catch (const std::exception& error) {
-    std::string text = error.what();
-    return text.substr(0, text.find('\n'));  // LibTorch's end with a stack trace
   } catch (...) {
-    return "an exception that is no std::exception";
-  }
-}
-
-/// Whether all ranks know of it already, in the words of the one that failed.
-bool is_agreed() {
-  try {
-    throw;
-  } catch (const AgreedError&) {
-    return true;
-  } catch (...) {
-    return false;
+    return fmt::format("rank {} of {} failed: {}", group.rank(), group.size(), sentence_at_hand());
   }
 }
 
@@ -75,11 +64,9 @@ void Collector::plain(std::string_view text) {
   plain_names.push_back(path());
 }
 
-Forward::Forward(std::vector<Communicator> groups) : groups_(std::move(groups)) {
-  for (auto& group : groups_) {
-    failures_.push_back(group.failures());
-    at_hand_.push_back(group.forward());
-  }
+Forward::Forward(const std::vector<Communicator>& groups) {
+  for (auto& group : groups)
+    if (group.size() > 1) waiting_.push_back({group, group.failures(), group.forward()});
 }
 
 void Forward::begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments) {
@@ -91,12 +78,10 @@ void Forward::end(NamedTensors& results) { scope_->leave(results); }
 
 void Forward::fail() {
   if (scope_) scope_->fail();
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    auto& group = groups_[i];
-    if (group.failures() > failures_[i]) continue;  // told by a wrapper inside of this one
+  for (auto& [group, failures, at_hand] : waiting_) {
+    if (group.failures() > failures) continue;  // told by a wrapper inside of this one
     Plain plain;
-    group.fail(is_agreed() ? sentence()
-                           : fmt::format("rank {} of {} failed: {}", group.rank(), group.size(), sentence()));
+    group.fail(sentence_for(group));
   }
   Scope::rethrow();
 }

@@ -355,7 +355,7 @@ void Scope::rethrow() {
 
 std::span<Handler* const> handlers() { return stack.all; }
 
-std::optional<Attention> as_attention(const Operator& op, const Tensors& inputs) {
+std::optional<Attention> as_attention(const Operator& op) {
   if (op.name != "aten::scaled_dot_product_attention") return {};
   const Attention given{{},
                         {},
@@ -365,7 +365,7 @@ std::optional<Attention> as_attention(const Operator& op, const Tensors& inputs)
                         op.arguments[5].toBool(),
                         op.arguments[6].toOptional<double>(),
                         op.arguments[7].toBool()};
-  return given.on(inputs);
+  return given.on(op.inputs);
 }
 
 at::Tensor attend(const Attention& c) {

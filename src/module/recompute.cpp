@@ -110,7 +110,7 @@ struct Again : torch::autograd::Node {
 class Drawing : public OperatorHandler, public UnrecordedRun {
  public:
   Tensors around(const Operator& op, const Next& next) override {
-    if (auto attention = as_attention(op, op.inputs))
+    if (auto attention = as_attention(op))
       seen |= attention->dropout > 0;
     else
       seen |= op.handle.hasTag(at::Tag::nondeterministic_seeded) && !is_off(op);

@@ -8,6 +8,17 @@
 namespace wanpar {
 namespace detail {
 
+std::string text_of_words(const c10::Scalar& number) {
+  if (number.isComplex())
+    return fmt::format("{} {}", number.toComplexDouble().real(), number.toComplexDouble().imag());
+  return number.isFloatingPoint() ? text_of_plain(number.toDouble()) : text_of_plain(number.toLong());
+}
+
+std::string text_of_words(const c10::TensorOptions& options) {
+  return fmt::format("{} {} {} {}", c10::toString(c10::typeMetaToScalarType(options.dtype())),
+                     options.device().str(), static_cast<int>(options.layout()), options.requires_grad());
+}
+
 void walk_ivalue(c10::IValue& value, ValueVisitor& visitor) {
   auto element = [&](size_t i, c10::IValue part) {
     visitor.within(std::to_string(i), [&] { walk_ivalue(part, visitor); });

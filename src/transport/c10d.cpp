@@ -24,6 +24,7 @@
 #include <wanpar/transport/c10d.hpp>
 
 #include "core/flat.hpp"
+#include "core/sentence.hpp"
 #include "transport/c10d_rendezvous.hpp"
 #include "transport/pairwise.hpp"
 

@@ -9,6 +9,8 @@
 #include <thread>
 #include <wanpar/core/error.hpp>
 
+#include "core/sentence.hpp"
+
 namespace wanpar {
 namespace {
 

@@ -15,7 +15,4 @@ namespace wanpar {
 /// another world, every rank throws the same `Error` within the timeout.
 c10::intrusive_ptr<c10d::Store> meet_in_store(const Rendezvous& rendezvous);
 
-/// What LibTorch has to say; stack traces follow below.
-inline std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
 }  // namespace wanpar

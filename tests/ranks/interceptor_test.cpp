@@ -22,7 +22,7 @@ struct Adder : OperatorHandler {
   explicit Adder(double number) : number(number) {}
   Tensors around(const Operator& op, const Next& next) override {
     ++operators;
-    if (!wanpar::as_attention(op, op.inputs)) return next(op);
+    if (!wanpar::as_attention(op)) return next(op);
     ++attentions;
     return {next(op)[0] * 10 + number};
   }
@@ -32,7 +32,7 @@ struct Adder : OperatorHandler {
 
 struct Thrower : OperatorHandler {
   Tensors around(const Operator& op, const Next& next) override {
-    if (wanpar::as_attention(op, op.inputs)) throw wanpar::Error("refused");
+    if (wanpar::as_attention(op)) throw wanpar::Error("refused");
     return next(op);
   }
 };

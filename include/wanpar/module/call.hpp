@@ -3,6 +3,8 @@
 #include <wanpar/module/values.hpp>
 
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -43,7 +45,7 @@ class Call {
         collector.within(path, [&] { walk(value, collector); });
       numbers_.push_back(collector.numbers.substr(length));
     });
-    before_ = collector.tensors;
+    before_ = tensors_alone(collector.tensors);
     arguments_ = {std::move(collector.tensors), sizeof...(Args), std::move(collector.plain_names),
                   std::move(collector.signature)};
     if constexpr (kIsList) arguments_.count = static_cast<int64_t>(std::get<0>(kept_).size());
@@ -55,7 +57,7 @@ class Call {
   /// What module(args...) gives.
   template <class Module>
   auto run(const Module& module) {
-    entered_ = arguments_.tensors;
+    entered_ = tensors_alone(arguments_.tensors);
     Replacer replacer(arguments_.tensors);
     each([&](auto& value, const std::string&) { walk(value, replacer); });
     return [&]<size_t... I>(std::index_sequence<I...>) { return module(pass<Args, I>()...); }
@@ -71,9 +73,13 @@ class Call {
     each_seen([&]<size_t I>(std::integral_constant<size_t, I>) {
       Collector now;
       now.within(std::to_string(I), [&] { walk(std::get<I>(kept_), now); });
-      for (auto& item : now.tensors)
-        if (place_among_entered(item.tensor) < 0)
-          collector.tensors.push_back({"argument " + item.name, item.tensor});
+      bool is_written = now.numbers != numbers_[I];
+      for (auto& item : now.tensors) {
+        if (place_among_entered(item.tensor) >= 0) continue;
+        is_written = true;
+        collector.tensors.push_back({"argument " + item.name, item.tensor});
+      }
+      if (is_written) written_[I] = std::move(now.tensors);
     });
     return std::move(collector.tensors);
   }
@@ -86,19 +92,14 @@ class Call {
     walk(result, replacer);
     auto next = of_result_;
     each_seen([&]<size_t I>(std::integral_constant<size_t, I>) {
-      auto& value = std::get<I>(kept_);
-      Collector now;
-      now.within(std::to_string(I), [&] { walk(value, now); });
-      bool is_written = now.numbers != numbers_[I];
-      for (auto& item : now.tensors) {
+      if (!written_[I]) return;
+      for (auto& item : *written_[I]) {
         auto place = place_among_entered(item.tensor);
-        is_written |= place < 0;
-        item.tensor = place < 0 ? results[next++].tensor : before_[place].tensor;
+        item.tensor = place < 0 ? results[next++].tensor : before_[place];
       }
-      if (!is_written) return;
-      Replacer put_back(now.tensors);
-      walk(value, put_back);
-      std::get<I>(given_) = std::move(value);
+      Replacer put_back(*written_[I]);
+      walk(std::get<I>(kept_), put_back);
+      std::get<I>(given_) = std::move(std::get<I>(kept_));
     });
   }
 
@@ -153,19 +154,26 @@ class Call {
     (std::index_sequence_for<Args...>{});
   }
 
+  static Tensors tensors_alone(const NamedTensors& named) {
+    Tensors tensors;
+    for (auto& item : named) tensors.push_back(item.tensor);
+    return tensors;
+  }
+
   /// −1 for a tensor that the module has put there.
   int64_t place_among_entered(const at::Tensor& x) const {
     auto found =
-        std::find_if(entered_.begin(), entered_.end(), [&](auto& item) { return item.tensor.is_same(x); });
+        std::find_if(entered_.begin(), entered_.end(), [&](auto& other) { return other.is_same(x); });
     return found == entered_.end() ? -1 : found - entered_.begin();
   }
 
   std::tuple<std::remove_reference_t<Args>&...> given_;
   std::tuple<Kept<Args>...> kept_;
   Arguments arguments_;
-  NamedTensors before_, entered_;     // what the caller gave, what the module was given
+  Tensors before_, entered_;          // what the caller gave, what the module was given
   std::vector<std::string> numbers_;  // and all that is no tensor, of each argument
-  size_t of_result_ = 0;
+  std::array<std::optional<NamedTensors>, sizeof...(Args)> written_;  // arguments that the module has changed
+  size_t of_result_ = 0;                                              // how many tensors the result holds
 };
 
 }  // namespace detail

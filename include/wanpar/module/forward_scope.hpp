@@ -67,7 +67,7 @@ class Replacer : public ValueVisitor {
 /// A call of a wrapped module, in which other ranks may wait for this one: where it fails they are told.
 class Forward {
  public:
-  explicit Forward(std::vector<Communicator> groups);
+  explicit Forward(const std::vector<Communicator>& groups);
 
   void begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments);
   void end(NamedTensors& results);
@@ -75,9 +75,12 @@ class Forward {
   [[noreturn]] void fail();
 
  private:
-  std::vector<Communicator> groups_;
-  std::vector<uint64_t> failures_;  // that they knew of before
-  std::vector<std::shared_ptr<void>> at_hand_;
+  struct Waiting {
+    Communicator group;
+    uint64_t failures;  // of this rank that it knew of before
+    std::shared_ptr<void> at_hand;
+  };
+  std::vector<Waiting> waiting_;
   std::unique_ptr<ForwardScope> scope_;
 };
 

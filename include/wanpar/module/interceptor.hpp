@@ -131,9 +131,8 @@ class Plain {
   bool was_excluded_;
 };
 
-/// An operator as the attention that it is, on these inputs; none for any other operator. Autocast has been
-/// done.
-std::optional<Attention> as_attention(const Operator& op, const Tensors& inputs);
+/// An operator as the attention that it is; none for any other operator. Autocast has been done.
+std::optional<Attention> as_attention(const Operator& op);
 
 /// The attention by LibTorch's operator.
 at::Tensor attend(const Attention& call);

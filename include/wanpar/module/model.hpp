@@ -99,10 +99,10 @@ Value call_with(M& module, const Run& run, const Values& values, std::index_sequ
   return result;
 }
 
-template <class M>
-concept TakesTensorList = std::same_as < typename ParametersOf<M>::Type,
-        std::tuple < const std::vector<at::Tensor>
-& >> || std::same_as<typename ParametersOf<M>::Type, std::tuple<std::vector<at::Tensor>>>;
+/// Takes the list itself, not its tensors one by one.
+template <class M, class Parameters = typename ParametersOf<M>::Type>
+inline constexpr bool kTakesTensorList =
+    std::is_same_v<Parameters, std::tuple<Tensors>> || std::is_same_v<Parameters, std::tuple<const Tensors&>>;
 
 std::vector<at::Tensor> tensors_of_values(const Values& values);
 std::vector<c10::IValue> ivalues_of(const Values& values);
@@ -139,7 +139,7 @@ Value call_values(M& module, Values values, const Run& run = {}) {
     return Value(run(module, ivalues_of(values)));
   } else if constexpr (takes_values<M>()) {
     return Value(run(module, std::move(values)));
-  } else if constexpr (TakesTensorList<M>) {
+  } else if constexpr (kTakesTensorList<M>) {
     if (values.size() == 1 && values[0].template find<std::vector<at::Tensor>>())
       return Value(run(module, values[0].template as<std::vector<at::Tensor>>()));
     return Value(run(module, tensors_of_values(values)));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <numeric>
@@ -113,6 +114,9 @@ concept IsPlain = std::is_arithmetic_v<T> || std::is_enum_v<T> || IsText<T> ||
 template <class T>
 inline constexpr bool kNever = false;
 
+std::string text_of_words(const c10::Scalar& number);
+std::string text_of_words(const c10::TensorOptions& options);
+
 template <class T>
 std::string text_of_plain(const T& value) {
   if constexpr (std::is_pointer_v<T>)
@@ -127,18 +131,13 @@ std::string text_of_plain(const T& value) {
   else if constexpr (std::is_enum_v<T>)
     return std::to_string(static_cast<int64_t>(value));
   else if constexpr (std::is_floating_point_v<T>)
-    return std::to_string(std::bit_cast<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>(value));
+    return std::to_string(std::bit_cast<int64_t>(static_cast<double>(value)));
   else if constexpr (std::is_arithmetic_v<T>)
     return std::to_string(value);
-  else if constexpr (std::same_as<T, c10::Scalar>)
-    return value.isFloatingPoint() ? text_of_plain(value.toDouble()) : text_of_plain(value.toLong());
+  else if constexpr (std::same_as<T, c10::Scalar> || std::same_as<T, c10::TensorOptions>)
+    return text_of_words(value);
   else
-    return "?";
-}
-
-template <class Key>
-std::string text_of_key(const Key& key) {
-  return text_of_plain(key);
+    return "none";
 }
 
 template <class T>
@@ -173,14 +172,14 @@ void walk(T& value, ValueVisitor& visitor) {
     each_of(value);
   } else if constexpr (IsMap<T>) {
     std::vector<std::pair<std::string, typename T::mapped_type*>> parts;  // in one order on every rank
-    for (auto& [key, part] : value) parts.push_back({text_of_key(key), &part});
+    for (auto& [key, part] : value) parts.push_back({text_of_plain(key), &part});
     std::sort(parts.begin(), parts.end());
     for (auto& [key, part] : parts) visitor.within(key, [&, part = part] { walk(*part, visitor); });
   } else if constexpr (IsDict<T>) {
     value = value.copy();  // a handle, which others have too
     for (auto& entry : value) {
       auto part = entry.value();
-      visitor.within(text_of_key(entry.key()), [&] { walk(part, visitor); });
+      visitor.within(text_of_plain(entry.key()), [&] { walk(part, visitor); });
       entry.setValue(std::move(part));
     }
   } else if constexpr (IsList<T>) {

@@ -221,7 +221,7 @@ Reentry SequenceEngine::reentry(std::span<const at::Tensor> inputs) {
 }
 
 Tensors SequenceEngine::around(const Operator& op, const Next& next) {
-  if (auto call = as_attention(op, op.inputs)) return attention(*call, op, next);
+  if (auto call = as_attention(op)) return attention(*call, op, next);
   if (is_fused_attention(op.name) && pass_.follow.touches(op.inputs))
     throw Error(
         fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
@@ -231,7 +231,8 @@ Tensors SequenceEngine::around(const Operator& op, const Next& next) {
     if (auto split = split_convolution(pass_.follow, op)) return convolution(*split, op, next);
   if (auto split = split_norm(pass_.follow, op)) return norm(*split, op, next);
   pass_.follow.before(op);
-  auto outputs = next(with_summed_gradients(op));
+  bool sums = at::GradMode::is_enabled() && pass_.follow.touches(op.inputs);
+  auto outputs = sums ? next(with_summed_gradients(op)) : next(op);
   pass_.follow.after(op, outputs);
   return outputs;
 }

@@ -13,17 +13,15 @@ Claim::Claim(const NamedTensors& parameters) {
   std::unordered_set<c10::StorageImpl*> seen;  // tied ones stand here more than once
   for (auto& [name, tensor] : parameters) {
     if (!tensor.defined() || !tensor.has_storage()) continue;
-    if (!seen.insert(tensor.storage().unsafeGetStorageImpl()).second) {
-      mine_.push_back(tensor);
-    } else if (claim_memory(tensor)) {
-      mine_.push_back(tensor);
-    } else {
+    bool is_new = seen.insert(tensor.storage().unsafeGetStorageImpl()).second;
+    if (is_new && !claim_memory(tensor)) {
       release();
       throw Error(fmt::format(
           "parameter '{}' is sharded already, by another wrapper or another rank of this process: each "
           "rank needs a module of its own",
           name));
     }
+    mine_.push_back(tensor);
   }
 }
 
