@@ -65,7 +65,7 @@ std::vector<Candidate> candidates() {
        [](auto model) { return Model(LaterPass{model}); }, false},
       {"SequenceParallel",
        [](auto model) {
-         return Model(model | wanpar::sequence_parallel({.split = {{.arg = 0, .dim = 1}}}));
+         return Model(model | wanpar::sequence_parallel({.split = {{.arg = 0, .dim = 1}}, .min_share = 1}));
        }},
       {"ShardedParams", [=](auto model) { return Model(model | wanpar::sharded_params({.group = alone})); }},
       {"DataParallel", [=](auto model) { return Model(model | wanpar::data_parallel({.group = alone})); }},

@@ -89,14 +89,12 @@ void print_exactness() {
     int carried = 0;
     bool trains = true;
     for (auto& subject : subjects()) {
-      bool splits = false;
       wanpar::local::run(4, [&](Communicator world) {
         auto wrapped = strategy.wrap(make(subject, at::kFloat, strategy.wants_blocks), subject, world);
         if (world.rank() > 0) return;
-        splits = wrapped.splits_tokens;
         trains = static_cast<bool>(wrapped.take_gradients);
       });
-      if ((splits && !subject.refusal.empty()) || (strategy.wants_blocks && !subject.stacked)) continue;
+      if (strategy.wants_blocks && !subject.stacked) continue;
       ++carried;
       for (int ranks : {2, 3, 4, 8})
         wanpar::local::run(ranks, [&](Communicator world) {

@@ -80,7 +80,8 @@ Case sequence(const Size& size, const Communicator& world, int ulysses) {
             if (!*wrapped)
               wrapped->emplace(attend | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
                                                                    .ring = mesh["ring"],
-                                                                   .split = {{.arg = 0, .dim = 2}}}));
+                                                                   .split = {{.arg = 0, .dim = 2}},
+                                                                   .min_share = 1}));
             auto x = random({1, size.heads, size.tokens, kChannels}, at::kFloat).requires_grad_();
             (**wrapped)(x).sum().backward();
           }};
@@ -202,8 +203,9 @@ Case sharded_sequence(const Size& size, const Communicator& world) {
                 auto heads = sharded(x).unflatten(-1, {-1, kChannels}).transpose(1, 2);
                 return at::scaled_dot_product_attention(heads, heads, heads);
               };
-              wrapped->emplace(
-                  attend | wanpar::sequence_parallel({.ulysses = counted, .split = {{.arg = 0, .dim = 1}}}));
+              wrapped->emplace(attend |
+                               wanpar::sequence_parallel(
+                                   {.ulysses = counted, .split = {{.arg = 0, .dim = 1}}, .min_share = 1}));
             }
             (**wrapped)(random({1, size.tokens, width}, at::kFloat).requires_grad_()).sum().backward();
           }};

@@ -112,8 +112,9 @@ void require_same(const std::string& who, const std::string& what, const std::ve
   if (!found.empty()) throw AgreedError(found);
 }
 
-void Vote::go_on(const std::string& path) const {
-  const int64_t mine = stable_hash(path) >> 1;  // has a negative
+void Vote::go_on(const std::string& path, int64_t fingerprint) const {
+  const auto way = hashed_with(stable_hash(path), fingerprint);
+  const auto mine = static_cast<int64_t>(way) >> 1;  // has a negative
   auto all = greatest(at::tensor({mine, -mine, int64_t{-1}}, at::kLong));
   if (auto failed = all[2].item<int64_t>(); failed >= 0)
     throw AgreedError(

@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <wanpar/core/error.hpp>
@@ -11,61 +13,163 @@
 namespace wanpar {
 namespace {
 
+using Sizes = std::vector<int64_t>;
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// Scores in full, some query rows at a time.
-AttentionWithLse by_operators(const Attention& call) {
+bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
+
+[[noreturn]] void refuse(const Attention& call, const std::string& reason) {
+  auto mask = call.mask ? fmt::format(", under a mask {}", call.mask->sizes()) : "";
+  throw Error(fmt::format("attention of queries {} to keys {} and values {}{}: {}", call.query.sizes(),
+                          call.key.sizes(), call.value.sizes(), mask, reason));
+}
+
+/// That the tensors are of kinds that go together.
+void check_kinds(const Attention& call) {
+  auto &q = call.query, &k = call.key, &v = call.value;
+  if (q.dim() < 2 || k.dim() < 2 || v.dim() < 2) refuse(call, "each needs tokens and channels");
+  if (q.size(-1) != k.size(-1)) refuse(call, "queries and keys differ in their channels");
+  if (k.size(-2) != v.size(-2)) refuse(call, "keys and values differ in their tokens");
+  auto type = q.scalar_type();
+  if (!q.is_floating_point() || k.scalar_type() != type || v.scalar_type() != type)
+    refuse(call,
+           fmt::format("they must be of one floating-point dtype, not {}, {} and {}", c10::toString(type),
+                       c10::toString(k.scalar_type()), c10::toString(v.scalar_type())));
+  if (q.device() != k.device() || q.device() != v.device() ||
+      (call.mask && q.device() != call.mask->device()))
+    refuse(call, "they are on different devices");
+  if (!call.mask) return;
+  auto mask = call.mask->scalar_type();
+  if (mask != at::kBool && mask != at::kFloat && mask != type)
+    refuse(call, fmt::format("the mask must be Bool, Float or {}, not {}", c10::toString(type),
+                             c10::toString(mask)));
+}
+
+at::Tensor with_dims(at::Tensor x, int64_t dims) {
+  while (x.dim() < dims) x = x.unsqueeze(0);
+  return x;
+}
+
+at::Tensor with_heads(const at::Tensor& x, int64_t heads) {
+  auto shape = x.sizes().vec();
+  auto& own = shape[shape.size() - 3];
+  if (own != 1) return own == heads ? x : x.repeat_interleave(heads / own, -3);
+  own = heads;
+  return x.expand(shape);
+}
+
+/// One key head for all queries is a group too; groups of keys unlike those of values are none.
+void settle_groups(Attention& call) {
+  auto heads = call.query.size(-3), keys = call.key.size(-3), values = call.value.size(-3);
+  if (!call.grouped) {
+    call.grouped = heads > 1 && keys == 1 && values == 1;
+    return;
+  }
+  auto divides = [heads](int64_t n) { return n == heads || (n > 0 && heads % n == 0); };
+  if (!divides(keys) || !divides(values)) refuse(call, "the key heads do not divide the query heads");
+  if (keys != values || keys == heads) repeat_heads(call);
+}
+
+/// The dimensions but the last `kept` broadcast to each other.
+void expand_batch(Attention& call, int64_t kept) {
+  auto n = call.query.dim() - kept;
+  auto batch = call.query.sizes().slice(0, n).vec();
+  for (auto* x : {&call.key, &call.value})
+    for (int64_t d = 0; d < n; ++d) {
+      if (batch[d] == 1) batch[d] = x->size(d);
+      if (x->size(d) != 1 && x->size(d) != batch[d])
+        refuse(call, fmt::format("they do not broadcast along dimension {}", d));
+    }
+  for (auto* x : {&call.query, &call.key, &call.value}) {
+    auto shape = batch;
+    auto own = x->sizes().slice(n);
+    shape.insert(shape.end(), own.begin(), own.end());
+    *x = x->expand(shape);
+  }
+}
+
+void prepare_mask(Attention& call) {
+  auto dims = call.query.dim();
+  if (call.mask->dim() > dims) refuse(call, "the mask has too many dimensions");
+  auto mask = with_dims(*call.mask, dims);
+  for (int64_t d = 0; d < dims - 2; ++d)
+    if (mask.size(d) != 1 && mask.size(d) != call.query.size(d))
+      refuse(call, fmt::format("the mask does not broadcast along dimension {}", d));
+  call.mask = mask;
+}
+
+/// Scores in full, some query rows at a time. `out` is left alone where a kernel has given it.
+AttentionPart by_operators(const Attention& call, at::Tensor out = {}) {
   auto mask = additive_mask(call);
   auto v = call.value.to(accumulator(call.value));
   auto rows = rows_at_a_time(call);
-  std::vector<at::Tensor> outs, lses;
+  std::vector<at::Tensor> outs, maxima, sums;
   for (int64_t begin = 0; begin < call.query.size(2); begin += rows) {
     auto s = scores(call, mask, begin, std::min(rows, call.query.size(2) - begin));
-    auto lse = at::logsumexp(s, {-1}, true);
-    outs.push_back(at::matmul((s - lse).exp().nan_to_num(0.0), v));
-    lses.push_back(lse.squeeze(-1));
+    auto max = s.amax(-1, true);
+    auto p = s.sub_(shift(max)).exp_();
+    auto sum = p.sum(-1, true);
+    if (!out.defined()) outs.push_back(at::matmul(p, v).div_(divisor(sum)));
+    maxima.push_back(max.squeeze(-1)), sums.push_back(sum.squeeze(-1));
   }
-  return {at::cat(outs, 2).to(call.query.scalar_type()), at::cat(lses, 2)};
+  if (!out.defined()) out = at::cat(outs, 2).to(call.query.scalar_type());
+  return {out, at::cat(maxima, 2), at::cat(sums, 2)};
 }
 
-AttentionWithLse on_cpu(const Attention& call) {
-  if (!has_same_channels(call)) return by_operators(call);
+/// What a kernel gives, and the weights anew where its log-sum-exp will not do.
+AttentionPart by_kernel(const Attention& call, const at::Tensor& out, const at::Tensor& lse) {
+  if (!is_precise(lse, call.query.scalar_type())) return by_operators(call, out);
+  return {out, lse, at::ones_like(lse)};
+}
+
+AttentionPart on_cpu(const Attention& call) {
+  // A row without keys would have to be told by the mask, and it is not where the mask is not alone.
+  if (!has_same_channels(call) || (call.causal && call.mask)) return by_operators(call);
   auto mask = additive_mask(call);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       with_dense_channels(call.query), with_dense_channels(call.key), with_dense_channels(call.value), 0.0,
       call.causal, mask, call.scale);
   // A row that may attend to nothing has lse 0 from the kernel, as if it had seen one key.
-  if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1), -kInfinity);
-  return {out, lse};
+  if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1).logical_and(lse.isnan().logical_not()), -kInfinity);
+  return by_kernel(call, out, lse);
 }
 
-AttentionWithLse on_cuda(const Attention& call) {
+/// As CUDA's kernels read them, 16 bytes at a time: channels side by side, every row of them on a multiple.
+at::Tensor aligned(const at::Tensor& x) {
+  auto elements = 16 / static_cast<int64_t>(x.element_size());
+  bool is = x.stride(-1) == 1 && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+  for (int64_t d = 0; d + 1 < x.dim(); ++d) is = is && x.stride(d) % elements == 0;
+  return is ? x : x.clone(at::MemoryFormat::Contiguous);
+}
+
+AttentionPart on_cuda(const Attention& call) {
   auto type = call.query.scalar_type();
-  bool half = type == at::kHalf || type == at::kBFloat16;
   if (!has_same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0)
     return by_operators(call);
   // Flash aligns a causal mask with the last key, the others with the first.
-  bool aligned = !call.causal || call.query.size(-2) == call.key.size(-2);
-  if (half && aligned && !call.mask && call.query.size(-1) <= 256) {
-    auto result = at::_scaled_dot_product_flash_attention(call.query, call.key, call.value, 0.0, call.causal,
-                                                          false, call.scale);
-    return {std::get<0>(result), std::get<1>(result)};
+  bool alike = !call.causal || call.query.size(-2) == call.key.size(-2);
+  if (is_half(type) && alike && !call.mask && call.query.size(-1) <= 256) {
+    auto result = at::_scaled_dot_product_flash_attention(
+        aligned(call.query), aligned(call.key), aligned(call.value), 0.0, call.causal, false, call.scale);
+    return by_kernel(call, std::get<0>(result), std::get<1>(result));
   }
   if (call.mask)
     return by_operators(
         call);  // the kernel's mask must be aligned, and it leaves rows without keys undefined
-  auto result = at::_scaled_dot_product_efficient_attention(call.query, call.key, call.value, {}, true, 0.0,
-                                                            call.causal, call.scale);
-  return {std::get<0>(result), std::get<1>(result).narrow(2, 0, call.query.size(2))};
+  auto result = at::_scaled_dot_product_efficient_attention(
+      aligned(call.query), aligned(call.key), aligned(call.value), {}, true, 0.0, call.causal, call.scale);
+  return by_kernel(call, std::get<0>(result), std::get<1>(result).narrow(2, 0, call.query.size(2)));
 }
 
 /// Nothing to attend to, or nobody to attend: LibTorch's CPU kernel divides by zero there.
-AttentionWithLse of_nothing(const Attention& call) {
+AttentionPart of_nothing(const Attention& call) {
   auto shape = call.query.sizes().vec();
   shape.back() = call.value.size(-1);
-  auto lse_shape = at::IntArrayRef(shape).slice(0, shape.size() - 1);
-  return {at::zeros(shape, call.query.options()),
-          at::full(lse_shape, -kInfinity, call.query.options().dtype(accumulator(call.query)))};
+  auto of_rows = at::IntArrayRef(shape).slice(0, shape.size() - 1);
+  auto options = call.query.options().dtype(accumulator(call.query));
+  return {at::zeros(shape, call.query.options()), at::full(of_rows, -kInfinity, options),
+          at::zeros(of_rows, options)};
 }
 
 }  // namespace
@@ -83,12 +187,78 @@ Attention Attention::on(const std::vector<at::Tensor>& inputs) const {
   return other;
 }
 
+at::Tensor AttentionPart::lse() const { return max + sum.log(); }
+
+Attention prepared(Attention call) {
+  check_kinds(call);
+  auto dims = std::max({call.query.dim(), call.key.dim(), call.value.dim()});
+  for (auto* x : {&call.query, &call.key, &call.value}) *x = with_dims(*x, dims);
+  if (call.grouped && dims < 3) refuse(call, "grouped heads need a dimension");
+  if (dims > 2) settle_groups(call);
+  expand_batch(call, call.grouped ? 3 : 2);
+  if (call.mask) prepare_mask(call);
+  return call;
+}
+
+bool fits(const at::Tensor& mask, int64_t queries, int64_t keys) {
+  return (mask.size(-2) == 1 || mask.size(-2) == queries) && (mask.size(-1) == 1 || mask.size(-1) == keys);
+}
+
+void repeat_heads(Attention& call) {
+  auto heads = call.query.size(-3);
+  call.key = with_heads(call.key, heads), call.value = with_heads(call.value, heads);
+  call.grouped = false;
+}
+
 at::ScalarType accumulator(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 double scale_of(const Attention& call) {
   return call.scale.value_or(1 / std::sqrt(static_cast<double>(call.query.size(-1))));
+}
+
+std::optional<at::Tensor> additive_mask(const Attention& call) {
+  if (!call.mask) return {};
+  auto mask = *call.mask;
+  if (mask.scalar_type() == at::kBool)
+    return at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
+  // One in float32 stays so beside halves: its lowest number would be their −inf.
+  return call.query.scalar_type() == at::kDouble ? mask.to(at::kDouble) : mask;
+}
+
+int64_t rows_at_a_time(const Attention& call) {
+  auto row = std::max<int64_t>(1, call.query.size(0) * call.query.size(1) * call.key.size(2));
+  return std::max<int64_t>(1, (int64_t{16} << 20) / row);
+}
+
+at::Tensor mask_rows(const at::Tensor& mask, int64_t begin, int64_t n) {
+  return mask.size(-2) == 1 ? mask : mask.narrow(-2, begin, n);
+}
+
+at::Tensor scores(const Attention& call, const std::optional<at::Tensor>& mask, int64_t begin, int64_t n) {
+  auto type = accumulator(call.query);
+  // Scaled after the product, as in LibTorch's kernel: scores beside a mask of −1e4 are then rounded alike.
+  auto result = at::matmul(call.query.narrow(2, begin, n).to(type), call.key.to(type).transpose(-2, -1))
+                    .mul_(scale_of(call));
+  if (mask) result.add_(mask_rows(*mask, begin, n));
+  if (call.causal) {
+    auto column = at::arange(call.key.size(2), result.device()).unsqueeze(0);
+    auto row = at::arange(begin, begin + n, result.device()).unsqueeze(1);
+    result.masked_fill_(column.gt(row), -kInfinity);
+  }
+  return result;
+}
+
+at::Tensor shift(const at::Tensor& max) { return max.masked_fill(max.eq(-kInfinity), 0); }
+
+at::Tensor divisor(const at::Tensor& sum) { return sum.masked_fill(sum.eq(0), 1); }
+
+bool is_precise(const at::Tensor& lse, at::ScalarType dtype) {
+  // Halves round coarser than this by themselves; to ask a GPU would be to wait for it.
+  if (is_half(dtype) && lse.is_cuda()) return true;
+  auto size = lse.abs();
+  return !size.gt(is_half(dtype) ? 1024 : 16).logical_and_(size.ne(kInfinity)).any().item<bool>();
 }
 
 bool has_same_channels(const Attention& call) {
@@ -98,72 +268,36 @@ bool has_same_channels(const Attention& call) {
 
 at::Tensor with_dense_channels(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
 
-at::Tensor with_one_batch(const at::Tensor& x) {
-  return x.dim() == 4 ? x : x.dim() == 3 ? x.unsqueeze(0) : x.flatten(0, x.dim() - 4);
-}
-
-std::optional<at::Tensor> additive_mask(const Attention& call) {
-  if (!call.mask) return {};
-  auto mask = *call.mask;
-  if (mask.scalar_type() == at::kBool)
-    mask = at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
-  mask = mask.to(call.query.scalar_type());
-  auto q = call.query.sizes();
-  return mask.expand({q[0], q[1], q[2], call.key.size(2)});
-}
-
-int64_t rows_at_a_time(const Attention& call) {
-  auto row = std::max<int64_t>(1, call.query.size(0) * call.query.size(1) * call.key.size(2));
-  return std::max<int64_t>(1, (int64_t{16} << 20) / row);
-}
-
-at::Tensor scores(const Attention& call, const std::optional<at::Tensor>& mask, int64_t begin, int64_t n) {
-  auto type = accumulator(call.query);
-  auto result = at::matmul(call.query.narrow(2, begin, n).to(type) * scale_of(call),
-                           call.key.to(type).transpose(-2, -1));
-  if (mask) result.add_(mask->narrow(2, begin, n));
-  if (call.causal) {
-    auto column = at::arange(call.key.size(2), result.device()).unsqueeze(0);
-    auto row = at::arange(begin, begin + n, result.device()).unsqueeze(1);
-    result.masked_fill_(column.gt(row), -kInfinity);
+Attention with_one_batch(Attention call) {
+  auto dims = call.query.dim();
+  if (call.mask && dims > 4) {
+    auto shape = call.query.sizes().slice(0, dims - 3).vec();
+    auto own = call.mask->sizes().slice(dims - 3);
+    shape.insert(shape.end(), own.begin(), own.end());
+    call.mask = call.mask->expand(shape);
   }
-  return result;
+  auto inputs = call.inputs();
+  for (auto& x : inputs) x = dims > 4 ? x.flatten(0, dims - 4) : with_dims(x, 4);
+  return call.on(inputs);
 }
 
-void repeat_heads(Attention& call) {
-  auto groups = call.query.size(-3), heads = call.key.size(-3);
-  if (heads == 0 || groups % heads)
-    throw Error(fmt::format("attention: {} query heads cannot share {} key heads", groups, heads));
-  call.key = call.key.repeat_interleave(groups / heads, -3);
-  call.value = call.value.repeat_interleave(groups / heads, -3);
-  call.grouped = false;
-}
-
-AttentionWithLse attention_with_lse(Attention call) {
-  if (call.dropout > 0)
+AttentionPart attention_part(const Attention& given) {
+  if (given.dropout > 0)
     throw Error("attention in parts: dropout cannot be repeated part by part; set it to 0 (call eval())");
+  auto call = prepared(given);
   if (call.query.numel() == 0 || call.key.numel() == 0 || call.value.numel() == 0) return of_nothing(call);
+  auto batch = call.query.sizes().slice(0, call.query.dim() - 2).vec();
+  call = with_one_batch(std::move(call));
   if (call.grouped) repeat_heads(call);
 
-  auto batch = call.query.sizes().vec();
-  batch.resize(batch.size() - 2);
-  if (call.mask && call.mask->dim() > 4) {
-    auto whole = batch;
-    whole.insert(whole.end(), {call.query.size(-2), call.key.size(-2)});
-    call.mask = with_one_batch(call.mask->expand(whole));
-  }
-  call.query = with_one_batch(call.query), call.key = with_one_batch(call.key),
-  call.value = with_one_batch(call.value);
-
-  auto [out, lse] = call.query.is_cuda()  ? on_cuda(call)
-                    : call.query.is_cpu() ? on_cpu(call)
-                                          : by_operators(call);
-  auto whole = [&](const at::Tensor& x, std::vector<int64_t> rest) {
+  auto part = call.query.is_cuda() ? on_cuda(call) : call.query.is_cpu() ? on_cpu(call) : by_operators(call);
+  auto whole = [&](const at::Tensor& x, Sizes rest) {
     auto shape = batch;
     shape.insert(shape.end(), rest.begin(), rest.end());
-    return x.dim() == static_cast<int64_t>(shape.size()) ? x : x.reshape(shape);
+    return x.sizes() == shape ? x : x.reshape(shape);
   };
-  return {whole(out, {out.size(2), out.size(3)}), whole(lse, {lse.size(2)})};
+  auto rows = part.out.size(2);
+  return {whole(part.out, {rows, part.out.size(3)}), whole(part.max, {rows}), whole(part.sum, {rows})};
 }
 
 }  // namespace wanpar

@@ -1,42 +1,55 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
-#include <wanpar/core/error.hpp>
 
 #include "module/attention_parts.hpp"
 
 namespace wanpar {
 namespace {
 
-AttentionGradients by_operators(const Attention& call, const AttentionWithLse& whole,
-                                const at::Tensor& gradient) {
+at::Tensor zeros_for(const at::Tensor& x, at::ScalarType type) {
+  return at::zeros(x.sizes(), x.options().dtype(type));
+}
+
+AttentionGradients by_operators(const Attention& call, const AttentionPart& whole, const at::Tensor& gradient,
+                                bool of_mask) {
   auto type = accumulator(call.query);
-  auto wide = [&](const at::Tensor& x) { return x.to(type); };
-  auto q = wide(call.query), k = wide(call.key), v = wide(call.value), d_out = wide(gradient);
-  auto row_sums = (d_out * wide(whole.out)).sum(-1, true), lse = wide(whole.lse).unsqueeze(-1);
-  auto d_key = at::zeros_like(k), d_value = at::zeros_like(v);
+  auto q = call.query.to(type), k = call.key.to(type), v = call.value.to(type), d_out = gradient.to(type);
+  auto row_sums = (d_out * whole.out.to(type)).sum(-1, true);
+  auto max = shift(whole.max).unsqueeze(-1), sum = divisor(whole.sum).unsqueeze(-1);
+  AttentionGradients d{{}, zeros_for(k, type), zeros_for(v, type), {}};
+  if (of_mask) d.mask = zeros_for(*call.mask, type);
   auto mask = additive_mask(call);
   auto rows = rows_at_a_time(call);
   std::vector<at::Tensor> d_query;
   for (int64_t begin = 0; begin < q.size(2); begin += rows) {
     auto n = std::min(rows, q.size(2) - begin);
     auto of_rows = [&](const at::Tensor& x) { return x.narrow(2, begin, n); };
-    auto p = (scores(call, mask, begin, n) - of_rows(lse)).exp_();
-    d_value.add_(at::matmul(p.transpose(-2, -1), of_rows(d_out)));
-    auto d_scores =
-        p.mul_(at::matmul(of_rows(d_out), v.transpose(-2, -1)) - of_rows(row_sums)).mul_(scale_of(call));
+    auto p = (scores(call, mask, begin, n) - of_rows(max)).exp_().div_(of_rows(sum));
+    d.value.add_(at::matmul(p.transpose(-2, -1), of_rows(d_out)));
+    auto d_scores = p.mul_(at::matmul(of_rows(d_out), v.transpose(-2, -1)) - of_rows(row_sums));
+    if (of_mask) {
+      auto d_mask = mask_rows(*d.mask, begin, n);
+      d_mask.add_(d_scores.sum_to_size(d_mask.sizes()));
+    }
+    d_scores.mul_(scale_of(call));
     d_query.push_back(at::matmul(d_scores, k));
-    d_key.add_(at::matmul(d_scores.transpose(-2, -1), of_rows(q)));
+    d.key.add_(at::matmul(d_scores.transpose(-2, -1), of_rows(q)));
   }
-  return {at::cat(d_query, 2), d_key, d_value};
+  d.query = at::cat(d_query, 2);
+  return d;
 }
 
-AttentionGradients on_cpu(const Attention& call, const AttentionWithLse& whole, const at::Tensor& gradient) {
+AttentionGradients on_cpu(const Attention& call, const at::Tensor& out, const at::Tensor& lse,
+                          const at::Tensor& gradient) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   auto& dense = with_dense_channels;
+  // A query that met no key has lse −inf, and a gradient of 0 once its weights are exp(score − inf).
   auto [query, key, value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-      dense(gradient), dense(call.query), dense(call.key), dense(call.value), dense(whole.out), whole.lse,
-      0.0, call.causal, additive_mask(call), call.scale);
-  return {query, key, value};
+      dense(gradient), dense(call.query), dense(call.key), dense(call.value), dense(out),
+      lse.masked_fill(lse.eq(-infinity), infinity), 0.0, call.causal, additive_mask(call), call.scale);
+  return {query, key, value, {}};
 }
 
 /// Back to the heads that were shared.
@@ -46,27 +59,22 @@ at::Tensor summed_by_group(const at::Tensor& d, int64_t heads) {
 
 }  // namespace
 
-AttentionGradients attention_backward(Attention call, const AttentionWithLse& whole,
-                                      const at::Tensor& gradient) {
-  if (call.dropout > 0)
-    throw Error("gradients of attention in parts: dropout cannot be repeated part by part");
-  if (call.mask && call.mask->requires_grad())
-    throw Error(
-        "gradients of attention in parts: the mask asks for gradients, which are not computed; detach() it");
+AttentionGradients attention_backward(Attention call, const AttentionPart& whole, const at::Tensor& gradient,
+                                      bool of_mask) {
   auto heads = call.key.size(1);
   if (call.query.numel() == 0 || call.key.numel() == 0 || call.value.numel() == 0) {
-    auto zeros = [](const at::Tensor& x) { return at::zeros(x.sizes(), x.options().dtype(accumulator(x))); };
-    return {zeros(call.query), zeros(call.key), zeros(call.value)};
+    auto zeros = [type = accumulator(call.query)](const at::Tensor& x) { return zeros_for(x, type); };
+    AttentionGradients d{zeros(call.query), zeros(call.key), zeros(call.value), {}};
+    if (of_mask) d.mask = zeros(*call.mask);
+    return d;
   }
   if (call.grouped) repeat_heads(call);
 
-  // A query that met no key has lse −inf, and a gradient of 0 once its weights are exp(score − inf).
-  auto settled = whole;
-  settled.lse = whole.lse.masked_fill(whole.lse.eq(-std::numeric_limits<double>::infinity()),
-                                      std::numeric_limits<double>::infinity());
-  auto d = call.query.is_cpu() && has_same_channels(call) ? on_cpu(call, settled, gradient)
-                                                          : by_operators(call, settled, gradient);
-  return {d.query, summed_by_group(d.key, heads), summed_by_group(d.value, heads)};
+  auto lse = whole.lse();
+  bool by_kernel =
+      call.query.is_cpu() && has_same_channels(call) && !of_mask && is_precise(lse, call.query.scalar_type());
+  auto d = by_kernel ? on_cpu(call, whole.out, lse, gradient) : by_operators(call, whole, gradient, of_mask);
+  return {d.query, summed_by_group(d.key, heads), summed_by_group(d.value, heads), d.mask};
 }
 
 }  // namespace wanpar

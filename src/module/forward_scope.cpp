@@ -47,20 +47,24 @@ void check_names(const std::string& strategy, const std::string& option, const V
 namespace detail {
 
 void Collector::tensor(at::Tensor& x) {
-  signature += x.defined() ? fmt::format("{}={}{};", path(), static_cast<int>(x.scalar_type()), x.sizes())
-                           : path() + "=none;";
+  if (!x.defined()) return none();
+  auto text = fmt::format("{}={}{};", path(), static_cast<int>(x.scalar_type()), x.sizes());
+  signature += text, kinds += text;
   numbers += '*';
   tensors.push_back({path(), x});
 }
 
 void Collector::none() {
-  signature += path() + "=none;";
+  for (auto* words : {&signature, &kinds}) *words += path() + "=none;";
   numbers += "none;";
   tensors.push_back({path(), {}});
 }
 
 void Collector::plain(std::string_view text) {
   for (auto* words : {&signature, &numbers}) ((*words += path() + '=') += text) += ';';
+  // One digit may be a flag.
+  bool is_number = text.size() > 1 && text.find_first_not_of("0123456789.+-e") == text.npos;
+  ((kinds += path() + '=') += is_number ? "number" : text) += ';';
   plain_names.push_back(path());
 }
 

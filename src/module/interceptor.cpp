@@ -107,9 +107,8 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   if (stack.of_operators.empty()) return attend(call);
   cast_as_autocast_would(call);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  const std::vector<c10::IValue> arguments{query, key, value, mask, dropout, causal, scale, grouped};
-  const Operator op{attention_operator().schema().name(), attention_operator(), arguments, call.inputs(),
-                    [&](const Tensors& inputs) { return Tensors{attend(call.on(inputs))}; }};
+  const auto arguments = arguments_of(call);
+  const auto op = as_operator(call, arguments);
   const auto handlers = stack.of_operators;
   return remembering([&] {
     require_autograd(op);
@@ -238,8 +237,20 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
                  std::make_move_iterator(results.end()));
 }
 
-/// At the first scope, not by a static object: a static archive would drop that, a second copy of it abort
-/// the process.
+/// Within an operator: its own operators are met like any others.
+class Intercepted {
+ public:
+  Intercepted() {
+    for (auto key : {kAttention, kOperators}) c10::impl::tls_set_dispatch_key_excluded(key, false);
+  }
+  ~Intercepted() {
+    for (auto key : {kAttention, kOperators}) c10::impl::tls_set_dispatch_key_excluded(key, true);
+  }
+  Intercepted(const Intercepted&) = delete;
+  Intercepted& operator=(const Intercepted&) = delete;
+};
+
+/// Not by a static object: a static archive would drop that, a second copy of it abort the process.
 void register_once() {
   static std::mutex mutex;
   static std::vector<c10::RegistrationHandleRAII> registrations;
@@ -318,6 +329,8 @@ Plain::~Plain() {
   c10::impl::tls_set_dispatch_key_excluded(kOperators, was_excluded_);
 }
 
+void initialize() { register_once(); }
+
 struct Scope::Guard {
   explicit Guard(bool all_operators) : include(all_operators ? kBoth : c10::DispatchKeySet(kAttention)) {}
   c10::impl::IncludeDispatchKeyGuard include;
@@ -366,6 +379,44 @@ std::optional<Attention> as_attention(const Operator& op) {
                         op.arguments[6].toOptional<double>(),
                         op.arguments[7].toBool()};
   return given.on(op.inputs);
+}
+
+Operator with_arguments(const Operator& op, std::vector<c10::IValue> arguments) {
+  auto given = std::make_shared<const std::vector<c10::IValue>>(std::move(arguments));
+  auto compute = [given, handle = op.handle](const Tensors& inputs) -> Tensors {
+    torch::jit::Stack call(given->begin(), given->end());
+    put_back(inputs, call.begin(), call.end());
+    handle.callBoxed(call);
+    return tensors_of(c10::ArrayRef<c10::IValue>(call));
+  };
+  const std::span<const c10::IValue> seen(given->data(), given->size());
+  return Operator{op.name, op.handle, seen, op.inputs, compute};
+}
+
+Operator with_inputs(const Operator& op, Tensors inputs) {
+  std::vector<c10::IValue> arguments(op.arguments.begin(), op.arguments.end());
+  put_back(inputs, arguments.begin(), arguments.end());
+  auto here = with_arguments(op, std::move(arguments));
+  here.inputs = std::move(inputs);
+  return here;
+}
+
+std::vector<c10::IValue> arguments_of(const Attention& call) {
+  return {call.query, call.key, call.value, call.mask, call.dropout, call.causal, call.scale, call.grouped};
+}
+
+Operator as_operator(const Attention& call, std::span<const c10::IValue> arguments) {
+  return {attention_operator().schema().name(), attention_operator(), arguments, call.inputs(),
+          [call](const Tensors& inputs) { return Tensors{attend(call.on(inputs))}; }};
+}
+
+Operator opened(const Operator& op) {
+  auto inside = op;
+  inside.compute = [compute = op.compute](const Tensors& inputs) {
+    Intercepted again;
+    return compute(inputs);
+  };
+  return inside;
 }
 
 at::Tensor attend(const Attention& c) {

@@ -20,6 +20,7 @@
 
 #include <map>
 #include <mutex>
+#include <thread>
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
 
@@ -54,7 +55,10 @@ c10d::ReduceOp reduce_op(ReduceOp op) {
 /// Transfers of one call, each with the peer that it needs, or -1 where it needs them all.
 class Transfers : public Work {
  public:
-  explicit Transfers(Call call, std::optional<int64_t> sent = {}) : call_(std::move(call)), sent_(sent) {}
+  /// `looks`: whether to look for the end without rest, where the backend's own wait looks once a
+  /// millisecond.
+  explicit Transfers(Call call, std::optional<int64_t> sent = {}, bool looks = false)
+      : call_(std::move(call)), sent_(sent), looks_(looks) {}
 
   /// Begins one by `begin`, which returns its handle.
   template <class Begin>
@@ -69,8 +73,9 @@ class Transfers : public Work {
   void wait() override {
     auto deadline = Clock::now() + call_.timeout;
     for (auto& part : parts_) {
-      auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
       try {
+        while (looks_ && !part.work->isCompleted() && Clock::now() < deadline) std::this_thread::yield();
+        auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
         part.work->wait(std::max(left, std::chrono::milliseconds(1)));
       } catch (const std::exception& failure) {
         auto error =
@@ -99,6 +104,7 @@ class Transfers : public Work {
   Call call_;
   std::vector<Part> parts_;
   std::optional<int64_t> sent_;
+  bool looks_;
 };
 
 class C10d : public Pairwise {
@@ -140,7 +146,7 @@ class C10d : public Pairwise {
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
-    auto work = std::make_shared<Transfers>(call, payload(sends));
+    auto work = transfers(call, payload(sends));
     auto turn = turn_to_start();
     for (auto& message : receives) {  // receives first: what comes finds its place
       auto tag = next(received_[message.peer]);
@@ -194,9 +200,16 @@ class C10d : public Pairwise {
     return std::make_shared<C10d>(std::move(backend), factory_, name, device_);
   }
 
+  std::shared_ptr<Transfers> transfers(const Call& call, std::optional<int64_t> sent = {}) const {
+    return std::make_shared<Transfers>(call, sent, looks());
+  }
+
+  /// What waits for a device has a processor to spare.
+  virtual bool looks() const { return false; }
+
   template <class Begin>
   std::shared_ptr<Work> one(at::Tensor keep, const Call& call, Begin begin) const {
-    auto work = std::make_shared<Transfers>(call);
+    auto work = transfers(call);
     work->add(-1, std::move(keep), begin);
     return work;
   }
@@ -228,6 +241,14 @@ class Nccl : public C10d {
  public:
   Nccl(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name)
       : C10d(std::move(backend), std::move(factory), std::move(name), "cuda") {}
+
+  /// As the backend's own destructor would, but that one warns first, and names a function that is not ours.
+  ~Nccl() override {
+    try {
+      backend_->abort();
+    } catch (const std::exception&) {  // it took longer than the timeout: nobody waits for it any more
+    }
+  }
 
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                    const Call& call) override {
@@ -261,7 +282,7 @@ class Nccl : public C10d {
     auto parts = C10d::exchange(sends, receives, call);
     auto whole = backend_->endCoalescing();
     if (!whole) return parts;
-    auto work = std::make_shared<Transfers>(call, parts->sent());
+    auto work = transfers(call, parts->sent());
     auto begun = [&] { return whole; };
     work->add(-1, {}, begun);
     for (auto& message : sends) work->add(message.peer, message.tensor, begun);
@@ -274,6 +295,8 @@ class Nccl : public C10d {
     return std::make_shared<Nccl>(std::move(backend), factory_, name);
   }
 
+  bool looks() const override { return true; }
+
  private:
   static bool even(std::span<const int64_t> counts) {
     return std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
@@ -281,6 +304,9 @@ class Nccl : public C10d {
 };
 
 std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>& store, const Rendezvous& r) {
+  // Whoever waits here is told what failed. LibTorch's watchdog, which does not run then, would end the
+  // process a minute later, whoever has caught the error, and an exit would wait for it.
+  setenv("TORCH_NCCL_BLOCKING_WAIT", "1", /*overwrite=*/0);
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(r.device));
   BackendFactory factory = [store, timeout = r.timeout](const std::string& name, int rank,
                                                         int size) -> c10::intrusive_ptr<c10d::Backend> {

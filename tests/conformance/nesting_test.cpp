@@ -43,7 +43,7 @@ TEST_CASE("DataParallel inside SequenceParallel is an error that says to swap th
   refused(
       [](Model model, const Subject& subject, wanpar::Mesh& mesh) {
         return model | data_parallel({.group = mesh["a"], .batch = subject.batch}) |
-               sequence_parallel({.ring = mesh.world(), .split = subject.tokens});
+               sequence_parallel({.ring = mesh.world(), .split = subject.tokens, .min_share = 1});
       },
       "swap the two: model | sequence_parallel(…) | data_parallel(…)");
 }
@@ -53,7 +53,8 @@ TEST_CASE("so it is where a module hides the inner one") {
       [](Model model, const Subject& subject, wanpar::Mesh& mesh) {
         auto hidden = [inner = Model(model | data_parallel({.group = mesh["a"], .batch = subject.batch}))](
                           at::Tensor x, at::Tensor context) mutable { return inner(x * 2, context); };
-        return Model(hidden) | sequence_parallel({.ring = mesh.world(), .split = subject.tokens});
+        return Model(hidden) |
+               sequence_parallel({.ring = mesh.world(), .split = subject.tokens, .min_share = 1});
       },
       "swap the two");
 }
@@ -61,8 +62,8 @@ TEST_CASE("so it is where a module hides the inner one") {
 TEST_CASE("SequenceParallel inside SequenceParallel is an error that says to wrap once") {
   refused(
       [](Model model, const Subject& subject, wanpar::Mesh& mesh) {
-        return model | sequence_parallel({.ulysses = mesh["a"], .split = subject.tokens}) |
-               sequence_parallel({.ring = mesh.world(), .split = subject.tokens});
+        return model | sequence_parallel({.ulysses = mesh["a"], .split = subject.tokens, .min_share = 1}) |
+               sequence_parallel({.ring = mesh.world(), .split = subject.tokens, .min_share = 1});
       },
       "wrap the module once, with both groups as .ring and .ulysses");
 }

@@ -41,11 +41,11 @@ Mesh cube(const Communicator& world) {
   return {world, {{"data", data}, {"ring", few(rest)}, {"ulysses", rest / few(rest)}}};
 }
 
-Wrapped split(Model model, int64_t ranks) { return {model, gradients_of(model), ranks > 1}; }
+Wrapped with_gradients(Model model) { return {model, gradients_of(model)}; }
 
 template <class Sharded>
 Wrapped averaging(Sharded sharded) {
-  return {sharded, gradients_of_shards(sharded), false, true};
+  return {sharded, gradients_of_shards(sharded), true};
 }
 
 /// Stages beside other ranks: as many as there are blocks for, some for each.
@@ -120,28 +120,30 @@ const std::vector<Strategy>& strategies() {
   static const std::vector<Strategy> all{
       {"sequence, ulysses",
        [](Model model, const Subject& subject, Communicator world) {
-         return split(model | sequence_parallel({.ulysses = world, .split = subject.tokens}), world.size());
+         return with_gradients(
+             model | sequence_parallel({.ulysses = world, .split = subject.tokens, .min_share = 1}));
        }},
       {"sequence, ring",
        [](Model model, const Subject& subject, Communicator world) {
-         return split(model | sequence_parallel({.ring = world, .split = subject.tokens}), world.size());
+         return with_gradients(model |
+                               sequence_parallel({.ring = world, .split = subject.tokens, .min_share = 1}));
        }},
       {"sequence, ring x ulysses",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "ring", "ulysses");
-         return split(
-             model | sequence_parallel(
-                         {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens}),
-             world.size());
+         return with_gradients(model | sequence_parallel({.ulysses = mesh["ulysses"],
+                                                          .ring = mesh["ring"],
+                                                          .split = subject.tokens,
+                                                          .min_share = 1}));
        }},
       {"sequence, balanced for causal attention",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "ring", "ulysses");
-         return split(model | sequence_parallel({.ulysses = mesh["ulysses"],
-                                                 .ring = mesh["ring"],
-                                                 .split = subject.tokens,
-                                                 .balance_causal = true}),
-                      world.size());
+         return with_gradients(model | sequence_parallel({.ulysses = mesh["ulysses"],
+                                                          .ring = mesh["ring"],
+                                                          .split = subject.tokens,
+                                                          .balance_causal = true,
+                                                          .min_share = 1}));
        }},
       {"sharded, full_shard", sharded(Sharding::full_shard)},
       {"sharded, shard_grad_op", sharded(Sharding::shard_grad_op)},
@@ -159,7 +161,7 @@ const std::vector<Strategy>& strategies() {
       {"data, a batch of each rank's own",
        [](Model model, const Subject&, Communicator world) {
          Model wrapped = model | data_parallel({.group = world, .mode = wanpar::BatchMode::local});
-         return Wrapped{wrapped, gradients_of(wrapped), false, true};
+         return Wrapped{wrapped, gradients_of(wrapped), true};
        }},
       {"pipeline",
        [](Model model, const Subject& subject, Communicator world) {
@@ -177,21 +179,22 @@ const std::vector<Strategy>& compositions() {
       {"model | sharded | sequence",
        [](Model model, const Subject& subject, Communicator world) {
          auto sharded = model | sharded_params({.group = world});
-         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens});
-         return Wrapped{whole, gradients_of_shards(sharded), world.size() > 1};
+         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens, .min_share = 1});
+         return Wrapped{whole, gradients_of_shards(sharded)};
        }},
       {"model | sequence | sharded",
        [](Model model, const Subject& subject, Communicator world) {
-         Model split = model | sequence_parallel({.ulysses = world, .split = subject.tokens});
+         Model split = model | sequence_parallel({.ulysses = world, .split = subject.tokens, .min_share = 1});
          auto sharded = split | sharded_params({.group = world});
-         return Wrapped{sharded, gradients_of_shards(sharded), world.size() > 1};
+         return Wrapped{sharded, gradients_of_shards(sharded)};
        }},
       {"model | sequence | data",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "data", "sequence");
-         Model split = model | sequence_parallel({.ulysses = mesh["sequence"], .split = subject.tokens});
+         Model split = model | sequence_parallel(
+                                   {.ulysses = mesh["sequence"], .split = subject.tokens, .min_share = 1});
          Model whole = split | data_parallel({.group = mesh["data"], .batch = subject.batch});
-         return Wrapped{whole, gradients_of(whole), mesh.size("sequence") > 1};
+         return Wrapped{whole, gradients_of(whole)};
        }},
       {"model | sharded | data",
        [](Model model, const Subject& subject, Communicator world) {
@@ -212,64 +215,67 @@ const std::vector<Strategy>& compositions() {
          auto sharded = model | sharded_params({.group = world});
          Model split =
              sharded |
-             sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens});
+             sequence_parallel(
+                 {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens, .min_share = 1});
          Model whole = split | data_parallel({.group = mesh["data"], .batch = subject.batch});
-         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("ring") * mesh.size("ulysses") > 1};
+         return Wrapped{whole, gradients_of_shards(sharded)};
        }},
       {"model | sequence | sharded | data, shards among the ranks that split tokens",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "data", "sequence");
-         Model split = model | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens});
+         Model split =
+             model | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens, .min_share = 1});
          auto sharded = split | sharded_params({.group = mesh["sequence"], .replicate = mesh["data"]});
          Model whole = sharded | data_parallel({.group = mesh["data"], .batch = subject.batch});
-         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
+         return Wrapped{whole, gradients_of_shards(sharded)};
        }},
       {"model | checkpointing | sequence",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "ring", "ulysses");
          Model again = model | activation_checkpointing();
-         return split(
-             again | sequence_parallel(
-                         {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = subject.tokens}),
-             world.size());
+         return with_gradients(again | sequence_parallel({.ulysses = mesh["ulysses"],
+                                                          .ring = mesh["ring"],
+                                                          .split = subject.tokens,
+                                                          .min_share = 1}));
        },
        true, true},
       {"model | sharded | sequence | checkpointing | data",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = grid(world, "data", "sequence");
          auto sharded = model | sharded_params({.group = world});
-         Model split = sharded | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens});
+         Model split =
+             sharded | sequence_parallel({.ring = mesh["sequence"], .split = subject.tokens, .min_share = 1});
          Model again = split | activation_checkpointing();
          Model whole = again | data_parallel({.group = mesh["data"], .batch = subject.batch});
-         return Wrapped{whole, gradients_of_shards(sharded), mesh.size("sequence") > 1};
+         return Wrapped{whole, gradients_of_shards(sharded)};
        },
        true, true},
       {"model | sequence | checkpointing | pipeline",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);
-         Model split = model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens});
+         Model split =
+             model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens, .min_share = 1});
          Model again = split | activation_checkpointing();
          Model whole = again | block_pipeline(over(mesh, subject));
-         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
-                        mesh.size("beside") > 1};
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
        },
        true, true},
       {"model | sequence | pipeline",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);
-         Model split = model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens});
+         Model split =
+             model | sequence_parallel({.ulysses = mesh["beside"], .split = subject.tokens, .min_share = 1});
          Model whole = split | block_pipeline(over(mesh, subject));
-         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
-                        mesh.size("beside") > 1};
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
        },
        true},
       {"model | pipeline | sequence",
        [](Model model, const Subject& subject, Communicator world) {
          auto mesh = staged(world, subject);
          Model stage = model | block_pipeline(over(mesh, subject));
-         Model whole = stage | sequence_parallel({.ring = mesh["beside"], .split = subject.tokens});
-         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model),
-                        mesh.size("beside") > 1};
+         Model whole =
+             stage | sequence_parallel({.ring = mesh["beside"], .split = subject.tokens, .min_share = 1});
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
        },
        true},
       {"model | pipeline | data",
@@ -308,8 +314,8 @@ const std::vector<Strategy>& compositions() {
        [](Model model, const Subject& subject, Communicator world) {
          Model placed = model | block_distribution({.devices = {at::kCPU, at::kCPU}});
          auto sharded = placed | sharded_params({.group = world});
-         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens});
-         return Wrapped{whole, gradients_of_shards(sharded), world.size() > 1};
+         Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens, .min_share = 1});
+         return Wrapped{whole, gradients_of_shards(sharded)};
        },
        true, true},
       {"model | pipeline | distribution | data",

@@ -110,8 +110,7 @@ const std::vector<Subject>& subjects() {
              return Inputs{random({batch, 3, 2 * length, 4}), random({batch, 6})};
            },
        .batch = {0, 1},
-       .tokens = {{.arg = 0, .dim = 2}},
-       .refusal = "aten::conv2d with a kernel of 3 along dimension 2"},
+       .tokens = {{.arg = 0, .dim = 2}}},
       {.name = "decoder",
        .make = [](auto dtype) { return cast(Decoder(), dtype); },
        .inputs =

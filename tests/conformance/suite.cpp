@@ -29,8 +29,7 @@ Model make(const Subject& subject, at::ScalarType dtype, bool stacked = false) {
 }
 
 /// What the strategy must say of the subject; empty where it can carry it.
-std::string refusal(const Strategy& strategy, const Subject& subject, const Wrapped& wrapped) {
-  if (wrapped.splits_tokens && !subject.refusal.empty()) return subject.refusal;
+std::string refusal(const Strategy& strategy, const Subject& subject) {
   return strategy.wants_blocks && !subject.stacked ? "the module has no block stack" : "";
 }
 
@@ -110,7 +109,7 @@ void check(const Strategy& strategy, const Subject& subject, const Bare& bare, c
   };
   auto wrapped = wrap(at::kDouble);
   auto& model = wrapped.model;
-  if (auto words = refusal(strategy, subject, wrapped);
+  if (auto words = refusal(strategy, subject);
       !words.empty() && (world.size() > 1 || strategy.refuses_alone)) {
     auto refused = [&] { model.call(inputs(subject, kOdd, at::kDouble)); };
     require_error(refused, words);
@@ -142,9 +141,9 @@ void check(const Strategy& strategy, const Subject& subject, const Bare& bare, c
 
 }  // namespace
 
-void conform(const Strategy& strategy, const std::vector<Subject>& modules) {
+void conform(const Strategy& strategy, const std::vector<Subject>& modules, const std::vector<int>& sizes) {
   for (auto& subject : modules) {
     const auto& bare = bare_of(subject);
-    on_worlds([&](Communicator world) { check(strategy, subject, bare, world); });
+    on_worlds([&](Communicator world) { check(strategy, subject, bare, world); }, sizes);
   }
 }

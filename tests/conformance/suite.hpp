@@ -23,8 +23,6 @@ struct Subject {
   std::function<std::vector<at::Tensor>(int64_t batch, int64_t length)> inputs;
   std::vector<int64_t> batch = {0};                          ///< the inputs whose dimension 0 is the batch
   std::vector<wanpar::Cut> tokens = {{.arg = 0, .dim = 1}};  ///< where they lie
-  /// What the error says where tokens cannot be split exactly; empty where they can.
-  std::string refusal = {};
   /// The same module met as a stack of blocks; left out where it cannot be.
   std::function<wanpar::Model(at::ScalarType dtype)> stacked = {};
   int64_t blocks = 0;
@@ -42,7 +40,6 @@ struct Wrapped {
   /// The gradients of all parameters, whole, by the module's names; they are gone then. Empty where the
   /// composition runs without gradients only.
   std::function<Gradients()> take_gradients;
-  bool splits_tokens = false;
   /// Gradients are averaged over ranks whose losses differ.
   bool averages = false;
 };
@@ -73,4 +70,5 @@ struct Strategy {
 /// Each subject on each world: two calls in a row, two shapes in a row, fewer samples and fewer tokens than
 /// ranks; float64 to 1e-9 with gradients and in no_grad, float32 to 1e-5 in inference mode. What a strategy
 /// cannot carry out must be refused on every rank.
-void conform(const Strategy& strategy, const std::vector<Subject>& modules = subjects());
+void conform(const Strategy& strategy, const std::vector<Subject>& modules = subjects(),
+             const std::vector<int>& sizes = {1, 2, 3, 4, 6, 8});

@@ -93,7 +93,8 @@ TEST_CASE("the two branches of guidance run in two halves of the ranks, each of 
         at::NoGradGuard no_grad;
         wanpar::Mesh mesh(world, {{"cfg", 2}, {"ulysses", world.size() / 2}});
         Model sequence =
-            plain | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .split = {{.arg = 0, .dim = 1}}});
+            plain | wanpar::sequence_parallel(
+                        {.ulysses = mesh["ulysses"], .split = {{.arg = 0, .dim = 1}}, .min_share = 1});
         auto branches = split(sequence, mesh["cfg"], {0, 1});
         auto x = samples({1, 9, 48}, 0, at::kFloat), text_and_none = samples({2, 4, 48}, 1, at::kFloat);
         auto twice = at::cat({x, x});

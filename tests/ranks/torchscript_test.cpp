@@ -36,9 +36,10 @@ void require_split_exactly(const torch::jit::Module& module) {
     for (int64_t ulysses = 1; ulysses <= world.size(); ++ulysses) {
       if (world.size() % ulysses) continue;
       wanpar::Mesh mesh(world, {{"ring", world.size() / ulysses}, {"ulysses", ulysses}});
-      auto split =
-          module | wanpar::sequence_parallel(
-                       {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = {{.arg = 0, .dim = 1}}});
+      auto split = module | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
+                                                       .ring = mesh["ring"],
+                                                       .split = {{.arg = 0, .dim = 1}},
+                                                       .min_share = 1});
       for (int run = 0; run < 4; ++run)
         for (size_t i = 0; i < inputs.size(); ++i)
           require_close(split(inputs[i]), expected[i], 1e-5,

@@ -78,7 +78,6 @@ const std::vector<Subject>& wan_subjects() {
            },
        .batch = {0, 1},
        .tokens = {{.arg = 0, .dim = 1}, {.arg = 1, .dim = 1}},
-       .refusal = "meets a tensor that is not split",
        .stacked = text_encoder,
        .blocks = 2,
        .side = {wanpar::Side::whole, wanpar::Side::cut}},

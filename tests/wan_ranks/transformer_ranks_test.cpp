@@ -30,7 +30,8 @@ TEST_CASE(
       for (int64_t ulysses = 1; ulysses <= world.size(); ++ulysses) {
         if (world.size() % ulysses) continue;
         wanpar::Mesh mesh(world, {{"ring", world.size() / ulysses}, {"ulysses", ulysses}});
-        auto split = plain | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+        auto split = plain | wanpar::sequence_parallel(
+                                 {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .min_share = 1});
         require_close(split(latents, time, text), expected, 1e-5,
                       fmt::format("ulysses {} x ring {}, {} tokens", ulysses, mesh.size("ring"),
                                   frames * height * width / 4));

@@ -25,16 +25,19 @@ TEST_CASE("SequenceParallel refuses ranks with different modules, on every rank 
           require_error(
               [&] {
                 Model(torch::nn::Linear(8, width)) |
-                    wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+                    wanpar::sequence_parallel(
+                        {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .min_share = 1});
               },
               "SequenceParallel: the ranks have different modules: where rank 0 has weight Float");
         }
-        Model(torch::nn::Linear(8, 8)) | wanpar::sequence_parallel({.ring = world});
-        Model([](at::Tensor x) { return x; }) | wanpar::sequence_parallel({.ring = world});
+        Model(torch::nn::Linear(8, 8)) | wanpar::sequence_parallel({.ring = world, .min_share = 1});
+        Model([](at::Tensor x) { return x; }) | wanpar::sequence_parallel({.ring = world, .min_share = 1});
       },
       {2, 4, 6});
   torch::nn::Linear shared(8, 8);
-  on_worlds([&](Communicator world) { Model(shared) | wanpar::sequence_parallel({.ulysses = world}); });
+  on_worlds([&](Communicator world) {
+    Model(shared) | wanpar::sequence_parallel({.ulysses = world, .min_share = 1});
+  });
 }
 
 TEST_CASE("BlockPipeline names the parameter, or the option, in which ranks differ") {
@@ -65,9 +68,10 @@ TEST_CASE("ranks with different options are told of the first that differs") {
         auto refused = [](const auto& strategy, const std::string& sentence) {
           require_error([&] { Model(torch::nn::Linear(8, 8)) | strategy; }, sentence);
         };
-        refused(wanpar::sequence_parallel({.ulysses = world, .split = {{.dim = is_odd ? 2 : 1}}}),
-                "SequenceParallel: the ranks have different options: where rank 0 has split argument 0, "
-                "dimension 1, rank 1 has split argument 0, dimension 2");
+        refused(
+            wanpar::sequence_parallel({.ulysses = world, .split = {{.dim = is_odd ? 2 : 1}}, .min_share = 1}),
+            "SequenceParallel: the ranks have different options: where rank 0 has split argument 0, "
+            "dimension 1, rank 1 has split argument 0, dimension 2");
         refused(wanpar::data_parallel({.group = world, .bucket_bytes = is_odd ? 0 : 100}),
                 "DataParallel: the ranks have different options: where rank 0 has bucket_bytes 100, rank 1");
         refused(

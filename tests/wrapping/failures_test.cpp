@@ -105,14 +105,16 @@ void require_ends_all(const std::string& name, const Wrap& wrap, const std::vect
 
 TEST_CASE("SequenceParallel") {
   require_ends_all("ring", [](Model model, Communicator world) {
-    return model | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}});
+    return model |
+           wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}, .min_share = 1});
   });
   require_ends_all("ring x ulysses",
                    [](Model model, Communicator world) {
                      wanpar::Mesh mesh(world, {{"ring", 2}, {"ulysses", 2}});
                      return model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
                                                                .ring = mesh["ring"],
-                                                               .split = {{.arg = 0, .dim = 1}}});
+                                                               .split = {{.arg = 0, .dim = 1}},
+                                                               .min_share = 1});
                    },
                    {4}, {0, 4});
 }
@@ -134,20 +136,22 @@ TEST_CASE("DataParallel") {
 }
 
 TEST_CASE("strategies in one another") {
-  require_ends_all("sharded | sequence",
-                   [](Model model, Communicator world) {
-                     return model | wanpar::sharded_params({.group = world}) |
-                            wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}});
-                   },
-                   {2, 3}, {2, 4});
   require_ends_all(
-      "sequence | data",
+      "sharded | sequence",
       [](Model model, Communicator world) {
-        wanpar::Mesh mesh(world, {{"data", 2}, {"ring", world.size() / 2}});
-        return model | wanpar::sequence_parallel({.ring = mesh["ring"], .split = {{.arg = 0, .dim = 1}}}) |
-               wanpar::data_parallel({.group = mesh["data"]});
+        return model | wanpar::sharded_params({.group = world}) |
+               wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}, .min_share = 1});
       },
-      {2, 4}, {2, 4});
+      {2, 3}, {2, 4});
+  require_ends_all("sequence | data",
+                   [](Model model, Communicator world) {
+                     wanpar::Mesh mesh(world, {{"data", 2}, {"ring", world.size() / 2}});
+                     return model |
+                            wanpar::sequence_parallel(
+                                {.ring = mesh["ring"], .split = {{.arg = 0, .dim = 1}}, .min_share = 1}) |
+                            wanpar::data_parallel({.group = mesh["data"]});
+                   },
+                   {2, 4}, {2, 4});
 }
 
 TEST_CASE("a rank that fails behind the last exchange of a forward is with the others in the next one") {

@@ -64,7 +64,8 @@ TEST_CASE("a wrapped module has the ways of a module") {
   on_worlds(
       [](Communicator world) {
         Net a, b, c, d, e, f, g;
-        require_a_module(a | wanpar::sequence_parallel({.ring = world}), a, "SequenceParallel");
+        require_a_module(a | wanpar::sequence_parallel({.ring = world, .min_share = 1}), a,
+                         "SequenceParallel");
         require_a_module(b | wanpar::data_parallel({.group = world}), b, "DataParallel");
         require_a_module(c | wanpar::sharded_params({.group = world}), c, "ShardedParams");
         require_a_module(d | wanpar::activation_checkpointing(), d, "ActivationCheckpointing");

@@ -65,18 +65,18 @@ void require_alike(const std::string& name) {
         };
         auto module = [] { return made<Module>(); };
         check("SequenceParallel",
-              module() |
-                  wanpar::sequence_parallel({.ring = world, .split = {{.arg = Module::kTokens, .dim = 1}}}));
+              module() | wanpar::sequence_parallel(
+                             {.ring = world, .split = {{.arg = Module::kTokens, .dim = 1}}, .min_share = 1}));
         check("ShardedParams", module() | wanpar::sharded_params({.group = world}));
         check("DataParallel", module() | wanpar::data_parallel({.group = world}));
         check("BlockPipeline", module() | wanpar::block_pipeline({.stages = world, .micro_batches = 2}));
         check("BlockDistribution", module() | wanpar::block_distribution({.devices = {at::kCPU, at::kCPU}}));
         check("ActivationCheckpointing", module() | wanpar::activation_checkpointing());
         check("a Model", ModelOf<typename Module::Out>(module()));
-        check(
-            "a Model in two strategies",
-            ModelOf<typename Module::Out>(module() | wanpar::sharded_params({.group = world})) |
-                wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = Module::kTokens, .dim = 1}}}));
+        check("a Model in two strategies",
+              ModelOf<typename Module::Out>(module() | wanpar::sharded_params({.group = world})) |
+                  wanpar::sequence_parallel(
+                      {.ulysses = world, .split = {{.arg = Module::kTokens, .dim = 1}}, .min_share = 1}));
       },
       {1, 2, 3});
 }
@@ -143,7 +143,8 @@ TEST_CASE(
           }
         };
         check("SequenceParallel",
-              scripted() | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}}));
+              scripted() | wanpar::sequence_parallel(
+                               {.ring = world, .split = {{.arg = 0, .dim = 1}}, .min_share = 1}));
         check("ShardedParams", scripted() | wanpar::sharded_params({.group = world}));
         check("DataParallel",
               scripted() | wanpar::data_parallel({.group = world, .batch = {0, "2.0", "3.scale"}}));
@@ -151,32 +152,34 @@ TEST_CASE(
         check("BlockDistribution",
               scripted() | wanpar::block_distribution({.devices = {at::kCPU, at::kCPU}}));
         check("ActivationCheckpointing", scripted() | wanpar::activation_checkpointing());
-        check("two strategies",
-              scripted() | wanpar::sharded_params({.group = world}) |
-                  wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}}));
+        check("two strategies", scripted() | wanpar::sharded_params({.group = world}) |
+                                    wanpar::sequence_parallel(
+                                        {.ulysses = world, .split = {{.arg = 0, .dim = 1}}, .min_share = 1}));
       },
       {1, 2, 3});
 }
 
-TEST_CASE("a result that holds no tokens is refused, unless .gather names those that do") {
+TEST_CASE("a result that holds no tokens goes out as it is, and what holds some must be gathered") {
   on_worlds(
       [](Communicator world) {
         auto attend = [](const at::Tensor& x) { return at::scaled_dot_product_attention(x, x, x); };
         auto module = [&](at::Tensor x, at::Tensor y) { return std::tuple(attend(x), y + 1); };
         auto x = random({2, 5, 8}, 1), y = random({2, 3}, 2);
-        require_error(
-            [&] {
-              (module | wanpar::sequence_parallel({.ring = world, .split = {{0, 1}}}))(x, y);
-            },
-            "does not stem from the split tokens");
-        auto named = module | wanpar::sequence_parallel(
-                                  {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 1, .result = 0}}});
+        auto found =
+            (module | wanpar::sequence_parallel({.ring = world, .split = {{0, 1}}, .min_share = 1}))(x, y);
+        require_close(std::get<0>(found), attend(x), 1e-9, "tokens, found");
+        require_close(std::get<1>(found), y + 1, 0, "the rest, found");
+        auto named =
+            module |
+            wanpar::sequence_parallel(
+                {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 1, .result = 0}}, .min_share = 1});
         auto [a, b] = named(x, y);
         require_close(a, attend(x), 1e-9, "tokens");
         require_close(b, y + 1, 0, "the rest");
         auto forgotten =
-            module | wanpar::sequence_parallel(
-                         {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 0, .result = 1}}});
+            module |
+            wanpar::sequence_parallel(
+                {.ring = world, .split = {{0, 1}}, .gather = {{.dim = 0, .result = 1}}, .min_share = 1});
         require_error([&] { forgotten(x, y); }, "goes out with its dimension 1 split");
       },
       {2, 3});
@@ -272,11 +275,12 @@ TEST_CASE("calls that differ in where their numbers stand are different calls") 
           auto y = at::scaled_dot_product_attention(h, h, h).squeeze(1);
           return a.size() == 2 ? y.cumsum(1) : y;
         };
-        auto wrapped = module | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0, .dim = 1}}});
+        auto wrapped = module | wanpar::sequence_parallel(
+                                    {.ring = world, .split = {{.arg = 0, .dim = 1}}, .min_share = 1});
         auto x = random({2, 6, 4}, 1);
         using Ints = std::vector<int64_t>;
         require_close(wrapped(x, Ints{1}, Ints{2, 3}), module(x, {1}, {2, 3}), 1e-9, "one");
-        require_error([&] { wrapped(x, Ints{1, 2}, Ints{3}); }, "aten::cumsum");
+        require_close(wrapped(x, Ints{1, 2}, Ints{3}), module(x, {1, 2}, {3}), 1e-9, "the other");
       },
       {2});
 }
@@ -307,8 +311,9 @@ TEST_CASE("a name that fits nothing is an error that says which") {
       [](Communicator world) {
         auto module = made<shapes::Maps>();
         auto in = shapes::Maps::in(random({3, 7, 8}, 1), random({3, 1, 8}, 2));
-        auto wrapped = module | wanpar::sequence_parallel(
-                                    {.ring = world, .split = {{.arg = "0.video.words", .dim = 1}}});
+        auto wrapped =
+            module | wanpar::sequence_parallel(
+                         {.ring = world, .split = {{.arg = "0.video.words", .dim = 1}}, .min_share = 1});
         require_error([&] { wrapped(in); }, "argument 0.video.words is no tensor and holds none; see .split");
       },
       {2});

@@ -69,7 +69,8 @@ wanpar::Model parallel_transformer(const wanpar::Mesh& mesh, const Job& job, Sha
   const auto options = load_options(job, device);
   const bool is_shared = !job.options.dit_fsdp && mesh.size("pipeline") == 1;
   auto model = is_shared ? load_whole(mesh, shared) : load_part(mesh, job, options);
-  model = model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]});
+  model =
+      model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"], .min_share = 1});
   if (mesh.size("pipeline") > 1) model = model | wanpar::block_pipeline(pipeline_options(mesh, job));
   return model;
 }

@@ -39,8 +39,9 @@ class Vote {
   /// `who` begins the sentences.
   Vote(std::string who, std::vector<Communicator> grid) : who_(std::move(who)), grid_(std::move(grid)) {}
 
-  /// Collective. Throws AgreedError unless all ranks have come here by the same `path`.
-  void go_on(const std::string& path) const;
+  /// Collective. Throws AgreedError unless all ranks have come here by the same `path`, with the same number
+  /// for what they did on it.
+  void go_on(const std::string& path, int64_t fingerprint = 0) const;
   /// Collective with the others' go_on, which throws there: this rank has failed.
   void refuse() const;
 

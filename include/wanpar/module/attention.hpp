@@ -24,33 +24,21 @@ struct Attention {
   Attention on(const std::vector<at::Tensor>& inputs) const;
 };
 
-struct AttentionWithLse {
+/// Attention over some of the keys, with what it weighs beside attention over others of them: the weight of a
+/// row is exp(max) · sum. Their log would not do: of −1e4 + log(n), or of a logit of a thousand, rounding
+/// leaves too little, and of float32's lowest number + log(n) nothing.
+struct AttentionPart {
   at::Tensor out;  ///< [batch…, heads, queries, value channels], the inputs' dtype
-  at::Tensor
-      lse;  ///< [batch…, heads, queries]: log of the sum of the exponentiated scores, float32 or float64
+  at::Tensor max;  ///< [batch…, heads, queries], float32 or float64: the greatest score, or a number near it
+  at::Tensor sum;  ///< as max: the sum of exp(score − max)
+
+  /// Log of the sum of the exponentiated scores.
+  at::Tensor lse() const;
 };
 
-/// Attention together with its log-sum-exp, by which attention over parts of the keys is merged into the
-/// whole.
-///
-/// For every device, dtype and shape: LibTorch's own kernels where they apply, plain tensor operators
-/// otherwise. No queries give an empty result; where no key is attended, out is 0 and lse is −inf. Throws
-/// Error for dropout, which cannot be repeated part by part.
-AttentionWithLse attention_with_lse(Attention call);
-
-struct AttentionGradients {
-  at::Tensor query, key, value;  ///< the shapes of the call's own, float32 or float64
-};
-
-/// Gradients of attention over some of the keys, given the result and log-sum-exp over all of them and the
-/// gradient of that result: P = exp(scores − lse), dV = PᵀdO, dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O)), dQ = dS K,
-/// dK = dSᵀ Q, as FlashAttention has it (arXiv:2205.14135, appendix B).
-///
-/// The call is four-dimensional. Throws Error for dropout, and for a mask that asks for gradients.
-AttentionGradients attention_backward(Attention call, const AttentionWithLse& whole,
-                                      const at::Tensor& gradient);
-
-/// The key and value heads repeated so that there are as many as query heads.
-void repeat_heads(Attention& call);
+/// For every device, dtype and shape: LibTorch's own kernels where they apply and are precise, plain tensor
+/// operators otherwise. No queries give an empty result; where no key is attended, out is 0 and max is −inf.
+/// Throws Error for what LibTorch would refuse, and for dropout, which cannot be repeated part by part.
+AttentionPart attention_part(const Attention& call);
 
 }  // namespace wanpar

@@ -47,7 +47,7 @@ class Call {
     });
     before_ = tensors_alone(collector.tensors);
     arguments_ = {std::move(collector.tensors), sizeof...(Args), std::move(collector.plain_names),
-                  std::move(collector.signature)};
+                  std::move(collector.signature), std::move(collector.kinds)};
     if constexpr (kIsList) arguments_.count = static_cast<int64_t>(std::get<0>(kept_).size());
   }
 

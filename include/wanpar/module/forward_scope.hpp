@@ -18,6 +18,7 @@ struct Arguments {
   int64_t count = 0;               ///< of the arguments that hold them
   std::vector<std::string> plain;  ///< names of the values that hold none
   std::string signature;  ///< shapes and dtypes of the tensors, values of all else, the mode of the module
+  std::string kinds;      ///< the same without the values of numbers
 };
 
 /// One call of a wrapped module on one rank, from a strategy's side. It ends with its life.
@@ -49,7 +50,7 @@ class Collector : public ValueVisitor {
   NamedTensors tensors;
   std::vector<std::string> plain_names;  // of the values that hold no tensor
   std::string numbers;                   // those values, and how many tensors there are
-  std::string signature;
+  std::string signature, kinds;
 };
 
 /// Puts tensors back where a Collector has found others.

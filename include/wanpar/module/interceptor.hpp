@@ -88,9 +88,13 @@ class RecomputableHandler : public virtual Handler {
   virtual Reentry reentry(std::span<const at::Tensor> inputs) = 0;
 };
 
-/// While it lives, the handler takes part in what this thread does. Scopes nest. The first one of a process
-/// registers with LibTorch's dispatcher, and throws Error where another library, or a second copy of this
-/// one, holds that place.
+/// Registers with LibTorch's dispatcher, once for the process, which the first wrapper does by itself: to be
+/// called before where other threads run operators by then. Throws Error where another library, or a second
+/// copy of this one, holds that place.
+void initialize();
+
+/// While it lives, the handler takes part in what this thread does. Scopes nest. Throws Error like
+/// initialize().
 class Scope {
  public:
   explicit Scope(Handler& handler);
@@ -133,6 +137,19 @@ class Plain {
 
 /// An operator as the attention that it is; none for any other operator. Autocast has been done.
 std::optional<Attention> as_attention(const Operator& op);
+
+/// The same operator, called with other numbers; its tensors are those that it is computed with.
+Operator with_arguments(const Operator& op, std::vector<c10::IValue> arguments);
+
+/// The same operator on other tensors.
+Operator with_inputs(const Operator& op, Tensors inputs);
+
+/// The same operator, whose own operators are met as well: for one of LibTorch's that is made of others.
+Operator opened(const Operator& op);
+
+/// And an attention as an operator, with the arguments that are to live as long.
+std::vector<c10::IValue> arguments_of(const Attention& call);
+Operator as_operator(const Attention& call, std::span<const c10::IValue> arguments);
 
 /// The attention by LibTorch's operator.
 at::Tensor attend(const Attention& call);

@@ -15,7 +15,8 @@ struct Module;
 
 namespace wanpar {
 
-/// Runs forward of a TorchScript module by its operators as they stand in it, each for itself. The optimised
+/// Runs forward of a TorchScript module by its operators as they stand in it, each for itself, where a
+/// strategy takes part. The optimised
 /// plans of its executor fuse operators and have a backward of their own, and strategies would see neither.
 c10::IValue run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs);
 

@@ -19,6 +19,7 @@ struct Verification {
   double difference;                        ///< the greatest of an element of either pass's result
   int64_t operators;                        ///< how many operators' results were compared
   std::optional<OperatorDifference> first;  ///< the first that differs by more than the tolerance
+  double gradient = 0;                      ///< the greatest of an element of an input's gradient
 };
 
 /// Collective where the wrapped module is. Runs a wrapped module twice beside the bare one with the same
@@ -30,8 +31,9 @@ struct Verification {
 ///
 /// Two values differ when they are further apart than tolerance times the greatest element, or than the
 /// tolerance where that is below one. Operators are compared for as long as both modules call the same ones
-/// on the same samples. Behind the point where DataParallel or BlockPipeline cuts the batch, or goes on with
-/// another rank's activation, it is the result alone.
+/// on the same samples. Gradients are those of inputs that ask for them, of a sum that weighs each element of
+/// the result differently. Behind the point where DataParallel or BlockPipeline cuts the batch, or goes on
+/// with another rank's activation, it is the result alone.
 Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs,
                     double tolerance = 1e-4);
 

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/module/call.hpp>
+#include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/invoke.hpp>
 #include <wanpar/module/module_kinds.hpp>
 #include <wanpar/module/parameters.hpp>
@@ -30,7 +31,9 @@ class Wrapped : public Strategy {
   Wrapped(Module module, typename Strategy::Options options)
       : Strategy(std::move(options), tensors_by_kind(module)),
         module_(std::make_shared<Module>(std::move(module))),
-        runner_(*module_) {}
+        runner_(*module_) {
+    initialize();
+  }
 
   template <class... Args>
   requires RunsWith<Strategy, Module, Args...>
@@ -39,7 +42,9 @@ class Wrapped : public Strategy {
     try {
       if (Strategy::is_alone()) return invoke(*module_, std::forward<Args>(args)...);
       detail::Call<Args...> call(args...);
-      if (auto mode = training_mode()) call.arguments().signature += *mode ? "training" : "evaluation";
+      if (auto mode = training_mode())
+        for (auto* words : {&call.arguments().signature, &call.arguments().kinds})
+          *words += *mode ? "training" : "evaluation";
       forward.begin(Strategy::begin(call.arguments(), module_), call.arguments());
       auto result = call.run(
           [&](auto&&... given) { return runner_(*module_, std::forward<decltype(given)>(given)...); });

@@ -14,7 +14,7 @@
 //     tokens 0 1 2 3 | 4 5 6 7    heads 0 1 2 3         rank 0   queries 0 1 2   keys 0 1 2 → 6 7 8 → 3 4 5
 //     rank 0 [-----]              rank 0 [-]            rank 1   queries 3 4 5   keys 3 4 5 → 0 1 2 → 6 7 8
 //     rank 1           [-----]    rank 1    [-]         rank 2   queries 6 7 8   keys 6 7 8 → 3 4 5 → 0 1 2
-//     before attention ──────▶ all-to-all ──▶ and back  partial results are merged by their log-sum-exp
+//     before attention ──────▶ all-to-all ──▶ and back  partial results are merged by their maxima and sums
 //
 //  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest. exact
 namespace wanpar {
@@ -41,9 +41,13 @@ struct SequenceParallelOptions {
   /// Deals each rank of the ring a range from the front and its mirror image from the back, so that causal
   /// attention costs all of them alike.
   bool balance_causal = false;
-  /// Looks at every operator in every pass, not only in the first one with each set of shapes: for a module
-  /// whose way through its operators depends on more than the shapes of its arguments.
-  bool always_look = false;
+  /// A sequence of fewer tokens a rank is not split: every rank computes all of it. Shares of a few tokens
+  /// say little of how a module counts them, and are no work to share; frames and rows may be worth it.
+  int64_t min_share = 5;
+  /// Looks at every operator in every pass. Without it the passes behind the second one with each set of
+  /// shapes look at attentions alone, where no other operator has anything to exchange: for a module whose
+  /// way through its operators depends on nothing but the shapes of its arguments.
+  bool always_look = true;
 };
 
 class SequenceEngine;
@@ -63,18 +67,20 @@ class SequenceParallelStrategy {
 };
 
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
-/// and has the whole result. Exact for any length (shorter than the ranks too), any number of heads, masks
-/// given whole, and causal attention; attention to keys that do not stem from the split tokens (text) stays
-/// local. Convolutions along the tokens that give as many as they take get their neighbours from the other
-/// ranks; group and instance norms get the statistics of all.
+/// and has the whole result. Exact for any length, any number of heads, any mask, and causal attention,
+/// LibTorch's MultiheadAttention included. Attention, convolutions, norms, reductions, joined sequences and
+/// parts of them exchange what they need; an operator that is none of these, and is not known to keep tokens
+/// apart, runs on all tokens on every rank, which is right and no faster than one.
 ///
 /// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
-/// shape or dtype. What it cannot carry exactly it refuses, naming the operator: attention written out as
-/// bmm, softmax, bmm (torch::nn::MultiheadAttention), LibTorch's fused encoder operators, dropout.
+/// shape or dtype. What it cannot carry exactly it refuses, naming the operator: random numbers for split
+/// tokens (dropout), numbers that the module makes of how many tokens a rank holds (their logarithm),
+/// gradient hooks, memory that is written out of sight. The first call for each set of shapes compares such
+/// numbers among the ranks, and its shares are uneven on purpose.
 ///
 /// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
 /// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
-/// instance belongs to one rank; the wrapped module may be shared by several.
+/// instance belongs to one rank; the wrapped module may be shared by several in inference.
 template <class Module>
 using SequenceParallel = Wrapped<Module, SequenceParallelStrategy>;
 

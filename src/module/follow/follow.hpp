@@ -1,12 +1,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <c10/core/StorageImpl.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <optional>
 #include <span>
-#include <string>
 #include <unordered_map>
-#include <wanpar/module/interceptor.hpp>
+#include <vector>
 
 namespace wanpar {
 
@@ -18,51 +18,58 @@ struct SplitPlace {
   int64_t total;   ///< all ranks' shares together
   int64_t dim;
   int64_t before = 1, after = 1;
-  bool single = false;  ///< some rank's share is one element: broadcasting does not tell it from one for all
 
   int64_t extent() const { return before * length * after; }
+  int64_t whole_extent() const { return before * total * after; }
   bool operator==(const SplitPlace&) const = default;
 };
 
-/// Follows a split dimension through the operators of a module: which tensors stem from it, and where in them
-/// it lies. An operator that would mix the elements of different ranks is refused by an Error that names it.
+/// Knows which tensors stem from a split, and where in them it lies. Marks hang on tensors, and on the
+/// memory below them: a tensor over memory that holds split elements, which has no mark of its own, was made
+/// or written out of sight.
 class Follow {
  public:
-  /// Errors begin with `strategy` and end with `remedy`.
-  Follow(std::string strategy, std::string remedy)
-      : strategy_(std::move(strategy)), remedy_(std::move(remedy)) {}
-
   void mark(const at::Tensor& tensor, const SplitPlace& place);
   /// Null where the tensor does not stem from a split.
   const SplitPlace* of(const at::Tensor& tensor) const;
   bool touches(std::span<const at::Tensor> tensors) const;
-  /// Whether x, which is not split, may have an extent of one because the module asked how many elements are
-  /// here: positions, say, made for as many tokens as there are. Known only where some rank has one.
-  bool may_be_share(const at::Tensor& x) const;
+  /// Whether the tensor has no mark, and its memory holds split elements.
+  bool is_hidden(const at::Tensor& tensor) const;
 
-  /// To be told of each operator, so that what it gives is marked. Throws Error for what it cannot carry.
-  void before(const Operator& op) const;
-  void after(const Operator& op, std::span<const at::Tensor> outputs);
+  /// Those that are alive, and no part of a graph: what a module keeps from pass to pass.
+  std::vector<std::pair<at::Tensor, SplitPlace>> alive() const;
 
-  /// Says too which dimension is split, of the first input that is.
-  [[noreturn]] void refuse(const Operator& op, const std::string& reason) const;
+  /// A copy that stands where one rank would have a view: what is written to it would be lost.
+  void mark_copy(const at::Tensor& tensor, std::span<const at::Tensor> sources);
+  bool is_copy_of_view(const at::Tensor& tensor) const;
+  /// Whether there is such a copy of something in this tensor's memory.
+  bool has_copies(const at::Tensor& tensor) const;
+
+  /// Memory that no operator has written yet.
+  void mark_unwritten(const at::Tensor& tensor);
+  void mark_written(const at::Tensor& tensor);
+  bool is_unwritten(const at::Tensor& tensor) const;
 
  private:
-  // A weak pointer keeps the address from being used again, not the memory of the tensor.
+  // Weak pointers keep the address from being used again, not the memory.
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
+  using WeakMemory = c10::weak_intrusive_ptr<c10::StorageImpl>;
   struct Mark {
     Weak tensor;
-    std::optional<SplitPlace> place;  // none: not split, but may have the extent of a share
+    SplitPlace place;
   };
-  const Mark* mark_of(const at::Tensor& tensor) const;
-  void keep(const at::Tensor& tensor, std::optional<SplitPlace> place);
-  void mark_what_may_be_share(const Operator& op, std::span<const at::Tensor> outputs);
+  struct Memory {
+    WeakMemory storage;
+    bool is_split = false, is_copy_of_view = false, is_unwritten = false;
+    std::vector<Weak> copies = {};
+  };
+  const Memory* memory_of(const at::Tensor& tensor) const;
+  Memory* kept_memory_of(const at::Tensor& tensor);
   void sweep();
 
-  std::string strategy_, remedy_;
   std::unordered_map<at::TensorImpl*, Mark> marks_;
+  std::unordered_map<c10::StorageImpl*, Memory> memories_;
   size_t sweep_at_ = 256;
-  bool single_ = false;  // there is such a place
 };
 
 }  // namespace wanpar

@@ -9,161 +9,268 @@
 namespace wanpar {
 namespace {
 
+Verdict is_weight() { return {{}, "takes split elements for weights"}; }
+
+Verdict sums_over(const SplitPlace& place) {
+  return {{}, fmt::format("sums over dimension {}, which is split", place.dim)};
+}
+
+Verdict meets_another(const at::Tensor& x, int64_t dim, const SplitPlace& place) {
+  return {{},
+          fmt::format("meets a tensor that is not split and has {} elements along dimension {}, where {} "
+                      "of {} split ones are here",
+                      x.size(dim), place.dim, place.extent(), place.whole_extent())};
+}
+
 /// Split elements with weights on the other operand: the split must not be what is summed over.
-std::optional<SplitPlace> product(const Step& step, size_t left, size_t right) {
+Verdict product(Step& step, size_t left, size_t right) {
   auto *a = step.place(left), *b = step.place(right);
-  if (a && b)
-    step.refuse(
-        "multiplies two tensors of the split dimension, as attention written out as bmm, softmax, bmm does "
-        "(torch::nn::MultiheadAttention)");
+  if (a && b) return {{}, "multiplies two tensors of the split dimension"};
+  if (!a && !b) return is_weight();
   auto& x = step.tensor(a ? left : right);
   auto& other = step.tensor(a ? right : left);
   auto place = a ? *a : *b;
-  auto from_end = x.dim() - place.dim;  // 1: last
-  bool summed = a ? from_end == 1 : from_end == std::min<int64_t>(2, x.dim());
-  if (summed) step.refuse(fmt::format("sums over dimension {}, which is split", place.dim));
-  if (step.outputs.empty()) return place;
-  bool vector = other.dim() == 1;
-  if (a && !vector) place.dim += step.outputs[0].dim() - x.dim();
-  if (b && !vector) place.dim = step.outputs[0].dim() - from_end;
-  if (from_end > 2 && other.dim() >= from_end && !step.is_one(other, other.dim() - from_end, place))
-    step.refuse(fmt::format("meets a tensor of its own along dimension {}, which is split", place.dim));
-  return place;
+  const auto from_end = x.dim() - place.dim;  // 1: last
+  bool is_summed = a ? from_end == 1 : from_end == std::min<int64_t>(2, x.dim());
+  if (is_summed) return sums_over(place);
+  if (from_end > 2 && other.dim() >= from_end && !step.fits(other, other.dim() - from_end, place))
+    return meets_another(other, other.dim() - from_end, place);
+  // A vector loses its one dimension, and takes the other's last with it.
+  if (x.dim() > 1 && other.dim() > 1)
+    place.dim = std::max(x.dim(), other.dim()) - from_end;
+  else if (b && other.dim() == 1)
+    place.dim -= place.dim == x.dim() - 1;  // [n] [.., n, m] = [.., m]
+  return {place};
 }
 
-std::optional<SplitPlace> product_of_two(const Step& step) { return product(step, 0, 1); }
+Verdict product_of_two(Step& step) { return product(step, 0, 1); }
 
-/// bias + a b.
-std::optional<SplitPlace> product_added(const Step& step) {
-  if (step.place(0)) step.refuse("adds a product to split elements in one operator");
-  return product(step, 1, 2);
+/// bias + a b. The bias broadcasts to the product.
+Verdict product_added(Step& step) {
+  if (step.place(0)) return {{}, "adds a product to split elements in one operator"};
+  auto verdict = product(step, 1, 2);
+  if (!verdict.place) return verdict;
+  auto& bias = step.tensor(0);
+  const auto dims = std::max(step.tensor(1).dim(), step.tensor(2).dim());
+  const auto d = verdict.place->dim - (dims - bias.dim());
+  if (d >= 0 && !step.fits(bias, d, *verdict.place)) return meets_another(bias, d, *verdict.place);
+  return verdict;
 }
 
-/// W x: the split may lie along any dimension of x but the last.
-std::optional<SplitPlace> linear(const Step& step) {
+/// W x + b: the split may lie along any dimension of x but the last.
+Verdict linear(Step& step) {
   auto* place = step.place(0);
-  if (!place) step.refuse("takes split elements for weights");
-  if (step.place(1)) step.refuse("multiplies two tensors of the split dimension");
-  if (place->dim == step.tensor(0).dim() - 1)
-    step.refuse(fmt::format("sums over dimension {}, which is split", place->dim));
-  return *place;
+  if (!place || step.place(1) || step.place(2)) return is_weight();
+  if (place->dim == step.dims() - 1) return sums_over(*place);
+  auto& bias = step.tensor(2);
+  if (bias.defined() && bias.dim() > 1) {
+    const auto d = place->dim - (step.dims() - bias.dim());
+    if (d >= 0 && !step.fits(bias, d, *place)) return meets_another(bias, d, *place);
+  }
+  return {*place};
+}
+
+/// Of each row of the first operand from all of the second.
+Verdict distances(Step& step) {
+  auto* place = step.place(0);
+  auto& other = step.tensor(1);
+  if (!place || step.place(1) || place->dim != step.dims() - 2) return is_weight();
+  auto result = *place;
+  result.dim = std::max(step.dims(), other.dim()) - 2;
+  return {result};
 }
 
 /// Normalises over the last dimensions.
-std::optional<SplitPlace> normalised_last(const Step& step) {
+Verdict normalised_last(Step& step) {
   auto* place = step.place(0);
-  if (!place) step.refuse("takes split elements for weights");
+  if (!place) return is_weight();
   auto last = static_cast<int64_t>(step.named("normalized_shape")->toIntVector().size());
-  if (place->dim >= step.tensor(0).dim() - last)
-    step.refuse(fmt::format("normalises over dimension {}, which is split", place->dim));
-  return *place;
+  if (place->dim >= step.dims() - last)
+    return {{}, fmt::format("normalises over dimension {}, which is split", place->dim)};
+  return {*place};
 }
 
 /// Normalises over channels and places of each sample.
-std::optional<SplitPlace> normalised_by_sample(const Step& step) {
+Verdict normalised_by_sample(Step& step) {
   auto* place = step.place(0);
-  if (!place) step.refuse("takes split elements for weights");
-  if (place->dim > 0) step.refuse(fmt::format("normalises over dimension {}, which is split", place->dim));
-  return *place;
+  if (!place) return is_weight();
+  if (place->dim > 0) return {{}, fmt::format("normalises over dimension {}, which is split", place->dim)};
+  return {*place};
 }
 
 /// By statistics that it is given, unless it takes those of the batch.
-std::optional<SplitPlace> normalised_by_batch(const Step& step) {
+Verdict normalised_by_batch(Step& step) {
   auto* place = step.place(0);
-  if (!place) step.refuse("takes split elements for weights");
-  if (place->dim == 1) step.refuse("takes weights for each channel, and those are split");
-  if (step.named("training")->toBool())
-    step.refuse(fmt::format("normalises over dimension {}, which is split; call eval()", place->dim));
-  return *place;
+  if (!place) return is_weight();
+  if (place->dim == 1 || step.named("training")->toBool())
+    return {{}, fmt::format("normalises over dimension {}, which is split", place->dim)};
+  return {*place};
 }
 
 /// Works along `dim`, and gives every element back.
-std::optional<SplitPlace> along(const Step& step) {
+Verdict along(Step& step) {
   auto* place = step.place(0);
-  auto dim = step.dim("dim", step.tensor(0).dim());
+  auto dim = step.dim("dim", step.dims());
   if (!place || !dim || *dim == place->dim)
-    step.refuse(fmt::format("works along dimension {}, which is split", place ? place->dim : 0));
-  return *place;
+    return {{}, fmt::format("works along dimension {}, which is split", place ? place->dim : 0)};
+  return {*place};
 }
 
 /// Drops the dimensions that it reduces.
-std::optional<SplitPlace> reduced(const Step& step) {
+Verdict reduced(Step& step) {
   auto* place = step.place(0);
-  if (!place) step.refuse("reduces by split elements");
-  auto dims = step.dims("dim", step.tensor(0).dim());
+  if (!place) return {{}, "reduces by split elements"};
+  auto dims = step.dim_list("dim", step.dims());
   if (!dims || dims->empty() || std::count(dims->begin(), dims->end(), place->dim))
-    step.refuse(fmt::format("reduces over dimension {}, which is split", place->dim));
+    return {{}, fmt::format("reduces over dimension {}, which is split", place->dim)};
   auto* keep = step.named("keepdim");
   auto result = *place;
   if (!keep || !keep->toBool())
     result.dim -= std::count_if(dims->begin(), dims->end(), [&](int64_t d) { return d < place->dim; });
-  return result;
+  return {result};
 }
 
 /// max and min, of two tensors or over a dimension.
-std::optional<SplitPlace> extreme(const Step& step) {
-  return step.named("other") ? elementwise(step) : reduced(step);
-}
+Verdict extreme(Step& step) { return step.named("other") ? elementwise(step) : reduced(step); }
 
 /// A kernel of one along the split that takes each element once sees each for itself.
-std::optional<SplitPlace> convolved(const Step& step) {
+Verdict convolved(Step& step) {
   auto* place = step.place(0);
-  if (!place || step.place(1)) step.refuse("takes split elements for weights");
+  if (!place || step.place(1)) return is_weight();
   auto& weight = step.tensor(1);
   auto dims = weight.dim();
-  auto dim = place->dim + dims - step.tensor(0).dim();  // without a batch
-  if (dim == 0) return *place;
-  if (dim == 1) step.refuse(fmt::format("sums over dimension {}, which is split", place->dim));
-  if (!step.is_one(weight, dim, *place))
-    step.refuse(fmt::format(
-        "with a kernel of {} along dimension {}, which is split, needs the neighbours on other ranks, which "
-        "it gets where each step of one gives one element (a stride of 1, a padding that keeps the length)",
-        weight.size(dim), place->dim));
-  if (auto stride = step.along("stride", dim), padding = step.along("padding", dim);
-      stride != 1 || padding != 0)
-    step.refuse(fmt::format(
-        "with {} of {} along dimension {}, which is split, goes by where elements stand in the whole",
-        padding ? "a padding" : "a stride", padding ? padding : stride, place->dim));
-  return *place;
+  auto dim = place->dim + dims - step.dims();  // without a batch
+  if (dim == 0) return {*place};
+  if (dim == 1) return sums_over(*place);
+  if (auto* transposed = step.named("transposed"); transposed && transposed->toBool())
+    return {{}, "transposed needs the neighbours on other ranks"};
+  if (weight.size(dim) != 1 || step.along("stride", dim) != 1 || step.along("padding", dim) != 0)
+    return {{},
+            fmt::format("along dimension {}, which is split, goes by where elements stand in the whole",
+                        place->dim)};
+  return {*place};
 }
 
-std::optional<SplitPlace> embedded(const Step& step) {
-  if (step.place(0)) step.refuse("takes split elements for a table");
-  return *step.place(1);
+Verdict embedded(Step& step) {
+  if (step.place(0)) return {{}, "takes split elements for a table"};
+  return {*step.place(1)};
 }
 
-std::optional<SplitPlace> dropped(const Step& step) {
-  if (step.argument(2).toBool() && step.argument(1).toDouble() > 0)
-    step.refuse("draws other random numbers on every rank than one rank would; call eval()");
-  return *step.place(0);
+Verdict dropped(Step& step) {
+  if (!step.place(0)) return is_weight();
+  return {*step.place(0)};
 }
 
-std::optional<SplitPlace> random(const Step& step) {
-  step.refuse("draws other random numbers on every rank than one rank would");
+/// Takes no more than a dtype or a device from its second operand.
+Verdict kept_if_own(Step& step) { return step.place(0) ? Verdict{*step.place(0)} : Verdict{}; }
+
+/// One element for all, made as many as the split ones, is split like them.
+Verdict expanded_as(Step& step) {
+  auto &self = step.tensor(0), &other = step.tensor(1);
+  if (auto* own = step.place(0)) {
+    auto place = *own;
+    place.dim += other.dim() - self.dim();
+    return {place};
+  }
+  auto& like = *step.place(1);
+  auto d = like.dim - (other.dim() - self.dim());
+  if (d >= 0 && !step.fits(self, d, like)) return meets_another(self, d, like);
+  return {like};
+}
+
+/// Picks along another dimension than the split one; the index has the dimensions of what it picks from.
+Verdict picked(Step& step) {
+  std::optional<SplitPlace> found;
+  for (size_t i : {size_t{0}, size_t{2}})
+    if (auto* place = step.place(i)) found = *place;
+  if (step.op.arguments.size() > 3 && !found)
+    if (auto* place = step.place(3)) found = *place;
+  auto dim = step.dim("dim", step.dims());
+  if (!found || !dim || *dim == found->dim) return {{}, "picks along the split dimension"};
+  for (size_t i = 0; i < step.op.arguments.size(); ++i) {
+    auto& x = step.tensor(i);
+    if (!x.defined() || x.dim() == 0) continue;
+    if (auto* place = step.place(i)) {
+      if (*place != *found) return {{}, "meets tensors that are split differently"};
+    } else if (x.size(found->dim) != found->whole_extent() || !step.fits(x, found->dim, *found)) {
+      return meets_another(x, found->dim, *found);  // an index is not broadcast
+    }
+  }
+  return {*found};
+}
+
+/// Tensors joined along another dimension than the split one, in which all must be split alike.
+Verdict joined(Step& step, bool is_new_dim) {
+  auto& tensors = step.op.inputs;
+  const SplitPlace* first = nullptr;
+  for (auto& x : tensors)
+    if (!first) first = step.follow.of(x);
+  const auto dims = tensors[0].dim();
+  auto dim = *step.dim("dim", dims + is_new_dim);
+  if (!is_new_dim && dim == first->dim)
+    return {{}, fmt::format("joins along dimension {}, which is split", dim)};
+  for (auto& x : tensors) {
+    auto* place = step.follow.of(x);
+    if (place && *place != *first) return {{}, "joins tensors that are split differently"};
+    if (place) continue;
+    // Here one element for all is no answer: nothing is broadcast.
+    if (x.dim() != dims || x.size(first->dim) != first->whole_extent() || !step.fits(x, first->dim, *first))
+      return {{}, "joins split tensors with one that is not split"};
+  }
+  auto place = *first;
+  place.dim += is_new_dim && dim <= first->dim;
+  return {place};
+}
+
+Verdict concatenated(Step& step) { return joined(step, false); }
+Verdict stacked(Step& step) { return joined(step, true); }
+
+/// Written over something that was made for it: else what it is part of would not be known.
+Verdict copied(Step& step) {
+  auto *from = step.place(1), *onto = step.place(0);
+  auto &self = step.tensor(0), &source = step.tensor(1);
+  if (!from) {
+    auto d = onto->dim - (self.dim() - source.dim());
+    if (d >= 0 && !step.fits(source, d, *onto)) return meets_another(source, d, *onto);
+    return {*onto};
+  }
+  auto place = *from;
+  place.dim += self.dim() - source.dim();
+  if (!onto || *onto != place) return {{}, "writes split elements over ones that are not split like them"};
+  return {place};
 }
 
 }  // namespace
 
-std::optional<SplitPlace> elementwise(const Step& step) {
+Verdict elementwise(Step& step) {
+  auto is_out = [&](const at::Tensor& x) {
+    auto* out = step.named("out");
+    return out && out->isTensor() && out->toTensor().is_same(x);
+  };
   int64_t dims = 0;
   for (auto& x : step.op.inputs) dims = std::max(dims, x.dim());
   std::optional<SplitPlace> result;
-  for (auto& x : step.op.inputs)
-    if (auto* place = step.follow.of(x)) {
-      auto here = *place;
-      here.dim += dims - x.dim();
-      if (result && *result != here) step.refuse("meets tensors that are split differently");
-      result = here;
-    }
+  for (size_t i = 0; i < step.op.inputs.size(); ++i) {
+    auto& x = step.op.inputs[i];
+    auto* place = step.follow.of(x);
+    if (!place || is_out(x)) continue;
+    auto here = *place;
+    here.dim += dims - x.dim();
+    if (!result) result = here;
+    if (*result == here) continue;
+    if (result->dim != here.dim || result->whole_extent() != here.whole_extent())
+      return {{}, "meets tensors that are split differently"};
+    auto like = *result;
+    like.dim = place->dim;
+    step.moves.push_back({i, like});
+  }
+  if (!result) return {{}, "writes what is not split over split elements"};
   for (auto& x : step.op.inputs) {
     auto d = result->dim - (dims - x.dim());
-    if (step.follow.of(x) || d < 0 || step.is_one(x, d, *result)) continue;
-    step.refuse(fmt::format(
-        "meets a tensor that is not split and has {} elements along dimension {}, where {} of {} split ones "
-        "are here; hand it to split_sequence as a companion, or name it in .split",
-        x.size(d), result->dim, result->extent(), result->before * result->total * result->after));
+    if (step.follow.of(x) || d < 0 || is_out(x)) continue;
+    if (!step.fits(x, d, *result)) return meets_another(x, d, *result);
   }
-  return result;
+  return {result};
 }
 
 Rule rule_of_math(std::string_view name) {
@@ -171,10 +278,11 @@ Rule rule_of_math(std::string_view name) {
       {"matmul", product_of_two},
       {"mm", product_of_two},
       {"bmm", product_of_two},
-      {"inner", product_of_two},
+      {"mv", product_of_two},
       {"addmm", product_added},
       {"baddbmm", product_added},
       {"linear", linear},
+      {"cdist", distances},
       {"layer_norm", normalised_last},
       {"native_layer_norm", normalised_last},
       {"rms_norm", normalised_last},
@@ -184,6 +292,7 @@ Rule rule_of_math(std::string_view name) {
       {"softmax", along},
       {"log_softmax", along},
       {"_softmax", along},
+      {"_log_softmax", along},
       {"cumsum", along},
       {"cumprod", along},
       {"sort", along},
@@ -216,11 +325,15 @@ Rule rule_of_math(std::string_view name) {
       {"dropout", dropped},
       {"feature_dropout", dropped},
       {"alpha_dropout", dropped},
-      {"rand_like", random},
-      {"randn_like", random},
-      {"bernoulli", random},
-      {"normal", random},
-      {"uniform", random},
+      {"gather", picked},
+      {"scatter", picked},
+      {"scatter_add", picked},
+      {"cat", concatenated},
+      {"concat", concatenated},
+      {"stack", stacked},
+      {"copy", copied},
+      {"type_as", kept_if_own},
+      {"expand_as", expanded_as},
       // Elementwise without the tag that says so.
       {"gelu", elementwise},
       {"leaky_relu", elementwise},
@@ -243,6 +356,8 @@ Rule rule_of_math(std::string_view name) {
       {"relu6", elementwise},
       {"selu", elementwise},
       {"isfinite", elementwise},
+      {"log_sigmoid", elementwise},
+      {"where", elementwise},
   };
   auto found = rules.find(name);
   return found == rules.end() ? nullptr : found->second;

@@ -1,17 +1,11 @@
 #pragma once
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "module/follow/follow.hpp"
+#include "module/follow/rules.hpp"
 
 namespace wanpar {
-
-/// What to do about what SequenceParallel cannot split.
-inline constexpr const char* kSequenceRemedy =
-    "call at::scaled_dot_product_attention instead, or keep this part outside split_sequence and "
-    "gather_sequence";
 
 /// What became of an attention: taken over, or left to this rank alone.
 struct Met {
@@ -22,11 +16,17 @@ struct Met {
   bool operator==(const Met&) const = default;
 };
 
-/// What kind of attention this is, told by where its inputs stem from. Throws Error for one that cannot be
-/// split.
-Met meet(const Follow& follow, std::span<const at::Tensor> inputs);
+/// What is to be done to an attention's inputs, by their numbers, before it can be met.
+struct AttentionNeeds {
+  std::vector<size_t> whole;   // to be gathered
+  std::vector<CutInput> cuts;  // to be cut, where they have one entry for each sample that is split
+};
 
-/// Whether this operator attends without being scaled_dot_product_attention.
-bool is_fused_attention(const std::string& name);
+/// Told by where queries, keys, values and mask stem from: keys that are split otherwise than the queries are
+/// wanted whole, as is any mask that is split.
+AttentionNeeds what_attention_needs(const Follow& follow, std::span<const at::Tensor> inputs);
+
+/// What kind of attention this is, its needs met.
+Met meet(const Follow& follow, std::span<const at::Tensor> inputs);
 
 }  // namespace wanpar

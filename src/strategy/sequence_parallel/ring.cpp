@@ -4,7 +4,9 @@
 #include <ATen/core/custom_class.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <wanpar/module/interceptor.hpp>
 
@@ -77,19 +79,32 @@ at::Tensor rows(const at::Tensor& x, const Range& range, int64_t dim = 2) {
   return x.narrow(dim, range.begin, range.size());
 }
 
-/// The call cut to one block; `mask` holds the columns of the keys at hand.
-Attention cut(const Attention& call, const std::optional<at::Tensor>& mask, const Pair& at_hand,
-              const Block& block) {
+/// Of a mask, or of its gradient, what is for one block of the keys that begin with this column. Where there
+/// is one row or column, it is for all of them.
+at::Tensor of_block(const at::Tensor& mask, int64_t column, const Block& block) {
+  auto columns =
+      mask.size(-1) == 1 ? mask : mask.narrow(-1, column + block.columns.begin, block.columns.size());
+  return mask_rows(columns, block.rows.begin, block.rows.size());
+}
+
+/// The call cut to one block.
+Attention cut(const Attention& call, int64_t column, const Pair& at_hand, const Block& block) {
   auto part = call;
   part.query = rows(call.query, block.rows);
   part.key = rows(at_hand.key, block.columns);
   part.value = rows(at_hand.value, block.columns);
   part.causal = block.causal;
-  if (mask) {
-    part.mask = rows(*mask, block.columns, -1);
-    if (mask->dim() >= 2 && mask->size(-2) > 1) part.mask = rows(*part.mask, block.rows, -2);
-  }
+  if (call.mask) part.mask = of_block(*call.mask, column, block);
   return part;
+}
+
+/// A mask with its columns in the order of the ring, those of each rank together.
+at::Tensor with_columns_by_rank(const at::Tensor& mask, const std::vector<Ranges>& held) {
+  Ranges all;
+  for (auto& ranges : held) all.insert(all.end(), ranges.begin(), ranges.end());
+  auto is_gap = [](const Range& a, const Range& b) { return a.end != b.begin; };
+  bool in_order = std::adjacent_find(all.begin(), all.end(), is_gap) == all.end();
+  return in_order || mask.size(-1) == 1 ? mask : take(mask, -1, all);
 }
 
 /// The result so far, over the keys seen so far.
@@ -98,24 +113,28 @@ class Merge {
   explicit Merge(const Attention& call) {
     auto shape = call.query.sizes().vec();
     auto options = call.query.options().dtype(accumulator(call.query));
-    lse_ = at::full({shape[0], shape[1], shape[2], 1}, -std::numeric_limits<double>::infinity(), options);
+    shape.back() = 1;
+    max_ = at::full(shape, -std::numeric_limits<double>::infinity(), options);
+    sum_ = at::zeros(shape, options);
     shape.back() = call.value.size(-1);
-    out_ = at::zeros(shape, options);
+    weighted_ = at::zeros(shape, options);
   }
 
-  void add(const Range& range, const AttentionWithLse& part) {
-    auto out = rows(out_, range), before = rows(lse_, range), lse = part.lse.unsqueeze(-1);
-    auto total = at::logaddexp(before, lse);
-    // A query that has met no key yet has lse −inf on both sides, and weight 0.
-    auto weight = [&](const at::Tensor& one) { return (one - total).exp_().nan_to_num_(0.0); };
-    out.mul_(weight(before)).addcmul_(part.out, weight(lse));
-    before.copy_(total);
+  void add(const Range& range, const AttentionPart& part) {
+    auto weighted = rows(weighted_, range), max = rows(max_, range), sum = rows(sum_, range);
+    auto others = part.max.unsqueeze(-1), greatest = at::maximum(max, others), by = shift(greatest);
+    auto before = (max - by).exp_(), now = (others - by).exp_().mul_(part.sum.unsqueeze(-1));
+    weighted.mul_(before).addcmul_(part.out, now);
+    sum.mul_(before).add_(now);
+    max.copy_(greatest);
   }
 
-  AttentionWithLse result(at::ScalarType dtype) const { return {out_.to(dtype), lse_.squeeze(-1)}; }
+  AttentionPart result(at::ScalarType dtype) const {
+    return {weighted_.div(divisor(sum_)).to(dtype), max_.squeeze(-1), sum_.squeeze(-1)};
+  }
 
  private:
-  at::Tensor out_, lse_;
+  at::Tensor weighted_, max_, sum_;  // weighted_: the result, not yet divided by the sum
 };
 
 /// One attention over the ring, as backward needs to know it again.
@@ -126,17 +145,18 @@ struct RingCall : torch::CustomClassHolder {
   int owner(int step) const { return (ring.rank() + ring.size() - step) % ring.size(); }
   int64_t tokens(int step) const { return length(held[owner(step)]); }
   const Ranges& own() const { return held[ring.rank()]; }
-  std::optional<at::Tensor> mask(int step) const {
-    if (!call.mask) return {};
-    return take(*call.mask, -1, held[owner(step)]);
+  /// Of the mask's columns, the first that is for the keys of this step.
+  int64_t column(int step) const {
+    return std::accumulate(held.begin(), held.begin() + owner(step), int64_t{0},
+                           [](int64_t n, const Ranges& ranges) { return n + length(ranges); });
   }
 
   Communicator ring;
-  Attention call;  // its query, key and value are kept by autograd alone
+  Attention call;  // its tensors are kept by autograd alone
   std::vector<Ranges> held;
 };
 
-AttentionWithLse forward_pass(const RingCall& r, const Attention& call) {
+AttentionPart forward_pass(const RingCall& r, const Attention& call) {
   const Pair own{call.key, call.value};
   auto at_hand = own;
   Merge merge(call);
@@ -144,21 +164,22 @@ AttentionWithLse forward_pass(const RingCall& r, const Attention& call) {
     ToCome coming;
     if (step + 1 < r.ring.size())
       coming = hop(r.ring, at_hand.packed(), Pair::numel(own, r.tokens(step + 1)));
-    auto mask = r.mask(step);
     for (auto& block : blocks(r.own(), r.held[r.owner(step)], call.causal))
-      merge.add(block.rows, attention_with_lse(cut(call, mask, at_hand, block)));
+      merge.add(block.rows, attention_part(cut(call, r.column(step), at_hand, block)));
     if (coming) at_hand = Pair::unpacked(coming->get()[0], own, r.tokens(step + 1));
   }
   return merge.result(call.query.scalar_type());
 }
 
 /// Gradients of the keys and values travel behind them, and are home after as many hops as there are ranks.
-AttentionGradients backward_pass(const RingCall& r, const Attention& call, const AttentionWithLse& whole,
-                                 const at::Tensor& gradient) {
+AttentionGradients backward_pass(const RingCall& r, const Attention& call, const AttentionPart& whole,
+                                 const at::Tensor& gradient, bool of_mask) {
   const Pair own{call.key, call.value};
   auto at_hand = own;
   auto type = accumulator(call.query);
   auto d_query = at::zeros(call.query.sizes(), call.query.options().dtype(type));
+  std::optional<at::Tensor> d_mask;
+  if (of_mask) d_mask = at::zeros(call.mask->sizes(), d_query.options());
   ToCome so_far;
   for (int step = 0; step < r.ring.size(); ++step) {
     ToCome coming;
@@ -167,13 +188,16 @@ AttentionGradients backward_pass(const RingCall& r, const Attention& call, const
 
     Pair d{at::zeros(at_hand.key.sizes(), d_query.options()),
            at::zeros(at_hand.value.sizes(), d_query.options())};
-    auto mask = r.mask(step);
+    const auto column = r.column(step);
     for (auto& block : blocks(r.own(), r.held[r.owner(step)], call.causal)) {
-      AttentionWithLse result{rows(whole.out, block.rows), rows(whole.lse, block.rows)};
-      auto part = attention_backward(cut(call, mask, at_hand, block), result, rows(gradient, block.rows));
+      AttentionPart result{rows(whole.out, block.rows), rows(whole.max, block.rows),
+                           rows(whole.sum, block.rows)};
+      auto part =
+          attention_backward(cut(call, column, at_hand, block), result, rows(gradient, block.rows), of_mask);
       rows(d_query, block.rows).add_(part.query);
       rows(d.key, block.columns).add_(part.key);
       rows(d.value, block.columns).add_(part.value);
+      if (of_mask) of_block(*d_mask, column, block).add_(*part.mask);
     }
     auto packed = d.packed();
     if (so_far) packed.add_(so_far->get()[0]);
@@ -181,8 +205,9 @@ AttentionGradients backward_pass(const RingCall& r, const Attention& call, const
     if (coming) at_hand = Pair::unpacked(coming->get()[0], own, r.tokens(step + 1));
   }
   auto d = Pair::unpacked(so_far->get()[0], own, call.key.size(2));
+  if (of_mask) d_mask = d_mask->to(call.mask->scalar_type());
   return {d_query.to(call.query.scalar_type()), d.key.to(call.key.scalar_type()),
-          d.value.to(call.value.scalar_type())};
+          d.value.to(call.value.scalar_type()), d_mask};
 }
 
 using torch::autograd::AutogradContext;
@@ -190,13 +215,16 @@ using torch::autograd::variable_list;
 
 struct RingAttention : torch::autograd::Function<RingAttention> {
   static at::Tensor forward(AutogradContext* context, const c10::intrusive_ptr<RingCall>& r, at::Tensor query,
-                            at::Tensor key, at::Tensor value) {
+                            at::Tensor key, at::Tensor value, std::optional<at::Tensor> mask) {
     Plain plain;
     auto call = r->call;
-    call.query = query, call.key = key, call.value = value;
+    call.query = query, call.key = key, call.value = value, call.mask = mask;
     auto whole = forward_pass(*r, call);
     context->saved_data["call"] = c10::IValue::make_capsule(r);
-    context->save_for_backward({query, key, value, whole.out, whole.lse});
+    context->saved_data["of_mask"] = mask && mask->requires_grad();
+    auto saved = call.inputs();
+    saved.insert(saved.begin(), {whole.out, whole.max, whole.sum});
+    context->save_for_backward(std::move(saved));
     return whole.out;
   }
 
@@ -207,22 +235,21 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
     auto saved = context->get_saved_variables();
     auto held = context->saved_data["call"].toCapsule();
     auto& r = static_cast<RingCall&>(*held);
-    auto call = r.call;
-    call.query = saved[0], call.key = saved[1], call.value = saved[2];
-    auto d = backward_pass(r, call, {saved[3], saved[4]}, gradients[0]);
-    return {at::Tensor(), d.query, d.key, d.value};
+    auto call = r.call.on({saved.begin() + 3, saved.end()});
+    auto d = backward_pass(r, call, {saved[0], saved[1], saved[2]}, gradients[0],
+                           context->saved_data["of_mask"].toBool());
+    return {at::Tensor(), d.query, d.key, d.value, d.mask.value_or(at::Tensor())};
   }
 };
 
 }  // namespace
 
-at::Tensor ring_attention(const Communicator& ring, const Attention& call, const std::vector<Ranges>& held) {
-  if (!wants_gradient({call.query, call.key, call.value}))
-    return forward_pass(RingCall(ring, call, held), call).out;
-  auto kept = call;
-  kept.query = kept.key = kept.value = at::Tensor();
+at::Tensor ring_attention(const Communicator& ring, Attention call, const std::vector<Ranges>& held) {
+  if (call.mask) call.mask = with_columns_by_rank(*call.mask, held);
+  if (!wants_gradient(call.inputs())) return forward_pass(RingCall(ring, call, held), call).out;
+  auto kept = call.on({{}, {}, {}});
   return RingAttention::apply(c10::make_intrusive<RingCall>(ring, kept, held), call.query, call.key,
-                              call.value);
+                              call.value, call.mask);
 }
 
 }  // namespace wanpar

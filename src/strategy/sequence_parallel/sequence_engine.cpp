@@ -1,13 +1,20 @@
 #include "strategy/sequence_parallel/sequence_engine.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <torch/csrc/autograd/variable.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <unordered_set>
 #include <wanpar/core/error.hpp>
 
+#include "core/sentence.hpp"
+#include "module/attention_parts.hpp"
 #include "module/linear_map.hpp"
 #include "strategy/sequence_parallel/split_attention.hpp"
 
@@ -23,10 +30,25 @@ std::string description(const SplitPlace& at) {
 [[noreturn]] void refuse_other_path() {
   throw Error(
       "SequenceParallel: the module took another path than in its first pass with arguments of these shapes; "
-      "set .always_look");
+      "leave .always_look on");
 }
 
+/// Signatures that are remembered; a loop over ever new shapes must not fill the memory.
+constexpr size_t kRemembered = 256;
+
 }  // namespace
+
+/// Within an operator that is made of others.
+class SequenceEngine::Inside {
+ public:
+  explicit Inside(int& depth) : depth_(depth) { ++depth_; }
+  ~Inside() { --depth_; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  int& depth_;
+};
 
 /// A pass through a part of the module, in the place of the one at hand.
 class SequenceEngine::Again {
@@ -48,18 +70,56 @@ class SequenceEngine::Again {
   std::unique_ptr<Scope> scope_;
 };
 
+/// Collective. An address of this process tells it from any other.
+SequenceEngine::SequenceEngine(SequenceParallelOptions options) : options_(std::move(options)) {
+  static const int here = 0;
+  const auto address = reinterpret_cast<uintptr_t>(&here);
+  const auto rows = group_.rows({static_cast<double>(::getpid()), static_cast<double>(address)});
+  is_in_one_process_ =
+      size() > 1 && std::all_of(rows.begin(), rows.end(), [&](auto& row) { return row == rows[0]; });
+}
+
 void SequenceEngine::begin(const std::string& signature) {
   auto known = known_.find(signature);
-  pass_ = {.signature = signature, .is_first = known == known_.end()};
+  pass_ = {};
+  pass_.signature = signature;
+  pass_.is_first = known == known_.end() || known->second.is_unsteady;
+  std::erase_if(kept_, [](auto& kept) { return kept.tensor.expired(); });
+  // What a module keeps (a cache from step to step) it may compare with what it makes now: shares stay.
+  pass_.path.shares = pass_.is_first ? Shares::uneven : kept_.empty() ? Shares::even : kept_as_;
+  for (auto& kept : kept_) {
+    auto place = place_in(kept.layout, kept.place.dim);
+    place.before = kept.place.before, place.after = kept.place.after;
+    pass_.follow.mark(at::Tensor(kept.tensor.lock()), place);
+  }
+  if (pass_.is_first) return;
+  auto& path = known->second;
+  pass_.remembered = &path;
   // Gradients of weights are summed where they meet split tokens, so every operator must be seen.
-  bool look =
-      pass_.is_first || known->second.reaches_over || options_.always_look || at::GradMode::is_enabled();
-  if (!look) pass_.known = &known->second;
+  bool look = options_.always_look || path.reaches_over || path.shares != Shares::even || !kept_.empty() ||
+              at::GradMode::is_enabled();
+  if (!look) pass_.known = &path;
+}
+
+void SequenceEngine::end() {
+  kept_as_ = pass_.path.shares;
+  kept_.clear();
+  for (auto& [tensor, place] : pass_.follow.alive())
+    kept_.push_back({decltype(Kept::tensor)(tensor.getIntrusivePtr()), pass_.splits[place.split], place});
+  pass_ = {};
 }
 
 void SequenceEngine::learn() {
-  if (std::exchange(pass_.is_first, false)) vote_.go_on("the end");
-  if (!pass_.known) known_.insert_or_assign(pass_.signature, pass_.path);
+  if (pass_.is_first) together([] { return std::string("the end"); }, [] { return at::Tensor(); });
+  pass_.is_first = false;
+  if (pass_.known) return;
+  auto path = std::move(pass_.path);
+  if (pass_.remembered) path.answers = pass_.remembered->answers;
+  auto before = known_.find(pass_.signature);
+  path.is_unsteady |= before != known_.end() && before->second.is_unsteady;
+  if (known_.size() >= kRemembered) known_.clear();
+  known_.insert_or_assign(pass_.signature, std::move(path));
+  pass_.remembered = nullptr;
 }
 
 /// Groups that are checked learn of it at their next call; of others the ranks are at the next vote.
@@ -71,42 +131,64 @@ void SequenceEngine::fail() {
   if (is_vote_awaited && !(is_checked(options_.ulysses) && is_checked(options_.ring))) vote_.refuse();
 }
 
-/// An exchange with the other ranks, for which all of them, in a first pass, must have come the same way.
-template <class Way, class Exchange>
-at::Tensor SequenceEngine::together(const Way& way, const Exchange& exchange) {
-  if (!pass_.is_first) return exchange();
-  pass_.is_first = false;  // what fails from here on has failed for all
-  vote_.go_on(way());
-  auto result = exchange();
-  pass_.is_first = true;
-  return result;
+void SequenceEngine::refuse(const Operator& op, const std::string& reason) const {
+  auto split = std::find_if(op.inputs.begin(), op.inputs.end(), [&](auto& x) { return pass_.follow.of(x); });
+  auto where = split == op.inputs.end() ? std::string()
+                                        : fmt::format(" (dimension {} of {} is split)",
+                                                      pass_.follow.of(*split)->dim, split->sizes());
+  throw Error(fmt::format("SequenceParallel: {} {}{}", op.name, reason, where));
 }
 
-void SequenceEngine::check_region() const {
-  if (pass_.path.splits.empty())
+void SequenceEngine::check_region(std::span<const at::Tensor> results) {
+  if (pass_.refusal) std::rethrow_exception(pass_.refusal);
+  if (!pass_.has_cut)
     throw Error(
         "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence in "
         "the module");
-  bool attended =
-      pass_.path.reaches_over || std::any_of(pass_.path.attentions.begin(), pass_.path.attentions.end(),
-                                             [](auto& met) { return met.over; });
-  if (!attended)
-    throw Error(fmt::format(
-        "SequenceParallel: no attention over the split tokens was met (nor a convolution or a norm), "
-        "so the result would be that of {} separate sequences; {}",
-        size(), kSequenceRemedy));
+  check_graph(results);
+  give_back();
 }
 
-/// Which of the splits of this pass one of `total` tokens is; a new one where there was none of that length.
-int SequenceEngine::split_of(int64_t total) {
-  auto& splits = pass_.path.splits;
-  auto found = std::find(splits.begin(), splits.end(), total);
-  if (found == splits.end()) found = splits.insert(found, total);
+TokenLayout SequenceEngine::layout_for(int64_t total) const {
+  return group_.layout(total, pass_.path.shares);
+}
+
+/// Which of the splits of this pass it is; a new one where there was none like it.
+int SequenceEngine::split_of(const TokenLayout& layout) {
+  auto& splits = pass_.splits;
+  auto found = std::find(splits.begin(), splits.end(), layout);
+  if (found == splits.end()) {
+    found = splits.insert(found, layout);
+    pass_.path.totals.push_back(layout.total());
+  }
   int split = static_cast<int>(found - splits.begin());
   if (pass_.known &&
-      (split >= static_cast<int>(pass_.known->splits.size()) || pass_.known->splits[split] != total))
+      (split >= static_cast<int>(pass_.known->totals.size()) || pass_.known->totals[split] != layout.total()))
     refuse_other_path();
   return split;
+}
+
+TokenLayout SequenceEngine::layout_of(const SplitPlace& place) const {
+  auto& layout = pass_.splits.at(place.split);
+  return place.before * place.after == 1 ? layout : layout.merged(place.before, place.after);
+}
+
+SplitPlace SequenceEngine::place_in(const TokenLayout& layout, int64_t dim) {
+  return {split_of(layout), length(group_.mine(layout)), layout.total(), dim};
+}
+
+at::Tensor SequenceEngine::unsplit(const at::Tensor& x, const SplitPlace& place) {
+  return together([&] { return "gathering " + description(place); },
+                  [&] { return group_.unsplit(x, place.dim, layout_of(place)); });
+}
+
+/// This rank's tokens of x, whose dimension dim is whole, cut like those at another place.
+at::Tensor SequenceEngine::share(const at::Tensor& x, int64_t dim, const SplitPlace& like) {
+  auto part = group_.share(x, dim, layout_of(like));
+  auto place = like;
+  place.dim = dim;
+  pass_.follow.mark(part, place);
+  return part;
 }
 
 at::Tensor SequenceEngine::cut(const at::Tensor& x, int64_t dim) {
@@ -114,55 +196,54 @@ at::Tensor SequenceEngine::cut(const at::Tensor& x, int64_t dim) {
     throw Error(fmt::format("SequenceParallel: dimension {} of a tensor with {} dimensions cannot be split",
                             dim, x.dim()));
   dim = dim < 0 ? dim + x.dim() : dim;
-  auto total = x.size(dim);
-  int split = split_of(total);
-  auto part = group_.share(x, dim);
-  // What all of x is would otherwise be taken for split, where one rank has it all.
-  if (part.is_same(x)) part = x.alias();
-  pass_.follow.mark(part, {.split = split,
-                           .length = length(group_.mine(total)),
-                           .total = total,
-                           .dim = dim,
-                           .single = group_.layout(total).has_single()});
+  pass_.has_cut = true;
+  if (x.size(dim) < options_.min_share * size()) return x;
+  const auto place = place_in(layout_for(x.size(dim)), dim);
+  auto part = share(x, dim, place);
+  pass_.given.push_back({x, part, place});
   return part;
 }
 
-/// Where the tokens of something that is to be gathered lie.
-SplitPlace SequenceEngine::gathered_place(const at::Tensor& x) {
-  if (pass_.known) {
-    auto n = pass_.path.gathers.size();
-    if (n >= pass_.known->gathers.size()) refuse_other_path();
-    pass_.path.gathers.push_back(pass_.known->gathers[n]);
-  } else {
-    auto* place = pass_.follow.of(x);
-    if (!place)
+/// What the module wrote into its arguments is the caller's, too.
+void SequenceEngine::give_back() {
+  for (auto& [original, part, place, is_written] : std::exchange(pass_.given, {})) {
+    if (!is_written) continue;
+    if (part.requires_grad() || original.requires_grad())
       throw Error(
-          fmt::format("SequenceParallel: what is to be gathered, {}, does not stem from the split tokens; "
-                      "gather what the module makes of them, by gather_sequence where that is not its result",
-                      x.sizes()));
-    pass_.path.gathers.push_back(*place);
+          "SequenceParallel: the module writes into an argument of which each rank holds a part, with "
+          "gradients; let it write into a clone");
+    at::NoGradGuard no_grad;
+    original.copy_(unsplit(part, place));
   }
-  return pass_.path.gathers.back();
 }
 
 at::Tensor SequenceEngine::gather(const at::Tensor& x, std::optional<int64_t> dim) {
-  check_region();
-  auto at = gathered_place(x);
   if (dim && *dim < 0) *dim += x.dim();
-  if (at.before * at.after != 1 || (dim && *dim != at.dim))
+  if (auto* owed = pass_.promises.of(x)) return Promise(*owed).whole();
+  std::optional<SplitPlace> at;
+  if (pass_.known) {
+    auto n = pass_.path.gathers.size();
+    if (n >= pass_.known->gathers.size()) refuse_other_path();
+    at = pass_.known->gathers[n];
+  } else if (auto* place = pass_.follow.of(x)) {
+    at = *place;
+  } else if (pass_.follow.is_hidden(x)) {
+    throw Error(fmt::format(
+        "SequenceParallel: a result {} lies in memory that holds split tokens, and was made out of "
+        "sight (x.data(), a view from before they were written)",
+        x.sizes()));
+  }
+  pass_.path.gathers.push_back(at);
+  if (!at) {  // every rank has it alike: that is to be seen
+    if (pass_.is_first) pass_.consensus.note_result(x);
+    return x;
+  }
+  if (dim && *dim != at->dim)
     throw Error(
-        fmt::format("SequenceParallel: the tokens of the result lie along dimension {}{}, not along {}; name "
-                    "their dimension in .gather or gather_sequence",
-                    at.dim, at.before * at.after != 1 ? ", merged with others" : "", dim.value_or(at.dim)));
-  return linear_map(
-      x,
-      [=, this](const at::Tensor& part) {
-        return together([&] { return "gathering " + description(at); },
-                        [&] { return group_.joined(part, at.dim, at.total); });
-      },
-      [dim = at.dim, tokens = group_.mine(at.total)](const at::Tensor& gradient) {
-        return take(gradient, dim, tokens).contiguous();
-      });
+        fmt::format("SequenceParallel: the tokens of the result lie along dimension {}, not along {}; name "
+                    "that in .gather or gather_sequence",
+                    at->dim, *dim));
+  return unsplit(x, *at);
 }
 
 at::Tensor SequenceEngine::split_sequence(at::Tensor x, int64_t dim,
@@ -190,9 +271,7 @@ void SequenceEngine::check_joined(const std::string& name, const at::Tensor& x) 
 at::Tensor SequenceEngine::unshard(at::Tensor x) {
   auto* found = pass_.follow.of(x);
   if (!found) return x;
-  const auto at = *found;
-  auto part = x.detach().unflatten(at.dim, {at.before, at.length, at.after}).contiguous();
-  return group_.joined(part, at.dim + 1, at.total).flatten(at.dim, at.dim + 2);
+  return group_.joined(x.detach().contiguous(), found->dim, layout_of(*found));
 }
 
 void SequenceEngine::on_substitute(const at::Tensor& replacement, const at::Tensor& original) {
@@ -201,8 +280,10 @@ void SequenceEngine::on_substitute(const at::Tensor& replacement, const at::Tens
   const auto place = *found;
   if (replacement.dim() != original.dim() || replacement.size(place.dim) != place.extent())
     throw Error(
-        fmt::format("SequenceParallel: {} has come in the place of {}, whose dimension {} is split; {}",
-                    replacement.sizes(), original.sizes(), place.dim, kSequenceRemedy));
+        fmt::format("SequenceParallel: {} has come in the place of {}, whose dimension {} is split; keep "
+                    "this part outside "
+                    "split_sequence and gather_sequence",
+                    replacement.sizes(), original.sizes(), place.dim));
   pass_.follow.mark(replacement, place);
 }
 
@@ -212,8 +293,18 @@ Reentry SequenceEngine::reentry(std::span<const at::Tensor> inputs) {
     auto* place = x.defined() ? pass_.follow.of(x) : nullptr;
     places.push_back(place ? std::optional(*place) : std::nullopt);
   }
-  return [self = shared_from_this(), path = pass_.path, places](std::span<const at::Tensor> inputs) {
-    Pass again{.path = path};
+  Pass part;
+  part.signature = pass_.signature;
+  part.path.shares = pass_.path.shares;
+  part.splits = pass_.splits;
+  part.has_cut = pass_.has_cut;
+  part.answered = pass_.is_first ? pass_.path.answers.size() : pass_.answered;
+  return [self = shared_from_this(), part, places](std::span<const at::Tensor> inputs) {
+    auto again = part;
+    again.has_gradients = at::GradMode::is_enabled();
+    again.backward = torch::autograd::get_current_graph_task_id();
+    auto path = self->known_.find(again.signature);  // learnt when the forward ended
+    if (path != self->known_.end()) again.remembered = &path->second;
     for (size_t i = 0; i < places.size(); ++i)
       if (places[i]) again.follow.mark(inputs[i], *places[i]);
     return std::make_shared<Again>(self, std::move(again));
@@ -221,96 +312,376 @@ Reentry SequenceEngine::reentry(std::span<const at::Tensor> inputs) {
 }
 
 Tensors SequenceEngine::around(const Operator& op, const Next& next) {
-  if (auto call = as_attention(op)) return attention(*call, op, next);
-  if (is_fused_attention(op.name) && pass_.follow.touches(op.inputs))
-    throw Error(
-        fmt::format("SequenceParallel: {} attends over the split tokens inside one fused operator; {} (in "
-                    "Python: torch.backends.mha.set_fastpath_enabled(False) before tracing)",
-                    op.name, kSequenceRemedy));
-  if (group_.is_in_order())
-    if (auto split = split_convolution(pass_.follow, op)) return convolution(*split, op, next);
-  if (auto split = split_norm(pass_.follow, op)) return norm(*split, op, next);
-  pass_.follow.before(op);
-  bool sums = at::GradMode::is_enabled() && pass_.follow.touches(op.inputs);
-  auto outputs = sums ? next(with_summed_gradients(op)) : next(op);
-  pass_.follow.after(op, outputs);
-  return outputs;
+  if (is_in_a_backward()) {
+    if (!pass_.splits.empty() && as_attention(op))
+      throw Error(
+          "SequenceParallel: an attention within a backward, by a function of the module's own; wrap the "
+          "module in activation_checkpointing() instead");
+    return next(op);
+  }
+  if (pass_.known) {
+    auto call = as_attention(op);
+    return call ? known_attention(*call, op, next) : next(op);
+  }
+  if (!pass_.has_cut) return next(op);  // nothing is split yet
+  try {
+    return any(op, next);
+  } catch (const Error&) {
+    if (!pass_.refusal) pass_.refusal = std::current_exception();
+    throw;
+  }
 }
 
-Tensors SequenceEngine::convolution(const SplitConvolution& convolution, const Operator& op,
-                                    const Next& next) {
-  pass_.path.reaches_over = true;
-  const auto [at, left, right] = convolution;
-  auto over_ranks = with_summed_gradients(op);
-  over_ranks.compute = [&, at = at, left = left, right = right](const Tensors& inputs) {
-    auto wide = inputs;
-    wide[0] = together([&] { return fmt::format("{} over {}", op.name, description(at)); },
-                       [&] { return group_.with_neighbours(inputs[0], at.dim, at.total, left, right); });
-    return Tensors{op.compute(wide)[0].narrow(at.dim, left, at.length)};
+Tensors SequenceEngine::any(const Operator& op, const Next& next) {
+  auto& facts = operators_.of(op);
+  if (facts.is_random && draws(op)) check_draw(op);
+  if (pass_.splits.empty()) return next(op);  // every rank has all of it
+  if (pass_.is_first) pass_.consensus.called(op);
+  check_memory(op, facts);
+  if (pass_.promises.touch(op.inputs)) return on_promised(op, facts, next);
+  return dispatched(op, facts, next);
+}
+
+Tensors SequenceEngine::dispatched(const Operator& op, const OperatorFacts& facts, const Next& next) {
+  if (!pass_.follow.touches(op.inputs)) return on_whole(op, facts, next);
+  return on_split(op, facts, next);
+}
+
+void SequenceEngine::check_memory(const Operator& op, const OperatorFacts& facts) {
+  for (auto& x : op.inputs)
+    if (pass_.follow.is_hidden(x))
+      throw Error(fmt::format(
+          "SequenceParallel: {} meets a tensor {} over memory that holds split tokens, which was made out of "
+          "sight (x.data(), a view from before they were written); make it by an operator, behind the write",
+          op.name, x.sizes()));
+  const auto written = written_by(facts, op);
+  for (auto& x : op.inputs) {
+    bool is_target = std::any_of(written.begin(), written.end(), [&](auto& w) { return w.is_same(x); });
+    if (!is_target && facts.kind != OperatorKind::product && pass_.follow.of(x) &&
+        pass_.follow.is_unwritten(x))
+      throw Error(fmt::format(
+          "SequenceParallel: {} reads split tokens {} that no operator has written: they were filled out of "
+          "sight (by a pointer, in another thread); fill them by operators",
+          op.name, x.sizes()));
+  }
+  for (auto& x : written) {
+    pass_.follow.mark_written(x);
+    if (pass_.follow.has_copies(x))
+      throw Error(fmt::format(
+          "SequenceParallel: {} writes to split tokens of which the module holds a part that is a copy here; "
+          "clone that part before, or make a new tensor",
+          op.name));
+    if (pass_.follow.is_copy_of_view(x))
+      throw Error(fmt::format(
+          "SequenceParallel: {} writes into a part of split tokens, of which this is a copy here; write to "
+          "all of them (at::where, index_put), or make a new tensor of the parts",
+          op.name));
+    for (auto& given : pass_.given)
+      if (x.has_storage() && x.is_alias_of(given.part)) given.is_written = pass_.path.reaches_over = true;
+  }
+}
+
+/// The operator as split tokens meet what is whole: that every rank has it alike is seen in a first pass,
+/// what has one element for each token is cut to this rank's, and what has not has its gradients summed. The
+/// first two are done where the operator computes: another strategy may bring parameters until then.
+Operator SequenceEngine::meeting_whole(Operator op, const std::vector<CutInput>& cuts) {
+  std::vector<size_t> noted;
+  const auto targets = pass_.is_first ? written_by(operators_.of(op), op) : Tensors();
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    auto& x = op.inputs[i];
+    if (!x.defined() || pass_.follow.of(x)) continue;
+    bool is_target =
+        std::any_of(targets.begin(), targets.end(), [&](auto& target) { return target.is_same(x); });
+    if (pass_.is_first && !is_target) noted.push_back(i);
+    bool is_cut = std::any_of(cuts.begin(), cuts.end(), [&](auto& cut) { return cut.input == i; });
+    if (!is_cut) x = with_summed_gradient(x);
+  }
+  if (noted.empty() && cuts.empty()) return op;
+  op.compute = [this, noted, cuts, name = op.name, compute = op.compute](const Tensors& inputs) {
+    for (auto i : noted) pass_.consensus.note(name, inputs[i]);
+    auto mine = inputs;
+    for (auto& cut : cuts) mine[cut.input] = group_.share(inputs[cut.input], cut.dim, layout_of(cut.like));
+    return compute(mine);
   };
-  auto outputs = next(over_ranks);
-  pass_.follow.mark(outputs[0], at);
+  return op;
+}
+
+/// Numbers that are to be alike on all ranks, or, where they may, to follow the shares.
+void SequenceEngine::note_numbers(const Operator& op, const OperatorFacts& facts) {
+  if (!pass_.is_first) return;
+  for (auto& number : numbers_of(facts, op))
+    pass_.consensus.note(op, number, facts.is_extent[number.argument]);
+}
+
+/// Operators that need something of other ranks' tokens; none where this one does not, or needs them all.
+std::optional<Tensors> SequenceEngine::exchanging(const Operator& op, const OperatorFacts& facts,
+                                                  const Next& next) {
+  if (facts.kind == OperatorKind::convolution || facts.kind == OperatorKind::norm ||
+      facts.kind == OperatorKind::reduction)
+    note_numbers(op, facts);
+  switch (facts.kind) {
+    case OperatorKind::attention:
+      return attention(*as_attention(op), op, next);
+    case OperatorKind::convolution:
+      return convolution(op, next);
+    case OperatorKind::norm:
+      return norm(op, next);
+    case OperatorKind::cat:
+      return joined(op, next);
+    case OperatorKind::pad:
+      return padded(op, facts, next);
+    case OperatorKind::part:
+      return part(op, facts, next);
+    case OperatorKind::reduction:
+      return reduced(op, next);
+    case OperatorKind::product:
+      return promised_scores(op);
+    case OperatorKind::any:
+      return {};
+  }
+  return {};
+}
+
+Tensors SequenceEngine::on_split(const Operator& op, const OperatorFacts& facts, const Next& next) {
+  if (auto result = exchanging(op, facts, next)) return *result;
+  if (facts.math) {
+    auto arguments = as_on_one_rank(op, facts, false);
+    const auto here = arguments ? with_arguments(op, std::move(*arguments)) : op;
+    Step step{pass_.follow, here, op.inputs[0].sizes().vec(), {}};
+    if (step.tensor(0).defined()) step.sizes = step.tensor(0).sizes().vec();
+    auto verdict = facts.math(step);
+    const auto targets = written_by(facts, op);
+    auto writes_to = [&](size_t input) {
+      return std::any_of(targets.begin(), targets.end(),
+                         [&](auto& x) { return x.is_same(op.inputs[input]); });
+    };
+    bool is_lost =
+        std::any_of(step.cuts.begin(), step.cuts.end(), [&](auto& c) { return writes_to(c.input); }) ||
+        std::any_of(step.moves.begin(), step.moves.end(), [&](auto& m) { return writes_to(m.input); });
+    if (!verdict.is_local() || is_lost) return unsharded(op, facts, next);
+    return marked(op, locally(here, step, next), verdict.place);
+  }
+  if (facts.view && pass_.follow.of(op.inputs[0])) {
+    if (auto result = viewed(op, facts, next)) return *result;
+    return unsharded(op, facts, next);
+  }
+  if (facts.is_composite)
+    if (auto result = by_its_operators(op, next)) return *result;
+  return unsharded(op, facts, next);
+}
+
+/// One of LibTorch's that is made of others, each of which is met for itself. Some have a kernel of their own
+/// as well: what that writes no operator has.
+std::optional<Tensors> SequenceEngine::by_its_operators(const Operator& op, const Next& next) {
+  const bool was_first = pass_.is_first;
+  const Inside inside(pass_.depth);
+  try {
+    auto outputs = next(opened(op));
+    bool is_written = std::none_of(outputs.begin(), outputs.end(),
+                                   [&](auto& output) { return pass_.follow.is_unwritten(output); });
+    if (is_written) return outputs;
+  } catch (const c10::Error&) {  // not with the tokens that are here; maybe with all
+    pass_.is_first = was_first;
+  }
+  return {};
+}
+
+/// Random numbers that every rank draws for all tokens are the same where ranks have generators of their own,
+/// seeded alike; those of split tokens never are.
+void SequenceEngine::check_draw(const Operator& op) const {
+  if (pass_.follow.touches(op.inputs))
+    refuse(op, "draws other random numbers on every rank than one rank would; call eval()");
+  if (is_in_one_process_)
+    refuse(op,
+           "draws random numbers, and ranks that are threads share one generator; give them as an argument, "
+           "call eval(), or start a process a rank");
+}
+
+/// Where it moves dimensions about without a look at the tokens.
+std::optional<Tensors> SequenceEngine::viewed(const Operator& op, const OperatorFacts& facts,
+                                              const Next& next) {
+  note_numbers(op, facts);
+  Step step{pass_.follow, op, op.inputs[0].sizes().vec(), {}};
+  Tensors outputs;
+  try {
+    auto settled_outputs = settled(op, next);
+    outputs = settled_outputs ? std::move(*settled_outputs) : next(op);
+  } catch (const c10::Error&) {
+    return {};  // not with the tokens that are here; maybe with all
+  }
+  step.outputs = outputs;
+  auto verdict = facts.view(step);
+  if (!verdict.is_local()) return {};
+  if (facts.is_empty) pass_.follow.mark_unwritten(outputs[0]);
+  return marked(op, std::move(outputs), verdict.place);
+}
+
+/// LibTorch's own errors, with how many tokens are here. Within an operator that is made of others they may
+/// yet be mended.
+Tensors SequenceEngine::told(const Operator& op, const std::function<Tensors()>& run) const {
+  try {
+    return run();
+  } catch (const c10::Error& error) {
+    if (pass_.depth > 0) throw;
+    auto split =
+        std::find_if(op.inputs.begin(), op.inputs.end(), [&](auto& x) { return pass_.follow.of(x); });
+    auto* place = pass_.follow.of(*split);
+    throw Error(fmt::format("SequenceParallel: {}: {} (this rank holds {} of {} tokens)", op.name,
+                            first_line(error.what_without_backtrace()), place->length, place->total));
+  }
+}
+
+Tensors SequenceEngine::marked(const Operator& op, Tensors outputs, const std::optional<SplitPlace>& place) {
+  if (!place) return outputs;
+  for (auto& output : outputs) {
+    if (place->dim >= output.dim() || output.size(place->dim) != place->extent())
+      refuse(op,
+             fmt::format("gives {}, which does not hold the split dimension {}", output.sizes(), place->dim));
+    pass_.follow.mark(output, *place);
+  }
   return outputs;
 }
 
-Tensors SequenceEngine::norm(const SplitNorm& norm, const Operator& op, const Next& next) {
+/// On this rank's tokens, and its part of whole tensors that have one element for each token.
+Tensors SequenceEngine::locally(const Operator& op, const Step& step, const Next& next) {
+  auto here = op;
+  for (auto& move : step.moves) {
+    pass_.path.reaches_over = true;
+    const auto place = *pass_.follow.of(op.inputs[move.input]);
+    here.inputs[move.input] = share(unsplit(op.inputs[move.input], place), move.like.dim, move.like);
+  }
+  if (!step.cuts.empty()) pass_.path.reaches_over = true;
+  return told(op, [&] { return next(meeting_whole(std::move(here), step.cuts)); });
+}
+
+std::optional<Tensors> SequenceEngine::convolution(const Operator& op, const Next& next) {
+  const auto split = split_convolution(pass_.follow, op);
+  if (!split || !layout_of(split->place).is_in_order()) return {};
+  const auto& c = *split;
   pass_.path.reaches_over = true;
-  auto over_ranks = with_summed_gradients(op);
+  const auto layout = layout_of(c.place);
+  const auto shares = convolved_shares(c, layout);
+  const auto& mine = shares.of_rank[group_.rank()];
+  auto over_ranks = op;
+  over_ranks.compute = [&](const Tensors& inputs) {
+    auto wide = inputs;
+    auto all = together(
+        [&] { return fmt::format("{} over {}", op.name, description(c.place)); },
+        [&] { return group_.with_neighbours(inputs[0], c.place.dim, layout, shares.left, shares.right); });
+    wide[0] = all.narrow(c.place.dim, mine.skipped, mine.needed);
+    return Tensors{without_padding(op, c)(wide)};
+  };
+  auto outputs = next(meeting_whole(over_ranks));
+  pass_.follow.mark(outputs[0], place_in(layout.with_lengths(shares.lengths), c.place.dim));
+  return outputs;
+}
+
+std::optional<Tensors> SequenceEngine::norm(const Operator& op, const Next& next) {
+  const auto split = split_norm(pass_.follow, op);
+  if (!split) return {};
+  const auto& norm = *split;
+  pass_.path.reaches_over = true;
+  auto over_ranks = op;
   over_ranks.compute = [&](const Tensors& inputs) {
     return Tensors{
         together([&] { return fmt::format("{} over {}", op.name, description(norm.place)); },
                  [&] { return normalized(norm, inputs, [&](at::Tensor x) { return group_.summed(x); }); })};
   };
-  auto outputs = next(over_ranks);
+  auto outputs = next(meeting_whole(over_ranks));
   pass_.follow.mark(outputs[0], norm.place);
   return outputs;
 }
 
 /// A weight, or any other tensor that every rank holds whole, meets this rank's tokens only. Its gradient is
 /// the sum over the ranks, and autograd is told so where the two meet.
-Operator SequenceEngine::with_summed_gradients(Operator op) const {
-  if (!at::GradMode::is_enabled() || !pass_.follow.touches(op.inputs)) return op;
-  for (auto& x : op.inputs) {
-    if (!x.requires_grad() || pass_.follow.of(x)) continue;
-    if (&x == &op.inputs.front() && op.name.ends_with("_"))
-      throw Error(
-          fmt::format("SequenceParallel: {} writes split tokens into a tensor that is not split and asks for "
-                      "gradients; use the operator that makes a new tensor",
-                      op.name));
-    x = group_.with_summed_gradient(x);
-  }
-  return op;
+at::Tensor SequenceEngine::with_summed_gradient(const at::Tensor& x) {
+  if (!pass_.has_gradients || !x.requires_grad()) return x;
+  if (at::GradMode::is_enabled()) return group_.with_summed_gradient(x);
+  // In the forward of an autograd function of the module's own, or where no gradient is wanted.
+  pass_.met_unrecorded.push_back(torch::autograd::impl::gradient_edge(x).function.get());
+  return x;
 }
 
-/// What this attention is: told by where its inputs stem from, or as in the pass that is known.
-Met SequenceEngine::met_by(const Attention& call, const Operator& op) const {
-  if (!pass_.known) return meet(pass_.follow, op.inputs);
+/// A node of the graph whose gradients nobody here sees must not be passed by those of split tokens.
+void SequenceEngine::check_graph(std::span<const at::Tensor> results) const {
+  if (!pass_.has_gradients) return;
+  std::vector<torch::autograd::Node*> to_see;
+  std::unordered_set<const void*> seen;
+  for (auto& x : results)
+    if (x.defined() && x.requires_grad() && x.grad_fn()) to_see.push_back(x.grad_fn().get());
+  std::unordered_set<const void*> borders;  // behind them the graph is the caller's
+  for (auto& x : pass_.arguments)
+    if (x.defined() && x.grad_fn()) borders.insert(x.grad_fn().get());
+  while (!to_see.empty()) {
+    auto* node = to_see.back();
+    to_see.pop_back();
+    if (!node || !seen.insert(node).second || borders.contains(node)) continue;
+    // Hooks on nodes are other strategies'.
+    if (!node->tensor_pre_hooks().empty() && !node->name().ends_with("AccumulateGrad"))
+      throw Error(fmt::format(
+          "SequenceParallel: the module has registered a gradient hook (behind {}), which would see this "
+          "rank's part of a gradient only; register it on the result, or on a parameter",
+          node->name()));
+    for (auto& edge : node->next_edges()) {
+      bool is_own_function = node->name().find("CppNode<") != std::string::npos &&
+                             node->name().find("wanpar::") == std::string::npos;
+      if (is_own_function &&
+          std::count(pass_.met_unrecorded.begin(), pass_.met_unrecorded.end(), edge.function.get()))
+        throw Error(fmt::format(
+            "SequenceParallel: in {} a weight meets split tokens inside of a function whose backward is the "
+            "module's own, and gives this rank's part of the gradient; write it by operators",
+            node->name()));
+      to_see.push_back(edge.function.get());
+    }
+  }
+}
+
+Tensors SequenceEngine::known_attention(const Attention& call, const Operator& op, const Next& next) {
   auto n = pass_.path.attentions.size();
-  auto same = n < pass_.known->attentions.size() && pass_.known->attentions[n].query == call.query.sizes() &&
-              pass_.known->attentions[n].key == call.key.sizes();
-  if (!same) refuse_other_path();
-  return pass_.known->attentions[n];
+  bool is_same = n < pass_.known->attentions.size() &&
+                 pass_.known->attentions[n].query == call.query.sizes() &&
+                 pass_.known->attentions[n].key == call.key.sizes();
+  if (!is_same) refuse_other_path();
+  pass_.path.attentions.push_back(pass_.known->attentions[n]);
+  return carried(pass_.known->attentions[n], {}, call, op, next);
 }
 
 Tensors SequenceEngine::attention(const Attention& call, const Operator& op, const Next& next) {
-  if (is_in_a_backward())
-    throw Error(
-        "SequenceParallel: an attention within a backward, by a function of the module's own; wrap the "
-        "module in activation_checkpointing() instead");
-  const auto met = met_by(call, op);
-  const auto n = pass_.path.attentions.size();
+  if (call.dropout > 0)
+    refuse(op,
+           "with dropout draws other random numbers on every rank than one rank would; call eval(), or "
+           "set its dropout to 0");
+  note_numbers(op, operators_.of(op));
+  if (call.query.dim() < 2 || call.key.dim() < 2 || call.value.dim() < 2)
+    return unsharded(op, operators_.of(op), next);
+  auto here = op;
+  const auto needs = what_attention_needs(pass_.follow, op.inputs);
+  for (auto i : needs.whole) {
+    pass_.path.reaches_over = true;
+    here.inputs[i] = unsplit(op.inputs[i], *pass_.follow.of(op.inputs[i]));
+  }
+  if (!needs.cuts.empty()) pass_.path.reaches_over = true;
+  if (!pass_.follow.touches(here.inputs)) return next(here);
+  const auto met = meet(pass_.follow, here.inputs);
   pass_.path.attentions.push_back(met);
-  auto over_ranks = with_summed_gradients(op);
+  return carried(met, needs.cuts, call.on(here.inputs), here, next);
+}
+
+Tensors SequenceEngine::carried(const Met& met, const std::vector<CutInput>& cuts, const Attention& call,
+                                const Operator& op, const Next& next) {
+  const auto n = pass_.path.attentions.size();
+  auto over_ranks = op;
   over_ranks.compute = [&](const Tensors& inputs) {
     auto given = call.on(inputs);
-    if (auto& rows = met.rows) return Tensors{attention_of_rows(*rows, group_.mine(rows->total), given)};
+    if (auto& rows = met.rows)
+      return Tensors{attention_of_rows(*rows, group_.mine(pass_.splits.at(rows->split)), given)};
     if (!met.over) return Tensors{local_attention(given)};
-    check_split_attention(given, met.over->total);
-    return Tensors{
-        together([&] { return fmt::format("attention {} over {}", n, description(*met.over)); },
-                 [&] { return split_attention(options_, group_.layout(met.over->total), given); })};
+    const auto layout = layout_of(*met.over);
+    check_split_attention(given, layout.total());
+    return Tensors{together([&] { return fmt::format("attention {} over {}", n, description(*met.over)); },
+                            [&] { return split_attention(options_, layout, given); })};
   };
-  auto outputs = next(over_ranks);
+  auto outputs = next(meeting_whole(over_ranks, cuts));
   if (auto* place = pass_.follow.of(op.inputs[0])) pass_.follow.mark(outputs[0], *place);
   return outputs;
 }

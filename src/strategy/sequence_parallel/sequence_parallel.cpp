@@ -17,7 +17,8 @@ const char* kSequence = "SequenceParallel";
 
 /// A line for each option that every rank must give alike.
 std::string text_of(const SequenceParallelOptions& options) {
-  auto text = fmt::format("balance_causal {}\nalways_look {}", options.balance_causal, options.always_look);
+  auto text = fmt::format("balance_causal {}\nmin_share {}\nalways_look {}", options.balance_causal,
+                          options.min_share, options.always_look);
   for (auto& cut : options.split)
     text += fmt::format("\nsplit argument {}, dimension {}", cut.arg.text(), cut.dim);
   for (auto& join : options.gather)
@@ -49,6 +50,9 @@ class SequenceForward : public ForwardScope {
     ValueNames names;
     for (auto& cut : options().split) names.push_back(cut.arg);
     check_names(kSequence, ".split", names, arguments);
+    Tensors all;
+    for (auto& item : arguments.tensors) all.push_back(item.tensor);
+    engine_->called_with(std::move(all));
     for (auto& [name, x] : arguments.tensors)
       for (auto& cut : options().split)
         if (x.defined() && cut.arg.names(name)) {
@@ -59,11 +63,11 @@ class SequenceForward : public ForwardScope {
 
   void leave(NamedTensors& results) override {
     Plain plain;
-    bool is_elsewhere =  // a stage of a pipeline that is not the last one
-        std::none_of(results.begin(), results.end(), [](auto& item) { return item.tensor.defined(); });
+    Tensors all;
+    for (auto& item : results) all.push_back(item.tensor);
+    engine_->check_region(all);
     for (auto& [name, x] : results)
       if (x.defined()) x = gathered(name, x);
-    if (!is_elsewhere) engine_->check_region();
     engine_->learn();
   }
 
@@ -91,6 +95,8 @@ class SequenceForward : public ForwardScope {
 }  // namespace
 
 SequenceParallelStrategy::SequenceParallelStrategy(Options options, const ModuleTensors& tensors) {
+  if (options.min_share < 1)
+    throw Error(fmt::format("SequenceParallel: .min_share is {}; give 1 or more tokens", options.min_share));
   const std::vector<Communicator> grid{options.ulysses, options.ring};
   require_same(kSequence, "options", grid, text_of(options));
   require_same_module(kSequence, grid, tensors.parameters);
@@ -105,7 +111,7 @@ std::vector<Communicator> SequenceParallelStrategy::groups() const {
 
 std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin(const Arguments& arguments,
                                                               std::shared_ptr<void>) const {
-  return std::make_unique<SequenceForward>(engine_, arguments.signature);
+  return std::make_unique<SequenceForward>(engine_, arguments.kinds);
 }
 
 }  // namespace wanpar

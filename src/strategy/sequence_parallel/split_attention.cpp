@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <limits>
+#include <utility>
 #include <wanpar/core/error.hpp>
 
 #include "module/attention_parts.hpp"
@@ -12,6 +15,32 @@
 #include "strategy/sequence_parallel/ulysses.hpp"
 
 namespace wanpar {
+namespace {
+
+/// Where the split dimension lies is counted from the front, in each tensor and in the result.
+[[noreturn]] void refuse_dims(const Attention& call) {
+  throw Error(
+      fmt::format("SequenceParallel: the queries of an attention are {}, its keys {} and its values {}; give "
+                  "them as many dimensions",
+                  call.query.sizes(), call.key.sizes(), call.value.sizes()));
+}
+
+/// The mask, attending to nothing but what is `seen` too.
+at::Tensor under(const at::Tensor& seen, const std::optional<at::Tensor>& mask) {
+  if (!mask) return seen;
+  if (mask->scalar_type() == at::kBool) return mask->logical_and(seen);
+  return mask->masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+}
+
+/// Attention of all tokens to all, in the order in which the ranks hold them: a mask goes by their own.
+at::Tensor whole_attention(const TokenLayout& place, Attention call) {
+  bool goes_by_order = call.mask || call.causal;
+  if (!goes_by_order || place.is_in_order()) return local_attention(call);
+  for (auto* x : {&call.query, &call.key, &call.value}) *x = place.in_order(*x, 2);
+  return place.by_rank(local_attention(call), 2);
+}
+
+}  // namespace
 
 void check_split_attention(const Attention& call, int64_t total) {
   if (call.dropout > 0)
@@ -21,64 +50,59 @@ void check_split_attention(const Attention& call, int64_t total) {
   if (call.query.dim() < 3)
     throw Error(fmt::format("SequenceParallel: attention without a head dimension, {}, cannot be split",
                             call.query.sizes()));
-  if (!call.mask) return;
-  if (call.query.dim() > 4)
-    throw Error(
-        fmt::format("SequenceParallel: a masked attention of {} cannot be split; give it as [batch, heads, "
-                    "tokens, channels]",
-                    call.query.sizes()));
-  bool columns_whole = call.mask->size(-1) == total;
-  bool rows_whole = call.mask->dim() < 2 || call.mask->size(-2) == 1 || call.mask->size(-2) == total;
-  if (!columns_whole || !rows_whole)
+  if (call.key.dim() != call.query.dim() || call.value.dim() != call.query.dim()) refuse_dims(call);
+  auto mask = prepared(call).mask;
+  if (mask && !fits(*mask, total, total))
     throw Error(
         fmt::format("SequenceParallel: a mask {} for {} tokens; give the mask whole, it is cut inside",
                     call.mask->sizes(), total));
 }
 
-at::Tensor local_attention(const Attention& call) {
+at::Tensor local_attention(const Attention& given) {
+  auto call = prepared(given);
+  if (call.mask && !fits(*call.mask, call.query.size(-2), call.key.size(-2)))
+    throw Error(fmt::format("SequenceParallel: a mask {} for {} queries and {} keys", given.mask->sizes(),
+                            call.query.size(-2), call.key.size(-2)));
   if (call.query.numel() > 0 && call.key.numel() > 0) return attend(call);
-  std::vector<at::Tensor> inputs{call.query, call.key, call.value}, zeros;
-  if (call.mask) inputs.push_back(*call.mask);
-  for (auto& x : inputs) zeros.push_back(at::zeros({1}, x.options()).expand(x.sizes()));
+  auto inputs = call.inputs(), zeros = inputs;
+  for (auto& x : zeros) x = at::zeros({1}, x.options()).expand(x.sizes());
   return linear_map(
-      inputs, [&](auto&&) { return std::vector{attention_with_lse(call).out}; },
+      inputs, [&](auto&&) { return std::vector{attention_part(call).out}; },
       [zeros](auto&&) { return zeros; })[0];
 }
 
 at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call) {
-  const auto all = at.before * at.total * at.after;
+  if (std::max(call.key.dim(), call.value.dim()) > call.query.dim()) refuse_dims(call);
+  const auto all = at.before * at.total * at.after, keys = call.key.size(-2);
   auto numbered = [&](int64_t n) { return at::arange(n, call.query.options().dtype(at::kLong)); };
   auto rows = take(numbered(all).view({at.before, at.total, at.after}), 1, mine).flatten();
-  if (call.mask && call.mask->dim() >= 2 && call.mask->size(-2) != 1) {
-    if (call.mask->size(-2) != all)
-      throw Error(
-          fmt::format("SequenceParallel: a mask {} for {} queries; give the mask whole, it is cut inside",
-                      call.mask->sizes(), all));
-    call.mask = call.mask->index_select(-2, rows);
-  } else if (call.causal && !call.mask) {  // query i attends to keys 0 to i
-    call.mask = numbered(call.key.size(-2)).le(rows.unsqueeze(1));
-    call.causal = false;
-  }
+  auto& mask = call.mask = prepared(call).mask;
+  if (mask && !fits(*mask, all, keys))
+    throw Error(fmt::format(
+        "SequenceParallel: a mask {} for {} queries and {} keys; give the mask whole, it is cut inside",
+        mask->sizes(), all, keys));
+  if (mask && mask->size(-2) != 1) mask = mask->index_select(-2, rows);
+  // Query i attends to keys 0 to i.
+  if (std::exchange(call.causal, false)) mask = under(numbered(keys).le(rows.unsqueeze(1)), mask);
   return local_attention(call);
 }
 
 at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& place, Attention call) {
   const auto ring = options.ring.rank();
   const auto& lengths = place.lengths(ring);
+  call = prepared(std::move(call));
   auto shape = call.query.sizes().vec();
-  call.query = with_one_batch(call.query), call.key = with_one_batch(call.key),
-  call.value = with_one_batch(call.value);
+  call = with_one_batch(std::move(call));
 
   auto around_the_ring = [&](Attention all) {
-    if (all.mask && all.mask->dim() >= 2 && all.mask->size(-2) > 1)
-      all.mask = take(*all.mask, -2, place.groups()[ring]);
-    return options.ring.size() == 1 ? local_attention(all)
-                                    : ring_attention(options.ring, all, place.groups());
+    if (options.ring.size() == 1) return whole_attention(place, std::move(all));
+    if (all.mask && all.mask->size(-2) > 1) all.mask = take(*all.mask, -2, place.groups()[ring]);
+    return ring_attention(options.ring, std::move(all), place.groups());
   };
   auto out = options.ulysses.size() == 1 ? around_the_ring(call)
                                          : ulysses_attention(options.ulysses, call, lengths, around_the_ring);
   shape.back() = out.size(-1);
-  return out.dim() == static_cast<int64_t>(shape.size()) ? out : out.reshape(shape);
+  return out.sizes() == shape ? out : out.reshape(shape);
 }
 
 }  // namespace wanpar

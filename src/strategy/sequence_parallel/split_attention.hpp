@@ -12,7 +12,7 @@ namespace wanpar {
 at::Tensor local_attention(const Attention& call);
 
 /// Attention of this rank's queries, those of `mine`, to keys that every rank has whole: a causal mask, and
-/// one given whole, are cut to their rows. Throws Error for a mask of other rows.
+/// one given whole, are cut to their rows. Throws Error for a mask of other rows or columns.
 at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call);
 
 /// Throws Error for an attention over `total` tokens that cannot be split exactly: with dropout, with a mask

@@ -7,7 +7,7 @@
 namespace wanpar {
 
 std::optional<SplitNorm> split_norm(const Follow& follow, const Operator& op) {
-  const Step step{follow, op, {}};
+  const Step step{follow, op, {}, {}};
   bool is_instance = op.name == "aten::instance_norm";
   if (!is_instance && op.name != "aten::group_norm") return {};
   auto* place = step.place(0);

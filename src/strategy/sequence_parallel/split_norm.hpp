@@ -3,6 +3,8 @@
 #include <optional>
 #include <span>
 
+#include <wanpar/module/interceptor.hpp>
+
 #include "module/follow/follow.hpp"
 
 namespace wanpar {

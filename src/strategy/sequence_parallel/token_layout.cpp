@@ -11,6 +11,9 @@
 namespace wanpar {
 namespace {
 
+/// Up to here one rank may hold most tokens without being much slower, or short of memory.
+constexpr int64_t kFew = 2048;
+
 std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
   std::vector<Range> ranges;
   int64_t begin = 0;
@@ -19,6 +22,65 @@ std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
     begin += size;
   }
   return ranges;
+}
+
+/// How many of the numbers by which modules divide also divide the difference of two shares: what is left
+/// over would be the same for both.
+int64_t divisors_of(int64_t difference) {
+  int64_t count = 0;
+  for (int64_t n : {2, 3, 4, 5, 6, 7, 8, 12, 16}) count += difference % n == 0;
+  return count;
+}
+
+/// Shares that tell a number made of their lengths from any other. Where tokens are few, one rank holds most
+/// of them, so that a module that goes another way for long sequences goes it there alone.
+std::vector<int64_t> uneven_sizes(int64_t total, int64_t ranks) {
+  auto sizes = even_sizes(total, ranks);
+  if (ranks == 1 || total < 2) return sizes;
+  if (total > kFew) {
+    auto shift = sizes.back() / 8;
+    while (std::gcd(shift, int64_t{210}) != 1) --shift;
+    sizes.front() += shift, sizes.back() -= shift;
+    return sizes;
+  }
+  int64_t fewest = 100;
+  for (int64_t few : {5, 7, 3}) {  // no multiple of what windows and patches are made of
+    std::vector<int64_t> some(ranks, few);
+    for (int64_t r = 1; r < ranks; ++r) some[r] += r % 2 == 0 ? 2 : 0;
+    some[0] = total - std::accumulate(some.begin() + 1, some.end(), int64_t{0});
+    const auto difference = some[0] - few;
+    if (difference < 3 || divisors_of(difference) >= fewest) continue;
+    fewest = divisors_of(difference);
+    sizes = some;
+  }
+  if (sizes.front() == sizes.back()) ++sizes.front(), --sizes.back();
+  return sizes;
+}
+
+/// Ranges of one sequence, those joined that follow each other.
+Ranges tidy(const Ranges& ranges) {
+  Ranges result;
+  for (auto& range : ranges) {
+    if (range.size() == 0) continue;
+    if (!result.empty() && result.back().end == range.begin)
+      result.back().end = range.end;
+    else
+      result.push_back(range);
+  }
+  if (result.empty()) result.push_back({0, 0});
+  return result;
+}
+
+/// Of what a group holds, in this order, the tokens [begin, end).
+Ranges part_of(const Ranges& group, const Range& part) {
+  Ranges ranges;
+  int64_t begin = 0;  // of this range among the group's tokens
+  for (auto& range : group) {
+    auto from = std::max(part.begin, begin), to = std::min(part.end, begin + range.size());
+    if (from < to) ranges.push_back({range.begin + from - begin, range.begin + to - begin});
+    begin += range.size();
+  }
+  return tidy(ranges);
 }
 
 }  // namespace
@@ -35,57 +97,120 @@ at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges) {
   return at::cat(parts, dim);
 }
 
-TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced) {
-  if (balanced && ring > 1) {
-    auto parts = consecutive(even_sizes(total, 2 * ring));
-    for (int r = 0; r < ring; ++r) {
-      groups_.push_back({parts[r], parts[2 * ring - 1 - r]});
-      lengths_.push_back(even_sizes(length(groups_[r]), ulysses));
-    }
+TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced, Shares shares)
+    : total_(total), ulysses_(ulysses) {
+  if (!balanced || ring == 1) {
+    for (auto& range : consecutive(shares == Shares::even ? even_sizes(total, ring * ulysses)
+                                                          : uneven_sizes(total, ring * ulysses)))
+      ranks_.push_back({range});
     return;
   }
-  auto shares = even_sizes(total, ring * ulysses);
+  auto sizes = even_sizes(total, 2 * ring);
+  if (shares == Shares::uneven && sizes[1] > 1) {
+    const auto shift = sizes[1] / 4 * 2 + 1;
+    sizes[0] += shift, sizes[1] -= shift;
+  }
+  auto parts = consecutive(sizes);
   for (int r = 0; r < ring; ++r) {
-    auto first = shares.begin() + r * ulysses;
-    lengths_.push_back({first, first + ulysses});
+    const Ranges group{parts[r], parts[2 * ring - 1 - r]};
+    for (auto& mine : consecutive(even_sizes(length(group), ulysses))) ranks_.push_back(part_of(group, mine));
   }
-  std::vector<int64_t> sizes;
-  for (auto& lengths : lengths_) sizes.push_back(wanpar::total(lengths));
-  for (auto& range : consecutive(sizes)) groups_.push_back({range});
 }
 
-bool TokenLayout::has_single() const {
-  return std::any_of(lengths_.begin(), lengths_.end(),
-                     [](auto& lengths) { return std::count(lengths.begin(), lengths.end(), 1); });
+std::vector<Ranges> TokenLayout::groups() const {
+  std::vector<Ranges> groups;
+  for (size_t first = 0; first < ranks_.size(); first += ulysses_) {
+    Ranges group;
+    for (int u = 0; u < ulysses_; ++u)
+      group.insert(group.end(), ranks_[first + u].begin(), ranks_[first + u].end());
+    groups.push_back(tidy(group));
+  }
+  return groups;
 }
 
-Ranges TokenLayout::of(int ring_rank, int ulysses_rank) const {
-  auto mine = consecutive(lengths_[ring_rank])[ulysses_rank];
-  Ranges ranges;
-  int64_t begin = 0;  // of this range among the group's tokens
-  for (auto& range : groups_[ring_rank]) {
-    auto from = std::max(mine.begin, begin), to = std::min(mine.end, begin + range.size());
-    if (from < to) ranges.push_back({range.begin + from - begin, range.begin + to - begin});
-    begin += range.size();
-  }
-  if (ranges.empty()) ranges.push_back({0, 0});
-  return ranges;
+std::vector<int64_t> TokenLayout::lengths(int ring_rank) const {
+  std::vector<int64_t> lengths;
+  for (int u = 0; u < ulysses_; ++u) lengths.push_back(length(of(ring_rank, u)));
+  return lengths;
 }
+
+Ranges TokenLayout::in_sequence() const {
+  Ranges all;
+  for (auto& ranges : ranks_) all.insert(all.end(), ranges.begin(), ranges.end());
+  return tidy(all);
+}
+
+bool TokenLayout::is_in_order() const { return in_sequence().size() == 1; }
 
 at::Tensor TokenLayout::in_order(const at::Tensor& x, int64_t dim) const {
   std::vector<std::pair<Range, int64_t>> places;  // where each range stands in x
   int64_t at = 0;
-  for (auto& group : groups_)
-    for (auto& range : group) {
-      places.emplace_back(range, at);
-      at += range.size();
-    }
-  auto earlier = [](auto& a, auto& b) { return a.first.begin < b.first.begin; };
-  if (std::is_sorted(places.begin(), places.end(), earlier)) return x;
-  std::stable_sort(places.begin(), places.end(), earlier);
+  for (auto& range : in_sequence()) {
+    places.emplace_back(range, at);
+    at += range.size();
+  }
+  if (places.size() == 1) return x;
+  std::sort(places.begin(), places.end(), [](auto& a, auto& b) { return a.first.begin < b.first.begin; });
   std::vector<at::Tensor> parts;
   for (auto& [range, begin] : places) parts.push_back(x.narrow(dim, begin, range.size()));
   return at::cat(parts, dim);
+}
+
+at::Tensor TokenLayout::by_rank(const at::Tensor& x, int64_t dim) const {
+  return take(x, dim, in_sequence());
+}
+
+TokenLayout TokenLayout::merged(int64_t before, int64_t after) const {
+  TokenLayout result;
+  result.total_ = before * total_ * after;
+  result.ulysses_ = ulysses_;
+  for (auto& ranges : ranks_) {
+    Ranges all;
+    for (int64_t b = 0; b < before; ++b)
+      for (auto& range : ranges)
+        all.push_back({(b * total_ + range.begin) * after, (b * total_ + range.end) * after});
+    result.ranks_.push_back(tidy(all));
+  }
+  return result;
+}
+
+TokenLayout TokenLayout::joined(const std::vector<TokenLayout>& parts) {
+  TokenLayout result;
+  result.ulysses_ = parts.front().ulysses_;
+  result.ranks_.resize(parts.front().ranks_.size());
+  for (auto& part : parts) {
+    for (size_t r = 0; r < result.ranks_.size(); ++r)
+      for (auto& range : part.ranks_[r])
+        result.ranks_[r].push_back({range.begin + result.total_, range.end + result.total_});
+    result.total_ += part.total_;
+  }
+  for (auto& ranges : result.ranks_) ranges = tidy(ranges);
+  return result;
+}
+
+TokenLayout TokenLayout::with_lengths(const std::vector<int64_t>& lengths) const {
+  TokenLayout result;
+  result.ulysses_ = ulysses_;
+  for (auto& range : consecutive(lengths)) {
+    result.ranks_.push_back({range});
+    result.total_ = range.end;
+  }
+  return result;
+}
+
+TokenLayout TokenLayout::part(int64_t begin, int64_t end) const {
+  TokenLayout result;
+  result.total_ = end - begin;
+  result.ulysses_ = ulysses_;
+  for (auto& ranges : ranks_) {
+    Ranges here;
+    for (auto& range : ranges) {
+      auto from = std::max(range.begin, begin), to = std::min(range.end, end);
+      if (from < to) here.push_back({from - begin, to - begin});
+    }
+    result.ranks_.push_back(tidy(here));
+  }
+  return result;
 }
 
 }  // namespace wanpar

@@ -9,6 +9,7 @@ namespace wanpar {
 struct Range {
   int64_t begin, end;
   int64_t size() const { return end - begin; }
+  bool operator==(const Range&) const = default;
 };
 
 /// What one rank holds, in this order.
@@ -19,30 +20,58 @@ int64_t length(const Ranges& ranges);
 /// These ranges of x along dim, joined.
 at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges);
 
-/// Which tokens each of ring × ulysses ranks holds, as evenly as whole numbers allow, empty shares included.
+/// How tokens are shared among ring × ulysses ranks, ulysses fastest.
+enum class Shares {
+  even,    ///< as even as whole numbers allow
+  uneven,  ///< so that ranks differ: what a module makes of the number of tokens that are here differs too
+};
+
+/// Which tokens each rank holds, empty shares included.
 ///
-/// In order: the ranks' shares follow each other, ulysses fastest. Balanced: each rank of the ring gets one
-/// range from the front and its mirror image from the back, so that causal attention costs all of them alike:
+/// In order: the ranks' shares follow each other. Balanced: each rank of the ring gets one range from the
+/// front and its mirror image from the back, so that causal attention costs all of them alike:
 ///
 ///     ring of 3      0 0 1 1 2 2 2 2 1 1 0 0
 class TokenLayout {
  public:
-  TokenLayout(int64_t total, int ring, int ulysses, bool balanced);
+  TokenLayout(int64_t total, int ring, int ulysses, bool balanced, Shares shares = Shares::even);
 
-  /// What the ulysses group at each place of the ring holds together.
-  const std::vector<Ranges>& groups() const { return groups_; }
-  /// How many tokens each rank of one ulysses group holds.
-  const std::vector<int64_t>& lengths(int ring_rank) const { return lengths_[ring_rank]; }
-  /// Whether some rank holds one token, no more.
-  bool has_single() const;
+  int64_t total() const { return total_; }
+  int size() const { return static_cast<int>(ranks_.size()); }
   /// What one rank holds.
-  Ranges of(int ring_rank, int ulysses_rank) const;
-  /// The groups' tokens, joined along dim in the order of the ring, put into the order of the sequence.
+  const Ranges& of(int ring_rank, int ulysses_rank) const {
+    return ranks_[ring_rank * ulysses_ + ulysses_rank];
+  }
+  const Ranges& of(int rank) const { return ranks_[rank]; }
+  /// What the ulysses group at each place of the ring holds together.
+  std::vector<Ranges> groups() const;
+  /// How many tokens each rank of one ulysses group holds.
+  std::vector<int64_t> lengths(int ring_rank) const;
+  /// Whether each rank's share follows that of the rank before it.
+  bool is_in_order() const;
+  /// The ranks' tokens, joined along dim in their order, put into the order of the sequence.
   at::Tensor in_order(const at::Tensor& x, int64_t dim) const;
+  /// The inverse: the tokens of the sequence by rank.
+  at::Tensor by_rank(const at::Tensor& x, int64_t dim) const;
+
+  /// Each token merged with others: `before` times all of them, each `after` long.
+  TokenLayout merged(int64_t before, int64_t after) const;
+  /// Several sequences joined one behind the other, each rank holding its tokens of all of them.
+  static TokenLayout joined(const std::vector<TokenLayout>& parts);
+  /// Shares that follow each other, of these lengths.
+  TokenLayout with_lengths(const std::vector<int64_t>& lengths) const;
+  /// The tokens [begin, end) as a sequence of their own.
+  TokenLayout part(int64_t begin, int64_t end) const;
+
+  bool operator==(const TokenLayout&) const = default;
 
  private:
-  std::vector<Ranges> groups_;
-  std::vector<std::vector<int64_t>> lengths_;
+  TokenLayout() = default;
+  Ranges in_sequence() const;
+
+  int64_t total_ = 0;
+  int ulysses_ = 1;
+  std::vector<Ranges> ranks_;
 };
 
 }  // namespace wanpar

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "core/arguments.hpp"
+#include "module/attention_parts.hpp"
 #include "module/linear_map.hpp"
 
 namespace wanpar {
@@ -135,7 +136,7 @@ at::Tensor ulysses_attention(const Communicator& group, Attention call, const st
   call.query = traded[0], call.key = traded[1], call.value = traded[2];
 
   auto& heads = in.heads(0);
-  if (call.mask && call.mask->dim() >= 3 && call.mask->size(-3) > 1)
+  if (call.mask && call.mask->size(-3) > 1)
     call.mask = call.mask->narrow(-3, total(std::span(heads).first(group.rank())), heads[group.rank()]);
   auto out = attend(std::move(call));
 

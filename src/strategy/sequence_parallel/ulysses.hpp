@@ -9,7 +9,8 @@ namespace wanpar {
 
 /// Trades tokens for heads, calls `attend` on all tokens of the group and this rank's heads, and trades back.
 /// `lengths` are the tokens of each rank; heads are shared as evenly as whole numbers allow, none on some
-/// ranks included. A mask is cut to this rank's heads; its rows and columns are whole.
+/// ranks included. The call is prepared and has one batch dimension; its mask is cut to this rank's heads,
+/// with rows and columns whole.
 at::Tensor ulysses_attention(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
                              const std::function<at::Tensor(Attention)>& attend);
 
