@@ -82,7 +82,8 @@ Tensors pass(const std::vector<OperatorHandler*>& handlers, const Operator& op, 
 /// What a handler does to these inputs could be no part of the graph here: their gradient would be lost
 /// without an error.
 void require_autograd(const Operator& op) {
-  if (at::GradMode::is_enabled() &&
+  // torch::zeros_like and its kin make theirs below autograd, as nothing of theirs is a part of the graph.
+  if (at::GradMode::is_enabled() && !op.name.ends_with("_like") &&
       c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality) &&
       std::any_of(op.inputs.begin(), op.inputs.end(), [](auto& x) { return x.requires_grad(); }))
     throw Error(fmt::format(
@@ -170,7 +171,7 @@ struct Kernel {
     if (!same(inputs, given)) put_back(inputs, call.begin(), call.end());
     op.redispatchBoxed(below, &call);
     results = std::move(call);
-    return tensors_of(results);
+    return outputs = tensors_of(results);
   }
 
   const c10::OperatorHandle& op;
@@ -178,6 +179,7 @@ struct Kernel {
   std::span<const c10::IValue> arguments;
   const Tensors& given;
   torch::jit::Stack results = {};  // of the last call
+  Tensors outputs = {};            // among them
 };
 
 [[noreturn]] void refuse_handler(const Operator& op, const std::string& why) {
@@ -205,9 +207,10 @@ void check_outputs(const Operator& op, const torch::jit::Stack& known, const Ten
 }
 
 /// The results of an operator, made of its tensors where no kernel has run.
-torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& outputs) {
+torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& were,
+                             const Tensors& outputs) {
   if (!known.empty()) {
-    if (!same(tensors_of(known), outputs)) put_back(outputs, known.begin(), known.end());
+    if (!same(were, outputs)) put_back(outputs, known.begin(), known.end());
     return known;
   }
   auto& returns = op.handle.schema().returns();
@@ -228,10 +231,11 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
   auto outputs = remembering([&] {
     require_autograd(op);
     auto outputs = pass(handlers, op);
-    check_outputs(op, kernel.results, outputs);
+    bool is_the_kernels = !kernel.results.empty() && same(outputs, kernel.outputs);
+    if (!is_the_kernels) check_outputs(op, kernel.results, outputs);
     return outputs;
   });
-  auto results = results_of(op, std::move(kernel.results), outputs);
+  auto results = results_of(op, std::move(kernel.results), kernel.outputs, outputs);
   torch::jit::drop(*values, count);
   values->insert(values->end(), std::make_move_iterator(results.begin()),
                  std::make_move_iterator(results.end()));

@@ -17,6 +17,8 @@ namespace {
 /// Cases that should be exact and may be refused, and why: {"nn_multihead", "LibTorch's own compares
 /// values"}.
 const std::map<std::string, std::string> kKnownRefusals = {
+    {"own_function_pointwise",
+     "nobody sees into the backward of a function of the module's own: whether it goes token by token"},
     {"gradient_hook_scaled",
      "a hook is a function of the module's own, which nobody sees into: whether it scales or clips"},
 };

@@ -1,10 +1,22 @@
 #include "module/follow/follow.hpp"
 
+#include <torch/csrc/autograd/function.h>
+
 #include <algorithm>
 
 namespace wanpar {
 
 void Follow::mark(const at::Tensor& tensor, const SplitPlace& place) {
+  mark_view_of_whole(tensor, place);
+  if (auto* memory = kept_memory_of(tensor)) memory->is_split = true;
+}
+
+bool Follow::is_of_split(const torch::autograd::Node* node) const {
+  auto found = nodes_.find(node);
+  return found != nodes_.end() && !found->second.expired();
+}
+
+void Follow::mark_view_of_whole(const at::Tensor& tensor, const SplitPlace& place) {
   auto* impl = tensor.unsafeGetTensorImpl();
   auto known = marks_.find(impl);
   if (known != marks_.end() && !known->second.tensor.expired()) {
@@ -12,7 +24,8 @@ void Follow::mark(const at::Tensor& tensor, const SplitPlace& place) {
   } else {
     marks_.insert_or_assign(impl, Mark{Weak(tensor.getIntrusivePtr()), place});
   }
-  if (auto* memory = kept_memory_of(tensor)) memory->is_split = true;
+  if (tensor.requires_grad())
+    if (auto node = tensor.grad_fn()) nodes_.insert_or_assign(node.get(), node);
   if (marks_.size() > sweep_at_) sweep();
 }
 

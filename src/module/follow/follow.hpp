@@ -3,10 +3,15 @@
 #include <c10/core/StorageImpl.h>
 #include <c10/util/intrusive_ptr.h>
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
+
+namespace torch::autograd {
+struct Node;
+}
 
 namespace wanpar {
 
@@ -30,6 +35,10 @@ struct SplitPlace {
 class Follow {
  public:
   void mark(const at::Tensor& tensor, const SplitPlace& place);
+  /// The same for a view of memory that holds what is whole.
+  void mark_view_of_whole(const at::Tensor& tensor, const SplitPlace& place);
+  /// Whether this is the gradient function of a split tensor.
+  bool is_of_split(const torch::autograd::Node* node) const;
   /// Null where the tensor does not stem from a split.
   const SplitPlace* of(const at::Tensor& tensor) const;
   bool touches(std::span<const at::Tensor> tensors) const;
@@ -69,6 +78,7 @@ class Follow {
 
   std::unordered_map<at::TensorImpl*, Mark> marks_;
   std::unordered_map<c10::StorageImpl*, Memory> memories_;
+  std::unordered_map<const torch::autograd::Node*, std::weak_ptr<torch::autograd::Node>> nodes_;
   size_t sweep_at_ = 256;
 };
 

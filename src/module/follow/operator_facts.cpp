@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "core/hash.hpp"
+
 namespace wanpar {
 namespace {
 
@@ -67,6 +69,13 @@ bool is_extent(const std::string& name) {
   return names.contains(name);
 }
 
+bool is_left_out(const Operator& op, size_t i) {
+  auto& value = op.arguments[i];
+  if (value.isNone()) return true;
+  auto& usual = op.handle.schema().arguments()[i].default_value();
+  return usual && !value.isList() && *usual == value;
+}
+
 OperatorKind kind_of(const std::string& name) {
   using enum OperatorKind;
   static const std::unordered_map<std::string, OperatorKind> kinds{
@@ -111,6 +120,7 @@ OperatorFacts facts_of(const Operator& op) {
   const bool is_own = name.starts_with("aten::");
   name.remove_prefix(name.find("::") + 2);
   facts.kind = kind_of(op.name);
+  facts.hash = static_cast<uint64_t>(stable_hash(op.name));
   facts.fills = fills(op.name);
   facts.is_empty = op.name.find("empty") != op.name.npos;
   facts.is_random = op.handle.hasTag(at::Tag::nondeterministic_seeded);
@@ -169,13 +179,19 @@ bool draws(const Operator& op) {
   return true;
 }
 
+bool has_counts(const OperatorFacts& facts, const Operator& op, bool extents_too) {
+  return std::any_of(facts.numbers.begin(), facts.numbers.end(), [&](size_t i) {
+    if (facts.is_real[i] || (facts.is_extent[i] && !extents_too) || is_left_out(op, i)) return false;
+    auto& value = op.arguments[i];
+    return !value.isIntList() || value.toIntVector().size() > 0;
+  });
+}
+
 std::vector<Number> numbers_of(const OperatorFacts& facts, const Operator& op) {
   std::vector<Number> numbers;
-  auto& schema = op.handle.schema().arguments();
   for (auto i : facts.numbers) {
+    if (is_left_out(op, i)) continue;
     auto& value = op.arguments[i];
-    bool is_default = schema[i].default_value() && !value.isList() && *schema[i].default_value() == value;
-    if (value.isNone() || is_default) continue;
     if (value.isInt()) numbers.push_back({i, -1, static_cast<double>(value.toInt())});
     if (value.isBool()) numbers.push_back({i, -1, value.toBool() ? 1.0 : 0.0});
     if (value.isDouble()) numbers.push_back({i, -1, value.toDouble()});

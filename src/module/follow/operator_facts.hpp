@@ -20,6 +20,7 @@ enum class OperatorKind { any, attention, convolution, norm, cat, pad, part, red
 /// What an operator's schema says of it, found out once.
 struct OperatorFacts {
   OperatorKind kind = OperatorKind::any;
+  uint64_t hash = 0;                    ///< of its name
   Rule view = nullptr, math = nullptr;  ///< its rule; LibTorch's own operators alone have one
   bool is_mutable = false;              ///< it writes to an argument
   bool is_view = false;                 ///< what it gives may share memory with what it was given
@@ -43,6 +44,10 @@ class KnownOperators {
  private:
   std::unordered_map<const void*, OperatorFacts> known_;  // by schema
 };
+
+/// Whether numbers_of gives one that may count something; those that say how many elements there are aside,
+/// or not.
+bool has_counts(const OperatorFacts& facts, const Operator& op, bool extents_too);
 
 /// The tensors that it writes to.
 Tensors written_by(const OperatorFacts& facts, const Operator& op);

@@ -1,4 +1,5 @@
 #pragma once
+#include <ATen/core/DimVector.h>
 #include <ATen/core/ivalue.h>
 #include <wanpar/module/interceptor.hpp>
 
@@ -38,7 +39,7 @@ struct Verdict {
 struct Step {
   const Follow& follow;
   const Operator& op;
-  std::vector<int64_t> sizes;           ///< of the first argument, before the operator ran
+  at::DimVector sizes;                  ///< of the first argument, before the operator ran
   std::span<const at::Tensor> outputs;  ///< none before
   std::vector<CutInput> cuts = {};      ///< what the operator wants cut
   std::vector<MovedInput> moves = {};   ///< and moved

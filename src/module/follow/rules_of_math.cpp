@@ -153,6 +153,8 @@ Verdict convolved(Step& step) {
 
 Verdict embedded(Step& step) {
   if (step.place(0)) return {{}, "takes split elements for a table"};
+  if (auto* scaled = step.named("scale_grad_by_freq"); scaled && scaled->toBool())
+    return {{}, "counts how often each index is there"};
   return {*step.place(1)};
 }
 
@@ -357,7 +359,6 @@ Rule rule_of_math(std::string_view name) {
       {"selu", elementwise},
       {"isfinite", elementwise},
       {"log_sigmoid", elementwise},
-      {"where", elementwise},
   };
   auto found = rules.find(name);
   return found == rules.end() ? nullptr : found->second;

@@ -36,7 +36,7 @@ std::optional<double> times_of(std::span<const double> values, const std::vector
 double Extent::of(std::span<const double> lengths) const {
   double value = more;
   for (auto& term : terms) value += term.times * lengths[term.split];
-  return value;
+  return divisor == 1 ? value : std::floor(value / divisor);
 }
 
 std::optional<Extent> extent_of(std::span<const double> values,
@@ -60,6 +60,16 @@ std::optional<Extent> extent_of(std::span<const double> values,
         bool keeps_sign =
             std::all_of(mine.begin(), mine.end(), [&](double x) { return x < 0 || whole >= 0; });
         if (keeps_sign) return found;
+      }
+  // Halves, windows: said of shares of which one at least holds several.
+  for (int s : telling)
+    for (double divisor : {2.0, 3.0, 4.0, 8.0, 16.0})
+      for (double more : {0.0, 1.0, -1.0, divisor - 1}) {
+        const Extent found{{{s, 1.0}}, more, divisor};
+        bool fits = *std::max_element(lengths[s].begin(), lengths[s].end()) >= 2 * divisor;
+        for (size_t r = 0; r < mine.size() && fits; ++r)
+          fits = mine[r] == std::floor((lengths[s][r] + more) / divisor);
+        if (fits) return found;
       }
   for (size_t i = 0; i < telling.size(); ++i)
     for (size_t j = 0; j < telling.size(); ++j) {

@@ -6,7 +6,7 @@
 namespace wanpar {
 
 /// A number that a module has made of how many tokens a rank holds: times · length + more, summed over some
-/// splits; a constant where there is none.
+/// splits, divided and rounded down; a constant where there is none.
 struct Extent {
   struct Term {
     int split;
@@ -15,10 +15,11 @@ struct Extent {
   };
   std::vector<Term> terms = {};
   double more = 0;
+  double divisor = 1;
 
   bool is_constant() const { return terms.empty(); }
   /// Whether it is the length of one split, as it stands.
-  bool is_length() const { return terms.size() == 1 && terms[0].times == 1 && more == 0; }
+  bool is_length() const { return terms.size() == 1 && terms[0].times == 1 && more == 0 && divisor == 1; }
   /// Its value where split i has `lengths[i]` tokens.
   double of(std::span<const double> lengths) const;
   bool operator==(const Extent&) const = default;

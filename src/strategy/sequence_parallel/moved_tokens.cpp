@@ -77,11 +77,12 @@ std::optional<Tensors> SequenceEngine::padded(const Operator& op, const Operator
   const auto place = *pass_.follow.of(op.inputs[0]);
   auto pad = op.arguments[1].toIntVector();
   auto i = 2 * (op.inputs[0].dim() - 1 - place.dim);
-  if (i >= static_cast<int64_t>(pad.size()) || (pad[i] == 0 && pad[i + 1] == 0)) return {};
-  const auto layout = layout_of(place);
-  if (!layout.is_in_order() || pad[i] < 0 || pad[i + 1] < 0) return {};
-  pass_.path.reaches_over = true;
+  if (i >= static_cast<int64_t>(pad.size())) return {};
+  // Asked whatever they are here: another rank, or another pass, may have some where this one has none.
   if (auto arguments = as_on_one_rank(op, facts, true)) pad = (*arguments)[1].toIntVector();
+  const auto layout = layout_of(place);
+  if ((pad[i] == 0 && pad[i + 1] == 0) || !layout.is_in_order() || pad[i] < 0 || pad[i + 1] < 0) return {};
+  pass_.path.reaches_over = true;
   std::vector<int64_t> lengths;
   for (int r = 0; r < layout.size(); ++r) lengths.push_back(length(layout.of(r)));
   lengths.front() += pad[i], lengths.back() += pad[i + 1];
@@ -123,7 +124,7 @@ std::optional<Tensors> SequenceEngine::part(const Operator& op, const OperatorFa
   if (!found) return {};
   const auto place = *found;
   const auto dims = op.inputs[0].dim();
-  const Step step{pass_.follow, op, op.inputs[0].sizes().vec(), {}};
+  const Step step{pass_.follow, op, at::DimVector(op.inputs[0].sizes()), {}};
   auto dim = step.dim("dim", dims);
   if (!dim || *dim != place.dim || step.named("out")) return {};
   auto arguments = as_on_one_rank(op, facts, true);
@@ -177,7 +178,7 @@ std::optional<Tensors> SequenceEngine::part(const Operator& op, const OperatorFa
 /// Over split tokens: of each rank's own, and then of what the ranks have.
 std::optional<Tensors> SequenceEngine::reduced(const Operator& op, const Next& next) {
   auto* found = pass_.follow.of(op.inputs[0]);
-  const Step step{pass_.follow, op, op.inputs[0].sizes().vec(), {}};
+  const Step step{pass_.follow, op, at::DimVector(op.inputs[0].sizes()), {}};
   if (!found || step.named("out") || step.op.inputs.size() != 1) return {};
   const auto place = *found;
   auto dims = step.dim_list("dim", step.dims()).value_or(std::vector<int64_t>{});
@@ -226,7 +227,7 @@ std::optional<Tensors> SequenceEngine::reduced(const Operator& op, const Next& n
 }
 
 std::optional<Tensors> SequenceEngine::settled(const Operator& op, const Next& next) {
-  const Step step{pass_.follow, op, op.inputs[0].sizes().vec(), {}};
+  const Step step{pass_.follow, op, at::DimVector(op.inputs[0].sizes()), {}};
   auto sizes = settled_sizes(step);
   if (!sizes) return {};
   auto here = op;

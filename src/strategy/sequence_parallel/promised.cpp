@@ -141,9 +141,8 @@ Tensors SequenceEngine::on_promised(const Operator& op, const OperatorFacts& fac
       }
     }
   }
-  bool is_alone = others == 0 && std::count_if(op.inputs.begin(), op.inputs.end(), [&](auto& x) {
-                                   return !x.is_same(stand_in) && pass_.follow.of(x);
-                                 }) == 0;
+  bool is_alone = std::all_of(op.inputs.begin(), op.inputs.end(),
+                              [&](auto& x) { return x.is_same(stand_in) || x.dim() == 0; });
   if (is_alone && can_wait(op)) {
     auto arguments = as_on_one_rank(op, facts, true);
     auto later = [base = promise.whole, at,

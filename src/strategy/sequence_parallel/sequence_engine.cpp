@@ -13,6 +13,7 @@
 #include <unordered_set>
 #include <wanpar/core/error.hpp>
 
+#include "core/hash.hpp"
 #include "core/sentence.hpp"
 #include "module/attention_parts.hpp"
 #include "module/linear_map.hpp"
@@ -84,6 +85,7 @@ void SequenceEngine::begin(const std::string& signature) {
   pass_ = {};
   pass_.signature = signature;
   pass_.is_first = known == known_.end() || known->second.is_unsteady;
+  pass_.is_composed = !handlers().empty();
   std::erase_if(kept_, [](auto& kept) { return kept.tensor.expired(); });
   // What a module keeps (a cache from step to step) it may compare with what it makes now: shares stay.
   pass_.path.shares = pass_.is_first ? Shares::uneven : kept_.empty() ? Shares::even : kept_as_;
@@ -116,6 +118,8 @@ void SequenceEngine::learn() {
   auto path = std::move(pass_.path);
   if (pass_.remembered) path.answers = pass_.remembered->answers;
   auto before = known_.find(pass_.signature);
+  path.is_unsteady |= before != known_.end() && !pass_.known && !pass_.is_composed &&
+                      path.operators != before->second.operators;
   path.is_unsteady |= before != known_.end() && before->second.is_unsteady;
   if (known_.size() >= kRemembered) known_.clear();
   known_.insert_or_assign(pass_.signature, std::move(path));
@@ -127,6 +131,9 @@ void SequenceEngine::fail() {
   auto is_checked = [](const Communicator& group) {
     return group.size() == 1 || group.transport()->begins_together();
   };
+  // What went wrong in a later pass may go right in one that asks.
+  if (auto known = known_.find(pass_.signature); !pass_.is_first && known != known_.end())
+    known->second.is_unsteady = true;
   bool is_vote_awaited = std::exchange(pass_.is_first, false);
   if (is_vote_awaited && !(is_checked(options_.ulysses) && is_checked(options_.ring))) vote_.refuse();
 }
@@ -146,7 +153,20 @@ void SequenceEngine::check_region(std::span<const at::Tensor> results) {
         "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence in "
         "the module");
   check_graph(results);
+  check_way(results);
   give_back();
+}
+
+/// A rank that has taken another way than in the first pass asks the others whether they have, too. They
+/// answer, or are found to make another call: the next one, where there is none for the results.
+void SequenceEngine::check_way(std::span<const at::Tensor> results) {
+  // Another strategy may run what it runs otherwise from pass to pass, and differently by rank.
+  if (pass_.is_first || pass_.is_composed || !options_.always_look || pass_.splits.empty()) return;
+  auto known = known_.find(pass_.signature);
+  if (known == known_.end()) return;
+  bool is_gathered = std::any_of(results.begin(), results.end(), [&](auto& x) { return pass_.follow.of(x); });
+  bool is_other = known->second.operators != pass_.path.operators;
+  if (is_other || !is_gathered) vote_.go_on("another way than in its first pass", pass_.path.operators);
 }
 
 TokenLayout SequenceEngine::layout_for(int64_t total) const {
@@ -233,6 +253,11 @@ at::Tensor SequenceEngine::gather(const at::Tensor& x, std::optional<int64_t> di
         "sight (x.data(), a view from before they were written)",
         x.sizes()));
   }
+  if (pass_.follow.is_unwritten(x))
+    throw Error(
+        fmt::format("SequenceParallel: a result {} holds split tokens that no operator has written: they "
+                    "were filled out of sight (by a pointer, in another thread); fill them by operators",
+                    x.sizes()));
   pass_.path.gathers.push_back(at);
   if (!at) {  // every rank has it alike: that is to be seen
     if (pass_.is_first) pass_.consensus.note_result(x);
@@ -337,6 +362,9 @@ Tensors SequenceEngine::any(const Operator& op, const Next& next) {
   if (facts.is_random && draws(op)) check_draw(op);
   if (pass_.splits.empty()) return next(op);  // every rank has all of it
   if (pass_.is_first) pass_.consensus.called(op);
+  pass_.is_composed |= handlers().size() > 1;
+  if (pass_.depth == 0)
+    pass_.path.operators = static_cast<int64_t>(hashed_with(pass_.path.operators, facts.hash));
   check_memory(op, facts);
   if (pass_.promises.touch(op.inputs)) return on_promised(op, facts, next);
   return dispatched(op, facts, next);
@@ -354,7 +382,7 @@ void SequenceEngine::check_memory(const Operator& op, const OperatorFacts& facts
           "SequenceParallel: {} meets a tensor {} over memory that holds split tokens, which was made out of "
           "sight (x.data(), a view from before they were written); make it by an operator, behind the write",
           op.name, x.sizes()));
-  const auto written = written_by(facts, op);
+  const auto written = facts.is_mutable ? written_by(facts, op) : Tensors();
   for (auto& x : op.inputs) {
     bool is_target = std::any_of(written.begin(), written.end(), [&](auto& w) { return w.is_same(x); });
     if (!is_target && facts.kind != OperatorKind::product && pass_.follow.of(x) &&
@@ -447,10 +475,10 @@ Tensors SequenceEngine::on_split(const Operator& op, const OperatorFacts& facts,
   if (facts.math) {
     auto arguments = as_on_one_rank(op, facts, false);
     const auto here = arguments ? with_arguments(op, std::move(*arguments)) : op;
-    Step step{pass_.follow, here, op.inputs[0].sizes().vec(), {}};
-    if (step.tensor(0).defined()) step.sizes = step.tensor(0).sizes().vec();
+    Step step{pass_.follow, here, at::DimVector(op.inputs[0].sizes()), {}};
+    if (step.tensor(0).defined()) step.sizes = at::DimVector(step.tensor(0).sizes());
     auto verdict = facts.math(step);
-    const auto targets = written_by(facts, op);
+    const auto targets = facts.is_mutable ? written_by(facts, op) : Tensors();
     auto writes_to = [&](size_t input) {
       return std::any_of(targets.begin(), targets.end(),
                          [&](auto& x) { return x.is_same(op.inputs[input]); });
@@ -465,9 +493,22 @@ Tensors SequenceEngine::on_split(const Operator& op, const OperatorFacts& facts,
     if (auto result = viewed(op, facts, next)) return *result;
     return unsharded(op, facts, next);
   }
-  if (facts.is_composite)
+  if (facts.is_composite && is_of_one_split(op))
     if (auto result = by_its_operators(op, next)) return *result;
   return unsharded(op, facts, next);
+}
+
+/// Whether split inputs lie alike over the ranks, so that what an operator finds of their sizes is alike,
+/// too.
+bool SequenceEngine::is_of_one_split(const Operator& op) const {
+  const SplitPlace* first = nullptr;
+  for (auto& x : op.inputs) {
+    auto* place = pass_.follow.of(x);
+    if (!place) continue;
+    if (first && first->split != place->split) return false;
+    first = place;
+  }
+  return true;
 }
 
 /// One of LibTorch's that is made of others, each of which is met for itself. Some have a kernel of their own
@@ -501,11 +542,11 @@ void SequenceEngine::check_draw(const Operator& op) const {
 std::optional<Tensors> SequenceEngine::viewed(const Operator& op, const OperatorFacts& facts,
                                               const Next& next) {
   note_numbers(op, facts);
-  Step step{pass_.follow, op, op.inputs[0].sizes().vec(), {}};
+  Step step{pass_.follow, op, at::DimVector(op.inputs[0].sizes()), {}};
   Tensors outputs;
   try {
-    auto settled_outputs = settled(op, next);
-    outputs = settled_outputs ? std::move(*settled_outputs) : next(op);
+    auto result = op.inputs[0].numel() == 0 ? settled(op, next) : std::nullopt;
+    outputs = result ? std::move(*result) : next(op);
   } catch (const c10::Error&) {
     return {};  // not with the tokens that are here; maybe with all
   }
@@ -537,13 +578,23 @@ Tensors SequenceEngine::marked(const Operator& op, Tensors outputs, const std::o
     if (place->dim >= output.dim() || output.size(place->dim) != place->extent())
       refuse(op,
              fmt::format("gives {}, which does not hold the split dimension {}", output.sizes(), place->dim));
-    pass_.follow.mark(output, *place);
+    // A weight that is seen as many times as there are tokens (expand_as) is whole still.
+    bool is_of_whole = std::any_of(op.inputs.begin(), op.inputs.end(), [&](auto& x) {
+      return x.defined() && x.has_storage() && output.has_storage() && !pass_.follow.of(x) &&
+             x.is_alias_of(output);
+    });
+    if (is_of_whole)
+      pass_.follow.mark_view_of_whole(output, *place);
+    else
+      pass_.follow.mark(output, *place);
   }
   return outputs;
 }
 
 /// On this rank's tokens, and its part of whole tensors that have one element for each token.
 Tensors SequenceEngine::locally(const Operator& op, const Step& step, const Next& next) {
+  bool is_plain = !pass_.is_first && !pass_.has_gradients && step.cuts.empty() && step.moves.empty();
+  if (is_plain) return told(op, [&] { return next(op); });
   auto here = op;
   for (auto& move : step.moves) {
     pass_.path.reaches_over = true;
@@ -622,9 +673,14 @@ void SequenceEngine::check_graph(std::span<const at::Tensor> results) const {
           "SequenceParallel: the module has registered a gradient hook (behind {}), which would see this "
           "rank's part of a gradient only; register it on the result, or on a parameter",
           node->name()));
+    bool is_own_function = node->name().find("CppNode<") != std::string::npos &&
+                           node->name().find("wanpar::") == std::string::npos;
     for (auto& edge : node->next_edges()) {
-      bool is_own_function = node->name().find("CppNode<") != std::string::npos &&
-                             node->name().find("wanpar::") == std::string::npos;
+      if (is_own_function && pass_.follow.is_of_split(edge.function.get()))
+        throw Error(fmt::format(
+            "SequenceParallel: {} takes split tokens, and its backward is the module's own, which "
+            "would see this rank's part of a gradient only; write it by operators",
+            node->name()));
       if (is_own_function &&
           std::count(pass_.met_unrecorded.begin(), pass_.met_unrecorded.end(), edge.function.get()))
         throw Error(fmt::format(

@@ -67,7 +67,7 @@ class SequenceEngine : public OperatorHandler,
  private:
   /// What the numbers of one operator were in the first pass.
   struct Answer {
-    std::string operator_name;
+    const void* schema;  // of the operator
     std::vector<Extent> numbers;
   };
 
@@ -75,6 +75,7 @@ class SequenceEngine : public OperatorHandler,
   struct Path {
     Shares shares = Shares::even;
     bool is_unsteady = false;  // a later pass took another way
+    int64_t operators = 0;     // a number for those that were met, in order
     std::vector<Answer> answers;
     // Enough for later passes with the same shapes to go without looking at operators, where the user wants
     // that, and no operator but attention has anything to do.
@@ -100,10 +101,11 @@ class SequenceEngine : public OperatorHandler,
 
   /// One way through the module, or through a part of it.
   struct Pass {
-    std::string signature = {};        // of its call
-    const Path* known = nullptr;       // what it keeps to, without looking
-    const Path* remembered = nullptr;  // of the first pass, for the answers in it
-    bool is_first = false;             // the ranks vote whether they go on
+    std::string signature = {};   // of its call
+    const Path* known = nullptr;  // what it keeps to, without looking
+    Path* remembered = nullptr;   // of the first pass, for the answers in it
+    bool is_composed = false;     // other strategies take part
+    bool is_first = false;        // the ranks vote whether they go on
     Path path = {};
     std::vector<TokenLayout> splits = {};
     bool has_cut = false;
@@ -150,16 +152,19 @@ class SequenceEngine : public OperatorHandler,
 
   // Numbers among an operator's arguments, as they would be on one rank.
   std::vector<Extent> ask(const Operator& op, const std::vector<Number>& numbers);
+  void agree_on_constants(const Operator& op, Answer& answer, const std::vector<double>& now);
   std::optional<Arguments> with_totals(const Operator& op, const std::vector<Number>& numbers,
                                        const std::vector<Extent>& extents) const;
   std::optional<Arguments> as_on_one_rank(const Operator& op, const OperatorFacts& facts, bool extents_too);
 
   void give_back();
+  void check_way(std::span<const at::Tensor> results);
 
   Tensors any(const Operator& op, const Next& next);
   Tensors dispatched(const Operator& op, const OperatorFacts& facts, const Next& next);
   std::optional<Tensors> promised_scores(const Operator& op);
   Tensors on_promised(const Operator& op, const OperatorFacts& facts, const Next& next);
+  bool is_of_one_split(const Operator& op) const;
   std::optional<Tensors> by_its_operators(const Operator& op, const Next& next);
   void check_draw(const Operator& op) const;
   std::optional<Tensors> viewed(const Operator& op, const OperatorFacts& facts, const Next& next);

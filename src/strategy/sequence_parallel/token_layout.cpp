@@ -3,7 +3,10 @@
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <optional>
+#include <utility>
 #include <wanpar/core/communicator.hpp>
 
 #include "core/arguments.hpp"
@@ -24,34 +27,38 @@ std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
   return ranges;
 }
 
-/// How many of the numbers by which modules divide also divide the difference of two shares: what is left
-/// over would be the same for both.
-int64_t divisors_of(int64_t difference) {
-  int64_t count = 0;
-  for (int64_t n : {2, 3, 4, 5, 6, 7, 8, 12, 16}) count += difference % n == 0;
-  return count;
+/// One rank holds what the others, in turn, leave of all tokens; none where nobody would hold any, or too
+/// alike.
+std::optional<std::vector<int64_t>> most_on_one(int64_t total, int64_t ranks, int64_t one, int64_t other) {
+  std::vector<int64_t> sizes(ranks);
+  for (int64_t r = 1; r < ranks; ++r) sizes[r] = r % 2 ? one : other;
+  sizes[0] = total - std::accumulate(sizes.begin() + 1, sizes.end(), int64_t{0});
+  if (sizes[0] < 1 || std::abs(sizes[0] - one) < 3) return {};
+  return sizes;
 }
 
 /// Shares that tell a number made of their lengths from any other. Where tokens are few, one rank holds most
-/// of them, so that a module that goes another way for long sequences goes it there alone.
+/// of them, so that a module that goes another way for long sequences goes it there alone. What powers of two
+/// leave over of a share is what they leave over of the whole, where they leave nothing: modules pad to
+/// multiples of those, and go by what is odd. Of an odd whole some shares are odd and some even.
 std::vector<int64_t> uneven_sizes(int64_t total, int64_t ranks) {
   auto sizes = even_sizes(total, ranks);
   if (ranks == 1 || total < 2) return sizes;
-  if (total > kFew) {
-    auto shift = sizes.back() / 8;
-    while (std::gcd(shift, int64_t{210}) != 1) --shift;
-    sizes.front() += shift, sizes.back() -= shift;
-    return sizes;
-  }
-  int64_t fewest = 100;
-  for (int64_t few : {5, 7, 3}) {  // no multiple of what windows and patches are made of
-    std::vector<int64_t> some(ranks, few);
-    for (int64_t r = 1; r < ranks; ++r) some[r] += r % 2 == 0 ? 2 : 0;
-    some[0] = total - std::accumulate(some.begin() + 1, some.end(), int64_t{0});
-    const auto difference = some[0] - few;
-    if (difference < 3 || divisors_of(difference) >= fewest) continue;
-    fewest = divisors_of(difference);
-    sizes = some;
+  for (int64_t unit : {8, 4, 2, 1}) {
+    if (total % unit) continue;
+    if (total > kFew) {
+      const auto share = sizes.back() / unit;
+      auto shift = share / 8;
+      while (std::gcd(shift, int64_t{105}) != 1) --shift;
+      std::fill(sizes.begin(), sizes.end(), share * unit);
+      sizes.back() -= shift * unit;
+      sizes.front() = total - std::accumulate(sizes.begin() + 1, sizes.end(), int64_t{0});
+      return sizes;
+    }
+    using Pair = std::pair<int64_t, int64_t>;
+    for (auto [one, other] : unit == 1 ? std::vector<Pair>{{5, 6}, {7, 6}, {3, 6}, {3, 2}}
+                                       : std::vector<Pair>{{3, 5}, {3, 1}, {1, 3}, {1, 1}})
+      if (auto found = most_on_one(total, ranks, one * unit, other * unit)) return *found;
   }
   if (sizes.front() == sizes.back()) ++sizes.front(), --sizes.back();
   return sizes;

@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <wanpar/core/error.hpp>
 
+#include "core/hash.hpp"
 #include "strategy/sequence_parallel/sequence_engine.hpp"
 
 namespace wanpar {
@@ -23,6 +25,10 @@ c10::IValue with_number(const c10::IValue& value, int item, double number) {
   auto list = value.toDoubleVector();
   list[item] = number;
   return list;
+}
+
+bool is_constant(const std::vector<Extent>& extents) {
+  return std::all_of(extents.begin(), extents.end(), [](auto& extent) { return extent.is_constant(); });
 }
 
 }  // namespace
@@ -55,13 +61,13 @@ std::vector<Extent> SequenceEngine::ask(const Operator& op, const std::vector<Nu
       }
       extents.push_back(*extent);
     }
-    pass_.path.answers.push_back({op.name, extents});
+    pass_.path.answers.push_back({&op.handle.schema(), extents});
     return extents;
   }
   std::vector<double> here;
   for (auto& layout : pass_.splits) here.push_back(static_cast<double>(length(group_.mine(layout))));
   auto fits = [&](const Answer& answer) {
-    if (answer.operator_name != op.name || answer.numbers.size() != mine.size()) return false;
+    if (answer.schema != &op.handle.schema() || answer.numbers.size() != mine.size()) return false;
     for (size_t i = 0; i < mine.size(); ++i) {
       auto& extent = answer.numbers[i];
       auto is_known = [&](auto& term) { return term.split < static_cast<int>(here.size()); };
@@ -70,21 +76,39 @@ std::vector<Extent> SequenceEngine::ask(const Operator& op, const std::vector<Nu
     }
     return true;
   };
-  if (pass_.remembered && pass_.answered < pass_.remembered->answers.size()) {
+  // Something may be left out that is kept from an earlier pass (a table of positions).
+  while (pass_.remembered && pass_.answered < pass_.remembered->answers.size()) {
     auto& answer = pass_.remembered->answers[pass_.answered++];
-    if (fits(answer)) return answer.numbers;
+    if (!fits(answer)) continue;
+    agree_on_constants(op, answer, mine);
+    return answer.numbers;
   }
   pass_.remembered = nullptr;  // another way than the first pass: from here on numbers are what they are
   pass_.path.is_unsteady = true;
-  std::vector<Extent> constants;
-  for (auto value : mine) constants.push_back({{}, value});
-  return constants;
+  Answer constants{&op.handle.schema(), std::vector<Extent>(mine.size())};
+  agree_on_constants(op, constants, mine);
+  return constants.numbers;
+}
+
+/// A constant that is another one than last time is one still if all ranks have the same. Those where it is
+/// not make another call, and are found.
+void SequenceEngine::agree_on_constants(const Operator& op, Answer& answer, const std::vector<double>& now) {
+  uint64_t values = 0;
+  bool is_other = false;
+  for (size_t i = 0; i < now.size(); ++i) {
+    auto& extent = answer.numbers[i];
+    if (!extent.is_constant()) continue;
+    const auto bits = std::bit_cast<uint64_t>(now[i]);
+    is_other |= bits != std::bit_cast<uint64_t>(extent.more);
+    values = hashed_with(values, bits);
+    extent.more = now[i];
+  }
+  if (is_other) vote_.go_on(op.name + " with other numbers than before", static_cast<int64_t>(values));
 }
 
 std::optional<SequenceEngine::Arguments> SequenceEngine::with_totals(
     const Operator& op, const std::vector<Number>& numbers, const std::vector<Extent>& extents) const {
-  if (std::all_of(extents.begin(), extents.end(), [](auto& extent) { return extent.is_constant(); }))
-    return {};
+  if (is_constant(extents)) return {};
   std::vector<double> totals;
   for (auto& layout : pass_.splits) totals.push_back(static_cast<double>(layout.total()));
   Arguments arguments(op.arguments.begin(), op.arguments.end());
@@ -101,6 +125,7 @@ std::optional<SequenceEngine::Arguments> SequenceEngine::with_totals(
 std::optional<SequenceEngine::Arguments> SequenceEngine::as_on_one_rank(const Operator& op,
                                                                         const OperatorFacts& facts,
                                                                         bool extents_too) {
+  if (!pass_.is_first && !has_counts(facts, op, extents_too)) return {};
   std::vector<Number> asked;
   for (auto& number : numbers_of(facts, op)) {
     bool may_be_extent = facts.is_extent[number.argument];
@@ -114,7 +139,7 @@ std::optional<SequenceEngine::Arguments> SequenceEngine::as_on_one_rank(const Op
 }
 
 Tensors SequenceEngine::on_whole(const Operator& op, const OperatorFacts& facts, const Next& next) {
-  if (facts.numbers.empty()) return next(op);
+  if (!pass_.is_first && !has_counts(facts, op, true)) return next(op);
   std::vector<Number> asked;
   for (auto& number : numbers_of(facts, op)) {
     if (!facts.is_real[number.argument])
@@ -142,7 +167,7 @@ Tensors SequenceEngine::on_whole(const Operator& op, const OperatorFacts& facts,
     const int64_t source_dim = has_source ? dim - (dims - op.inputs[0].dim()) : -1;
     if (source_dim < 0 || op.inputs[0].size(source_dim) == 1) {
       auto outputs = next(meeting_whole(op));
-      pass_.follow.mark(outputs[0], place_in(pass_.splits[extents[first].terms[0].split], dim));
+      marked(op, outputs, place_in(pass_.splits[extents[first].terms[0].split], dim));
       if (facts.is_empty) pass_.follow.mark_unwritten(outputs[0]);
       return outputs;
     }
