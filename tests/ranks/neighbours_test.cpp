@@ -91,6 +91,7 @@ TEST_CASE("convolutions and norms along split tokens: results and gradients of o
                                                        .ring = mesh["ring"],
                                                        .split = {{.arg = 0, .dim = 2}},
                                                        .min_share = 2});
+        // No share of one: LibTorch 2.11 gives a wrong gradient of batch_norm there, on one rank too.
         for (int64_t tokens : {13, 9, 13, 24}) {
           auto shape = std::vector<int64_t>{2, 6, tokens, 3};
           if (what.is_flat) shape.pop_back();

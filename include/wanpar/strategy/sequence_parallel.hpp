@@ -42,7 +42,8 @@ struct SequenceParallelOptions {
   /// attention costs all of them alike.
   bool balance_causal = false;
   /// A sequence of fewer tokens a rank is not split: every rank computes all of it. Shares of a few tokens
-  /// say little of how a module counts them, and are no work to share; frames and rows may be worth it.
+  /// say little of how a module counts them, and are no work to share; frames and rows may be worth it. Of
+  /// single ones LibTorch itself computes some gradients wrong (batch_norm in eval, 2.11).
   int64_t min_share = 5;
   /// Looks at every operator in every pass. Without it the passes behind the second one with each set of
   /// shapes look at attentions alone, where no other operator has anything to exchange: for a module whose
@@ -68,9 +69,10 @@ class SequenceParallelStrategy {
 
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
 /// and has the whole result. Exact for any length, any number of heads, any mask, and causal attention,
-/// LibTorch's MultiheadAttention included. Attention, convolutions, norms, reductions, joined sequences and
-/// parts of them exchange what they need; an operator that is none of these, and is not known to keep tokens
-/// apart, runs on all tokens on every rank, which is right and no faster than one.
+/// LibTorch's MultiheadAttention included (not with keys that it adds itself, nor over two split inputs of
+/// unlike lengths: its own checks refuse those). Attention, convolutions, norms, reductions, joined sequences
+/// and parts of them exchange what they need; an operator that is none of these, and is not known to keep
+/// tokens apart, runs on all tokens on every rank, which is right and no faster than one.
 ///
 /// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
 /// shape or dtype. What it cannot carry exactly it refuses, naming the operator: random numbers for split
