@@ -103,6 +103,7 @@ Follow::Memory* Follow::kept_memory_of(const at::Tensor& tensor) {
 void Follow::sweep() {
   std::erase_if(marks_, [](auto& entry) { return entry.second.tensor.expired(); });
   std::erase_if(memories_, [](auto& entry) { return entry.second.storage.expired(); });
+  std::erase_if(nodes_, [](auto& entry) { return entry.second.expired(); });
   sweep_at_ = 2 * marks_.size() + 256;
 }
 

@@ -124,7 +124,6 @@ OperatorFacts facts_of(const Operator& op) {
   facts.fills = fills(op.name);
   facts.is_empty = op.name.find("empty") != op.name.npos;
   facts.is_random = op.handle.hasTag(at::Tag::nondeterministic_seeded);
-  facts.decides = op.handle.hasTag(at::Tag::data_dependent_output);
   if (is_own) {
     const auto plain = without_underscore(name);
     facts.view = rule_of_views(plain);

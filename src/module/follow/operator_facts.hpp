@@ -25,7 +25,6 @@ struct OperatorFacts {
   bool is_mutable = false;              ///< it writes to an argument
   bool is_view = false;                 ///< what it gives may share memory with what it was given
   bool is_random = false;               ///< it draws
-  bool decides = false;                 ///< it gives a number made of what the tensor holds
   bool is_composite = false;            ///< one of LibTorch's, made of other operators
   bool fills = false;     ///< what it gives is the same everywhere along the dimensions that it makes
   bool is_empty = false;  ///< it gives memory that is yet to be written

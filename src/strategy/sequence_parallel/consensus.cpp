@@ -51,8 +51,8 @@ std::string differs_by_rank(const std::string& what, const std::vector<double>& 
       what, values[0], *other, other - values.begin());
 }
 
-void Consensus::called(const Operator& op) {
-  fingerprint_ = static_cast<int64_t>(hashed_with(fingerprint_, stable_hash(op.name)));
+void Consensus::called(uint64_t operator_hash) {
+  fingerprint_ = static_cast<int64_t>(hashed_with(fingerprint_, operator_hash));
 }
 
 void Consensus::note(const Operator& op, const Number& number, bool may_be_extent) {

@@ -18,8 +18,8 @@ class Consensus {
   /// The rows [rank][number] of all ranks.
   using Gather = std::function<std::vector<std::vector<double>>(const std::vector<double>&)>;
 
-  /// This operator is called now.
-  void called(const Operator& op);
+  /// An operator of this hash is called now.
+  void called(uint64_t operator_hash);
   /// It is given this number; one that says how many elements there are may follow the length of a split.
   void note(const Operator& op, const Number& number, bool may_be_extent);
   /// The operator of this name is given this tensor, which is not split.

@@ -118,8 +118,8 @@ void SequenceEngine::learn() {
   auto path = std::move(pass_.path);
   if (pass_.remembered) path.answers = pass_.remembered->answers;
   auto before = known_.find(pass_.signature);
-  path.is_unsteady |= before != known_.end() && !pass_.known && !pass_.is_composed &&
-                      path.operators != before->second.operators;
+  path.is_unsteady |=
+      before != known_.end() && !pass_.is_composed && path.operators != before->second.operators;
   path.is_unsteady |= before != known_.end() && before->second.is_unsteady;
   if (known_.size() >= kRemembered) known_.clear();
   known_.insert_or_assign(pass_.signature, std::move(path));
@@ -361,7 +361,7 @@ Tensors SequenceEngine::any(const Operator& op, const Next& next) {
   auto& facts = operators_.of(op);
   if (facts.is_random && draws(op)) check_draw(op);
   if (pass_.splits.empty()) return next(op);  // every rank has all of it
-  if (pass_.is_first) pass_.consensus.called(op);
+  if (pass_.is_first) pass_.consensus.called(facts.hash);
   pass_.is_composed |= handlers().size() > 1;
   if (pass_.depth == 0)
     pass_.path.operators = static_cast<int64_t>(hashed_with(pass_.path.operators, facts.hash));
@@ -531,7 +531,9 @@ std::optional<Tensors> SequenceEngine::by_its_operators(const Operator& op, cons
 /// seeded alike; those of split tokens never are.
 void SequenceEngine::check_draw(const Operator& op) const {
   if (pass_.follow.touches(op.inputs))
-    refuse(op, "draws other random numbers on every rank than one rank would; call eval()");
+    refuse(
+        op,
+        "draws other random numbers on every rank than one rank would; call eval(), or set its dropout to 0");
   if (is_in_one_process_)
     refuse(op,
            "draws random numbers, and ranks that are threads share one generator; give them as an argument, "
@@ -703,10 +705,6 @@ Tensors SequenceEngine::known_attention(const Attention& call, const Operator& o
 }
 
 Tensors SequenceEngine::attention(const Attention& call, const Operator& op, const Next& next) {
-  if (call.dropout > 0)
-    refuse(op,
-           "with dropout draws other random numbers on every rank than one rank would; call eval(), or "
-           "set its dropout to 0");
   note_numbers(op, operators_.of(op));
   if (call.query.dim() < 2 || call.key.dim() < 2 || call.value.dim() < 2)
     return unsharded(op, operators_.of(op), next);
