@@ -121,8 +121,9 @@ void Vote::go_on(const std::string& path, int64_t fingerprint) const {
         fmt::format("{}: rank {} could not go on, and says why; so no rank does", who_, failed));
   if (all[0].item<int64_t>() != -all[1].item<int64_t>())
     throw AgreedError(fmt::format(
-        "{}: the ranks took different paths through the module, this one to {}; a module may not go "
-        "by how many tokens are here",
+        "{}: the ranks took different paths through the module, this one to {}; a module may not loop or "
+        "branch by how many tokens a rank holds: loop over x.unbind(dim), which has all of them, instead of "
+        "counting to x.size(dim)",
         who_, path));
 }
 

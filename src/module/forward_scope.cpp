@@ -1,5 +1,6 @@
 #include <wanpar/module/forward_scope.hpp>
 
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -22,6 +23,18 @@ std::string sentence_for(const Communicator& group) {
     return error.what();
   } catch (...) {
     return fmt::format("rank {} of {} failed: {}", group.rank(), group.size(), sentence_at_hand());
+  }
+}
+
+/// In a catch block: throws on what a strategy threw, and an error of LibTorch's own with the remark.
+[[noreturn]] void throw_on_with(const std::string& remark) {
+  try {
+    Scope::rethrow();
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const c10::Error& error) {
+    if (remark.empty()) throw;
+    throw Error(fmt::format("{}; {}", first_line(error.what_without_backtrace()), remark));
   }
 }
 
@@ -80,14 +93,16 @@ void Forward::begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments) {
 
 void Forward::end(NamedTensors& results) { scope_->leave(results); }
 
-void Forward::fail() {
+void Forward::fail() try {
   if (scope_) scope_->fail();
+  throw_on_with(scope_ ? scope_->remark() : std::string());
+} catch (...) {
   for (auto& [group, failures, at_hand] : waiting_) {
     if (group.failures() > failures) continue;  // told by a wrapper inside of this one
     Plain plain;
     group.fail(sentence_for(group));
   }
-  Scope::rethrow();
+  throw;
 }
 
 }  // namespace detail

@@ -78,6 +78,28 @@ wanpar::SequenceParallelOptions over(const Mesh& mesh, bool balance_causal = fal
 
 }  // namespace
 
+TEST_CASE("gradients are not added n times to a module that ranks share") {
+  auto shared = model();
+  std::vector<AttentionModel> own(8, nullptr);
+  for (auto& one : own) one = model();
+  on_worlds([&](Communicator world) {
+    if (world.size() == 1 || is_one_of_several_processes()) return;
+    auto train = [&](AttentionModel module, const auto& backward) {
+      Model wrapped = Model(module) | wanpar::sequence_parallel({.ulysses = world, .split = {{0, 1}}});
+      backward(wrapped.call({random({2, 37, 48})}).sum(), module->parameters());
+    };
+    auto all = [](at::Tensor loss, auto&&) { loss.backward(); };
+    auto some = [](at::Tensor loss, auto&& parameters) { loss.backward({}, {}, false, parameters); };
+    require_error([&] { train(shared, all); }, "give each rank a module of its own");
+    require_error([&] { train(shared, some); }, "give each rank a module of its own");
+    train(shared, [](at::Tensor loss, auto&& parameters) {
+      torch::autograd::grad({loss}, parameters, {}, {}, {}, true);
+    });
+    train(own[world.rank()], all);
+  });
+  for (auto& parameter : shared->parameters()) CHECK_FALSE(parameter.grad().defined());
+}
+
 TEST_CASE("gradients of weights, tokens and text are those of one rank, for any length") {
   auto plain = model();
   on_meshes([&](Mesh& mesh, const std::string& where) {

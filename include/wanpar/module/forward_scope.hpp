@@ -31,6 +31,8 @@ class ForwardScope {
   virtual void leave(NamedTensors& /*results*/) {}
   /// The call has failed on this rank, wherever.
   virtual void fail() {}
+  /// What to say beside an error of LibTorch's that the module ended in; empty where there is nothing.
+  virtual std::string remark() const { return {}; }
 };
 
 /// Throws Error, which begins with `strategy` and names the `option`, where a name in it names nothing among

@@ -65,6 +65,7 @@ class SequenceParallelStrategy {
 
  private:
   std::shared_ptr<SequenceEngine> engine_;
+  NamedTensors shared_;  // parameters that ranks which are threads hold together
 };
 
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
@@ -82,7 +83,8 @@ class SequenceParallelStrategy {
 ///
 /// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
 /// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
-/// instance belongs to one rank; the wrapped module may be shared by several in inference.
+/// instance belongs to one rank. Ranks that are threads may share the wrapped module; a backward() that would
+/// add each rank's gradients to the same `.grad` is an error then.
 template <class Module>
 using SequenceParallel = Wrapped<Module, SequenceParallelStrategy>;
 

@@ -47,7 +47,7 @@ std::string differs_by_rank(const std::string& what, const std::vector<double>& 
   return fmt::format(
       "SequenceParallel: {}, which is {:.6g} on rank 0 and {:.6g} on rank {}: the module made it of the "
       "tokens "
-      "that a rank holds; give it as an argument, or make it of the whole sequence",
+      "that a rank holds; make it before the wrapped module is called, and give it as an argument",
       what, values[0], *other, other - values.begin());
 }
 

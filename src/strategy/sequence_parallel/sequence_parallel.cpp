@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "module/linear_map.hpp"
 #include "module/same_module.hpp"
+#include "module/shared_parameters.hpp"
 #include "strategy/sequence_parallel/sequence_engine.hpp"
 
 namespace wanpar {
@@ -30,8 +32,8 @@ std::string text_of(const SequenceParallelOptions& options) {
 class SequenceForward : public ForwardScope {
  public:
   /// A module whose call has a signature seen before is taken to go the same way through its operators.
-  SequenceForward(std::shared_ptr<SequenceEngine> engine, const std::string& signature)
-      : engine_(std::move(engine)) {
+  SequenceForward(std::shared_ptr<SequenceEngine> engine, const std::string& signature, NamedTensors shared)
+      : engine_(std::move(engine)), shared_(std::move(shared)) {
     if (innermost<SequenceEngine>())
       throw Error(
           "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, "
@@ -67,7 +69,7 @@ class SequenceForward : public ForwardScope {
     for (auto& item : results) all.push_back(item.tensor);
     engine_->check_region(all);
     for (auto& [name, x] : results)
-      if (x.defined()) x = gathered(name, x);
+      if (x.defined()) x = checked_in_backward(gathered(name, x));
     engine_->learn();
   }
 
@@ -75,6 +77,8 @@ class SequenceForward : public ForwardScope {
     Plain plain;
     engine_->fail();
   }
+
+  std::string remark() const override { return engine_->remark(); }
 
  private:
   const SequenceParallelOptions& options() const { return engine_->options(); }
@@ -88,7 +92,18 @@ class SequenceForward : public ForwardScope {
     return x;
   }
 
+  at::Tensor checked_in_backward(const at::Tensor& x) const {
+    if (shared_.empty()) return x;
+    return linear_map(
+        x, [](const at::Tensor& same) { return same; },
+        [shared = shared_](const at::Tensor& gradient) {
+          refuse_shared_accumulation(kSequence, shared);
+          return gradient;
+        });
+  }
+
   std::shared_ptr<SequenceEngine> engine_;
+  NamedTensors shared_;
   std::optional<Scope> scope_;
 };
 
@@ -100,6 +115,7 @@ SequenceParallelStrategy::SequenceParallelStrategy(Options options, const Module
   const std::vector<Communicator> grid{options.ulysses, options.ring};
   require_same(kSequence, "options", grid, text_of(options));
   require_same_module(kSequence, grid, tensors.parameters);
+  if (are_shared(grid, tensors.parameters)) shared_ = tensors.parameters;
   engine_ = std::make_shared<SequenceEngine>(std::move(options));
 }
 
@@ -111,7 +127,7 @@ std::vector<Communicator> SequenceParallelStrategy::groups() const {
 
 std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin(const Arguments& arguments,
                                                               std::shared_ptr<void>) const {
-  return std::make_unique<SequenceForward>(engine_, arguments.kinds);
+  return std::make_unique<SequenceForward>(engine_, arguments.kinds, shared_);
 }
 
 }  // namespace wanpar
