@@ -4,8 +4,8 @@
 #include <ATen/ThreadLocalState.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/SmallVector.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 #include <wanpar/core/error.hpp>
+
+#include "module/boxed_tensors.hpp"
 
 namespace wanpar {
 namespace {
@@ -25,6 +27,8 @@ constexpr auto kAttention = c10::DispatchKey::WANPAR_ATTENTION_KEY;
 constexpr auto kOperators = c10::DispatchKey::WANPAR_OPERATORS_KEY;
 constexpr c10::DispatchKeySet kBoth({kAttention, kOperators});
 static_assert(kAttention > kOperators);  // an attention is not first met as any operator
+
+using OperatorHandlers = c10::SmallVector<OperatorHandler*, 4>;
 
 /// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an
 /// exception.
@@ -38,7 +42,7 @@ struct Thrown {
 /// every operator is plain.
 struct HandlerStack {
   std::vector<Handler*> all;
-  std::vector<OperatorHandler*> of_operators;  // those among them
+  OperatorHandlers of_operators;  // those among them
   Thrown thrown;
 };
 thread_local HandlerStack stack;
@@ -65,15 +69,15 @@ void cast_as_autocast_would(Attention& call) {
 }
 
 /// Those that want to meet every operator, outermost first.
-std::vector<OperatorHandler*> interceptors() {
-  std::vector<OperatorHandler*> result;
+OperatorHandlers interceptors() {
+  OperatorHandlers result;
   for (auto* handler : stack.of_operators)
     if (handler->intercepts_operators()) result.push_back(handler);
   return result;
 }
 
 /// Each handler around the next one, and the operator itself innermost.
-Tensors pass(const std::vector<OperatorHandler*>& handlers, const Operator& op, size_t next = 0) {
+Tensors pass(const OperatorHandlers& handlers, const Operator& op, size_t next = 0) {
   if (next == handlers.size()) return op.compute(op.inputs);
   return handlers[next]->around(
       op, [&handlers, next](const Operator& inner) { return pass(handlers, inner, next + 1); });
@@ -91,12 +95,6 @@ void require_autograd(const Operator& op) {
         "tensor that requires a gradient, which an exchange between ranks would lose; call the "
         "module under at::NoGradGuard or c10::InferenceMode instead",
         op.name));
-}
-
-const c10::OperatorHandle& attention_operator() {
-  static const auto handle =
-      c10::Dispatcher::singleton().findSchemaOrThrow("aten::scaled_dot_product_attention", "");
-  return handle;
 }
 
 at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -117,45 +115,6 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   });
 }
 
-/// Shows each tensor among the values to `look`, which may put another in its place.
-template <class Look>
-void each_tensor(c10::ArrayRef<c10::IValue> values, const Look& look) {
-  for (auto& value : values) {
-    if (value.isTensor() && value.toTensor().defined()) look(value.toTensor());
-    if (value.isTensorList())
-      for (const at::Tensor& tensor : value.toTensorVector()) look(tensor);
-    if (value.isOptionalTensorList())
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-        if (tensor && tensor->defined()) look(*tensor);
-  }
-}
-
-std::vector<at::Tensor> tensors_of(c10::ArrayRef<c10::IValue> values) {
-  std::vector<at::Tensor> tensors;
-  each_tensor(values, [&](const at::Tensor& tensor) { tensors.push_back(tensor); });
-  return tensors;
-}
-
-/// Puts back tensors that handlers exchanged, in the order in which each_tensor shows them.
-void put_back(const std::vector<at::Tensor>& tensors, torch::jit::Stack::iterator first,
-              torch::jit::Stack::iterator last) {
-  auto next = tensors.begin();
-  for (auto value = first; value != last; ++value) {
-    if (value->isTensor() && value->toTensor().defined()) *value = *next++;
-    if (value->isTensorList()) {
-      auto list = value->toTensorVector();
-      for (auto& tensor : list) tensor = *next++;
-      *value = std::move(list);
-    }
-    if (value->isOptionalTensorList()) {
-      auto list = value->toOptionalTensorVector();
-      for (auto& tensor : list)
-        if (tensor && tensor->defined()) tensor = *next++;
-      *value = c10::List<std::optional<at::Tensor>>(list);
-    }
-  }
-}
-
 bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), [](auto& x, auto& y) { return x.is_same(y); });
 }
@@ -168,10 +127,10 @@ struct Kernel {
     if (inputs.size() != given.size())
       throw Error(fmt::format("{}: a handler went on with {} tensors where the operator takes {}",
                               op.schema().name(), inputs.size(), given.size()));
-    if (!same(inputs, given)) put_back(inputs, call.begin(), call.end());
+    if (!same(inputs, given)) put_back(inputs, call);
     op.redispatchBoxed(below, &call);
     results = std::move(call);
-    return outputs = tensors_of(results);
+    return outputs = tensors_among(results);
   }
 
   const c10::OperatorHandle& op;
@@ -194,7 +153,7 @@ void check_outputs(const Operator& op, const torch::jit::Stack& known, const Ten
   bool is_list = returns.size() == 1 && returns[0].type()->kind() == c10::TypeKind::ListType;
   auto expected = known.empty()
                       ? static_cast<size_t>(std::count_if(returns.begin(), returns.end(), is_tensor))
-                      : tensors_of(known).size();
+                      : tensors_among(known).size();
   if (outputs.size() != expected && !(known.empty() && is_list))
     refuse_handler(op, fmt::format("gave {} tensors where the operator gives {}", outputs.size(), expected));
   if (known.empty() && !is_list && expected != returns.size())
@@ -210,7 +169,7 @@ void check_outputs(const Operator& op, const torch::jit::Stack& known, const Ten
 torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& were,
                              const Tensors& outputs) {
   if (!known.empty()) {
-    if (!same(were, outputs)) put_back(outputs, known.begin(), known.end());
+    if (!same(were, outputs)) put_back(outputs, known);
     return known;
   }
   auto& returns = op.handle.schema().returns();
@@ -225,7 +184,7 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
   if (handlers.empty()) return handle.redispatchBoxed(below, values);
   const auto count = handle.schema().arguments().size();
   const std::span<const c10::IValue> arguments(values->data() + (values->size() - count), count);
-  const auto given = tensors_of(c10::ArrayRef<c10::IValue>(arguments.data(), count));
+  const auto given = tensors_among(arguments);
   Kernel kernel{handle, below, arguments, given};
   const Operator op{handle.schema().name(), handle, arguments, given, std::ref(kernel)};
   auto outputs = remembering([&] {
@@ -372,48 +331,6 @@ void Scope::rethrow() {
 
 std::span<Handler* const> handlers() { return stack.all; }
 
-std::optional<Attention> as_attention(const Operator& op) {
-  if (op.name != "aten::scaled_dot_product_attention") return {};
-  const Attention given{{},
-                        {},
-                        {},
-                        {},
-                        op.arguments[4].toDouble(),
-                        op.arguments[5].toBool(),
-                        op.arguments[6].toOptional<double>(),
-                        op.arguments[7].toBool()};
-  return given.on(op.inputs);
-}
-
-Operator with_arguments(const Operator& op, std::vector<c10::IValue> arguments) {
-  auto given = std::make_shared<const std::vector<c10::IValue>>(std::move(arguments));
-  auto compute = [given, handle = op.handle](const Tensors& inputs) -> Tensors {
-    torch::jit::Stack call(given->begin(), given->end());
-    put_back(inputs, call.begin(), call.end());
-    handle.callBoxed(call);
-    return tensors_of(c10::ArrayRef<c10::IValue>(call));
-  };
-  const std::span<const c10::IValue> seen(given->data(), given->size());
-  return Operator{op.name, op.handle, seen, op.inputs, compute};
-}
-
-Operator with_inputs(const Operator& op, Tensors inputs) {
-  std::vector<c10::IValue> arguments(op.arguments.begin(), op.arguments.end());
-  put_back(inputs, arguments.begin(), arguments.end());
-  auto here = with_arguments(op, std::move(arguments));
-  here.inputs = std::move(inputs);
-  return here;
-}
-
-std::vector<c10::IValue> arguments_of(const Attention& call) {
-  return {call.query, call.key, call.value, call.mask, call.dropout, call.causal, call.scale, call.grouped};
-}
-
-Operator as_operator(const Attention& call, std::span<const c10::IValue> arguments) {
-  return {attention_operator().schema().name(), attention_operator(), arguments, call.inputs(),
-          [call](const Tensors& inputs) { return Tensors{attend(call.on(inputs))}; }};
-}
-
 Operator opened(const Operator& op) {
   auto inside = op;
   inside.compute = [compute = op.compute](const Tensors& inputs) {
@@ -421,11 +338,6 @@ Operator opened(const Operator& op) {
     return compute(inputs);
   };
   return inside;
-}
-
-at::Tensor attend(const Attention& c) {
-  return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
-                                          c.grouped);
 }
 
 at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {

@@ -201,7 +201,7 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
       std::copy_n(t.contiguous().const_data_ptr<float>(), t.numel(), y.mutable_data_ptr<float>());
       return self_attend(y);
     });
-    require_error([&] { by_pointer(random({1, 24, 16})); }, "that no operator has written");
+    require_error([&] { by_pointer(random({1, 24, 16})); }, "into which no operator has written");
     auto hidden = split([](at::Tensor t) { return self_attend(t - t.data().mean(1, true)); });
     require_error([&] { hidden(x); }, "made out of sight");
     auto temperature = split([](at::Tensor t) { return self_attend(t * std::log(t.size(1))); });

@@ -165,6 +165,12 @@ Tensors written_by(const OperatorFacts& facts, const Operator& op) {
   return written;
 }
 
+bool writes_to(const OperatorFacts& facts, const Operator& op, const at::Tensor& x) {
+  if (!facts.is_mutable) return false;
+  const auto written = written_by(facts, op);
+  return std::any_of(written.begin(), written.end(), [&](auto& target) { return target.is_same(x); });
+}
+
 bool draws(const Operator& op) {
   auto& arguments = op.handle.schema().arguments();
   for (size_t i = 0; i < arguments.size(); ++i) {

@@ -51,6 +51,8 @@ bool has_counts(const OperatorFacts& facts, const Operator& op, bool extents_too
 /// The tensors that it writes to.
 Tensors written_by(const OperatorFacts& facts, const Operator& op);
 
+bool writes_to(const OperatorFacts& facts, const Operator& op, const at::Tensor& x);
+
 /// Whether one that may draw random numbers does so here.
 bool draws(const Operator& op);
 

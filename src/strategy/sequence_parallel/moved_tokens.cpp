@@ -83,8 +83,7 @@ std::optional<Tensors> SequenceEngine::padded(const Operator& op, const Operator
   const auto layout = layout_of(place);
   if ((pad[i] == 0 && pad[i + 1] == 0) || !layout.is_in_order() || pad[i] < 0 || pad[i + 1] < 0) return {};
   pass_.path.reaches_over = true;
-  std::vector<int64_t> lengths;
-  for (int r = 0; r < layout.size(); ++r) lengths.push_back(length(layout.of(r)));
+  auto lengths = layout.lengths();
   lengths.front() += pad[i], lengths.back() += pad[i + 1];
   if (group_.rank() != 0) pad[i] = 0;
   if (group_.rank() != group_.size() - 1) pad[i + 1] = 0;

@@ -21,6 +21,12 @@
 
 namespace wanpar {
 
+/// What all ranks know alike of a place.
+std::string description(const SplitPlace& place);
+
+/// Where a pass that does not look at operators finds another one than the first pass.
+[[noreturn]] void refuse_other_path();
+
 /// One rank's side of the strategy. Every tensor of a pass is either *split*, of which each rank holds its
 /// tokens and knows where they lie, or *whole*, which every rank has alike. An operator on split tensors runs
 /// on this rank's tokens where that gives its tokens of the result; some exchange what they need of others;
@@ -42,6 +48,8 @@ class SequenceEngine : public OperatorHandler,
   void learn();
   /// The pass cannot be carried to its end here: the other ranks are not to wait.
   void fail();
+  /// How many tokens are here, where there are any, and which arguments that goes for.
+  std::string remark() const;
   void end();
 
   /// To be asked before results are gathered: was anything split, and was nothing refused?
@@ -136,6 +144,7 @@ class SequenceEngine : public OperatorHandler,
   SplitPlace place_in(const TokenLayout& layout, int64_t dim);
   at::Tensor unsplit(const at::Tensor& x, const SplitPlace& place);
   at::Tensor share(const at::Tensor& x, int64_t dim, const SplitPlace& like);
+  /// Of each split, how many tokens each rank holds.
   std::vector<std::vector<double>> lengths() const;
   /// An exchange with the other ranks, for which all of them, in a first pass, must have come the same way,
   /// and have found the same.
@@ -155,6 +164,7 @@ class SequenceEngine : public OperatorHandler,
   void agree_on_constants(const Operator& op, Answer& answer, const std::vector<double>& now);
   std::optional<Arguments> with_totals(const Operator& op, const std::vector<Number>& numbers,
                                        const std::vector<Extent>& extents) const;
+  std::vector<Number> noted_numbers(const Operator& op, const OperatorFacts& facts, bool extents_too);
   std::optional<Arguments> as_on_one_rank(const Operator& op, const OperatorFacts& facts, bool extents_too);
 
   void give_back();

@@ -135,6 +135,12 @@ std::vector<Ranges> TokenLayout::groups() const {
   return groups;
 }
 
+std::vector<int64_t> TokenLayout::lengths() const {
+  std::vector<int64_t> lengths;
+  for (auto& tokens : ranks_) lengths.push_back(length(tokens));
+  return lengths;
+}
+
 std::vector<int64_t> TokenLayout::lengths(int ring_rank) const {
   std::vector<int64_t> lengths;
   for (int u = 0; u < ulysses_; ++u) lengths.push_back(length(of(ring_rank, u)));

@@ -45,7 +45,9 @@ class TokenLayout {
   const Ranges& of(int rank) const { return ranks_[rank]; }
   /// What the ulysses group at each place of the ring holds together.
   std::vector<Ranges> groups() const;
-  /// How many tokens each rank of one ulysses group holds.
+  /// How many tokens each rank holds.
+  std::vector<int64_t> lengths() const;
+  /// And each rank of one ulysses group.
   std::vector<int64_t> lengths(int ring_rank) const;
   /// Whether each rank's share follows that of the rank before it.
   bool is_in_order() const;

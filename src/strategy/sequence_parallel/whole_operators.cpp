@@ -36,8 +36,8 @@ bool is_constant(const std::vector<Extent>& extents) {
 std::vector<std::vector<double>> SequenceEngine::lengths() const {
   std::vector<std::vector<double>> all;
   for (auto& layout : pass_.splits) {
-    auto& of_split = all.emplace_back();
-    for (int r = 0; r < layout.size(); ++r) of_split.push_back(static_cast<double>(length(layout.of(r))));
+    const auto lengths = layout.lengths();
+    all.emplace_back(lengths.begin(), lengths.end());
   }
   return all;
 }
@@ -47,7 +47,7 @@ std::vector<Extent> SequenceEngine::ask(const Operator& op, const std::vector<Nu
   std::vector<double> mine;
   for (auto& number : numbers) mine.push_back(number.value);
   if (pass_.is_first) {
-    auto rows = together([&] { return fmt::format("{} and its {} numbers", op.name, mine.size()); },
+    auto rows = together([&] { return fmt::format("the {} numbers of {}", mine.size(), op.name); },
                          [&] { return group_.rows(mine); });
     const auto each = lengths();
     std::vector<Extent> extents;
@@ -120,33 +120,34 @@ std::optional<SequenceEngine::Arguments> SequenceEngine::with_totals(
   return arguments;
 }
 
+/// The numbers that may count something, those that say how many elements there are with them or not. The
+/// others are noted.
+std::vector<Number> SequenceEngine::noted_numbers(const Operator& op, const OperatorFacts& facts,
+                                                  bool extents_too) {
+  if (!pass_.is_first && !has_counts(facts, op, extents_too)) return {};
+  std::vector<Number> counts;
+  for (auto& number : numbers_of(facts, op)) {
+    bool may_be_extent = facts.is_extent[number.argument];
+    if (!facts.is_real[number.argument] && (extents_too || !may_be_extent))
+      counts.push_back(number);
+    else if (pass_.is_first)
+      pass_.consensus.note(op, number, may_be_extent);
+  }
+  return counts;
+}
+
 /// The arguments with numbers as one rank would have them; none where these are what they are. Those that say
 /// how many elements there are stay, unless they are asked for too.
 std::optional<SequenceEngine::Arguments> SequenceEngine::as_on_one_rank(const Operator& op,
                                                                         const OperatorFacts& facts,
                                                                         bool extents_too) {
-  if (!pass_.is_first && !has_counts(facts, op, extents_too)) return {};
-  std::vector<Number> asked;
-  for (auto& number : numbers_of(facts, op)) {
-    bool may_be_extent = facts.is_extent[number.argument];
-    if (!facts.is_real[number.argument] && (extents_too || !may_be_extent))
-      asked.push_back(number);
-    else if (pass_.is_first)
-      pass_.consensus.note(op, number, may_be_extent);
-  }
+  const auto asked = noted_numbers(op, facts, extents_too);
   if (asked.empty()) return {};
   return with_totals(op, asked, ask(op, asked));
 }
 
 Tensors SequenceEngine::on_whole(const Operator& op, const OperatorFacts& facts, const Next& next) {
-  if (!pass_.is_first && !has_counts(facts, op, true)) return next(op);
-  std::vector<Number> asked;
-  for (auto& number : numbers_of(facts, op)) {
-    if (!facts.is_real[number.argument])
-      asked.push_back(number);
-    else if (pass_.is_first)
-      pass_.consensus.note(op, number, false);
-  }
+  const auto asked = noted_numbers(op, facts, true);
   if (asked.empty()) return next(op);
   const auto extents = ask(op, asked);
   auto arguments = with_totals(op, asked, extents);
@@ -186,22 +187,18 @@ Tensors SequenceEngine::unsharded(const Operator& op, const OperatorFacts& facts
     SplitPlace place;
   };
   std::vector<Written> written;
-  const auto targets = written_by(facts, op);
-  auto is_written = [&](const at::Tensor& x) {
-    return std::any_of(targets.begin(), targets.end(), [&](auto& target) { return target.is_same(x); });
-  };
   Tensors sources;  // of what one rank would have a view of
   std::vector<size_t> noted;
   for (size_t i = 0; i < whole.inputs.size(); ++i) {
     auto& x = whole.inputs[i];
     auto* found = pass_.follow.of(x);
     if (!found) {
-      if (pass_.is_first && x.defined() && !is_written(x)) noted.push_back(i);
+      if (pass_.is_first && x.defined() && !writes_to(facts, op, x)) noted.push_back(i);
       continue;
     }
     const auto place = *found;
     auto all = unsplit(x, place);
-    if (is_written(x)) written.push_back({x, all, place});
+    if (writes_to(facts, op, x)) written.push_back({x, all, place});
     if (facts.is_view && !facts.is_mutable) sources.push_back(x);
     x = all;
   }
