@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <ATen/SDPBackend.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -143,6 +144,12 @@ at::Tensor aligned(const at::Tensor& x) {
   return is ? x : x.clone(at::MemoryFormat::Contiguous);
 }
 
+/// Whether scaled_dot_product_attention would take cuDNN's kernel, the faster one on newer devices.
+bool is_for_cudnn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Attention& call) {
+  auto choice = at::_fused_sdp_choice(q, k, v, {}, 0.0, call.causal, call.scale);
+  return choice == static_cast<int64_t>(at::SDPBackend::cudnn_attention);
+}
+
 AttentionPart on_cuda(const Attention& call) {
   auto type = call.query.scalar_type();
   if (!has_same_channels(call) || type == at::kDouble || call.query.size(-1) % 8 != 0)
@@ -150,8 +157,13 @@ AttentionPart on_cuda(const Attention& call) {
   // Flash aligns a causal mask with the last key, the others with the first.
   bool alike = !call.causal || call.query.size(-2) == call.key.size(-2);
   if (is_half(type) && alike && !call.mask && call.query.size(-1) <= 256) {
-    auto result = at::_scaled_dot_product_flash_attention(
-        aligned(call.query), aligned(call.key), aligned(call.value), 0.0, call.causal, false, call.scale);
+    auto q = aligned(call.query), k = aligned(call.key), v = aligned(call.value);
+    if (is_for_cudnn(q, k, v, call)) {
+      auto result =
+          at::_scaled_dot_product_cudnn_attention(q, k, v, {}, true, 0.0, call.causal, false, call.scale);
+      return by_kernel(call, std::get<0>(result), std::get<1>(result).squeeze(-1));
+    }
+    auto result = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, call.causal, false, call.scale);
     return by_kernel(call, std::get<0>(result), std::get<1>(result));
   }
   if (call.mask)
