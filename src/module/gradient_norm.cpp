@@ -39,7 +39,7 @@ void scale_to_norm(const std::vector<at::Tensor>& parameters, double norm, doubl
   at::NoGradGuard no_grad;
   auto scale = max / (norm + 1e-6);  // as torch::nn::utils::clip_grad_norm_ has it
   for (auto& parameter : parameters)
-    if (scale < 1 && parameter.grad().defined()) parameter.grad().mul_(scale);
+    if (!(scale >= 1) && parameter.grad().defined()) parameter.grad().mul_(scale);  // NaN, too
 }
 
 double clip_grad_norm(const std::vector<at::Tensor>& parameters, double max, const Communicator& stages) {

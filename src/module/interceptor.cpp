@@ -15,6 +15,7 @@
 #include <vector>
 #include <wanpar/core/error.hpp>
 
+#include "module/absent_memory.hpp"
 #include "module/boxed_tensors.hpp"
 
 namespace wanpar {
@@ -127,6 +128,7 @@ struct Kernel {
     if (inputs.size() != given.size())
       throw Error(fmt::format("{}: a handler went on with {} tensors where the operator takes {}",
                               op.schema().name(), inputs.size(), given.size()));
+    require_memory(op, inputs);
     if (!same(inputs, given)) put_back(inputs, call);
     op.redispatchBoxed(below, &call);
     results = std::move(call);
@@ -181,10 +183,13 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
   Plain plain;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
   const auto handlers = interceptors();
-  if (handlers.empty()) return handle.redispatchBoxed(below, values);
   const auto count = handle.schema().arguments().size();
   const std::span<const c10::IValue> arguments(values->data() + (values->size() - count), count);
   const auto given = tensors_among(arguments);
+  if (handlers.empty()) {
+    require_memory(handle, given);
+    return handle.redispatchBoxed(below, values);
+  }
   Kernel kernel{handle, below, arguments, given};
   const Operator op{handle.schema().name(), handle, arguments, given, std::ref(kernel)};
   auto outputs = remembering([&] {
@@ -293,6 +298,15 @@ Plain::~Plain() {
 }
 
 void initialize() { register_once(); }
+
+void watch(const at::Tensor& tensor) {
+  c10::InferenceMode as_it_was(tensor.is_inference());
+  auto* impl = tensor.unsafeGetTensorImpl();
+  const auto keys = impl->key_set().add(kOperators);
+  auto watched = c10::make_intrusive<c10::TensorImpl>(c10::Storage(tensor.storage()), keys, impl->dtype());
+  watched->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+  impl->shallow_copy_from(watched);
+}
 
 struct Scope::Guard {
   explicit Guard(bool all_operators) : include(all_operators ? kBoth : c10::DispatchKeySet(kAttention)) {}

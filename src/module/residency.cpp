@@ -32,10 +32,10 @@ bool contains(const std::vector<int>& units, int unit) {
 class Refill : public torch::autograd::FunctionPreHook {
  public:
   Refill(std::shared_ptr<Residency> residency, std::vector<int> units)
-      : residency_(std::move(residency)), units_(std::move(units)) {}
+      : residency_(std::move(residency)), units_(std::move(units)), versions_(residency_->versions(units_)) {}
 
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& gradients) override {
-    residency_->need_in_backward(units_);
+    residency_->need_in_backward(units_, versions_);
     return gradients;
   }
   bool belongs_to(const Residency& residency) const { return residency_.get() == &residency; }
@@ -43,6 +43,7 @@ class Refill : public torch::autograd::FunctionPreHook {
  private:
   std::shared_ptr<Residency> residency_;
   std::vector<int> units_;
+  std::vector<int64_t> versions_;
 };
 
 }  // namespace
@@ -52,7 +53,7 @@ void Residency::add(ResidentUnit unit) {
   for (auto& place : entry.unit.places) {
     unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
     entry.bytes += place.bytes;
-    take_memory_back(place.tensor);
+    take_memory_back(place.tensor, place.name);
   }
   entries_.push_back(std::move(entry));
 }
@@ -65,7 +66,7 @@ int Residency::unit_of(const at::Tensor& tensor) const {
 }
 
 void Residency::begin_anew() {
-  if (release_ != Release::never) release_all();
+  release_all();
   forward_ = {}, backward_ = {};
   step_.clear();
   orphans_.clear();
@@ -76,11 +77,7 @@ void Residency::begin_forward() {
   forward_.begin();
   step_.clear();
   orphans_.clear();
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    auto& entry = entries_[i];
-    if (entry.coming || (entry.here && entry.version != entry.unit.source->version()))
-      let_go(static_cast<int>(i));
-  }
+  release_all();  // anything may have written to the source by now
 }
 
 at::Tensor Residency::leave(at::Tensor result) {
@@ -93,7 +90,7 @@ void Residency::end_forward() {
   if (BackwardPass::is_running()) return;
   step_.clear();
   // What was used last is what a backward needs first; without one, nothing stays.
-  if (!at::GradMode::is_enabled() && release_ == Release::after_use) release_all();
+  if (!at::GradMode::is_enabled() && release_ != Release::at_next_forward) release_all();
 }
 
 std::vector<int> Residency::units_of(std::span<const at::Tensor> tensors) const {
@@ -157,7 +154,20 @@ void Residency::adopt(std::span<const at::Tensor> tensors) {
   }
 }
 
-void Residency::need_in_backward(const std::vector<int>& units) {
+std::vector<int64_t> Residency::versions(const std::vector<int>& units) const {
+  std::vector<int64_t> versions;
+  for (int unit : units) versions.push_back(entries_[unit].unit.source->version());
+  return versions;
+}
+
+void Residency::need_in_backward(const std::vector<int>& units, const std::vector<int64_t>& then) {
+  const auto now = versions(units);
+  for (size_t i = 0; i < units.size(); ++i)
+    if (now[i] != then[i])
+      throw Error(fmt::format(
+          "sharded parameters: unit '{}' has been written to between a forward and its backward, which would "
+          "compute with other values; call backward() before step(), or repeat the forward",
+          entries_[units[i]].unit.name));
   if (at::GradMode::is_enabled())
     throw Error(
         "sharded parameters: a backward with create_graph would save parameters that are let go of; "
@@ -170,7 +180,7 @@ void Residency::need_in_backward(const std::vector<int>& units) {
 void Residency::begin_backward() {
   bool is_first = pass_.begin([self = weak_from_this()] {
     auto residency = self.lock();
-    if (residency && residency->release_ != Release::never) residency->release_all();
+    if (residency && residency->release_ != Release::at_next_forward) residency->release_all();
   });
   if (!is_first) return;
   auto seen = forward_.seen();
@@ -209,7 +219,6 @@ void Residency::fetch(int unit) {
   if (entry.here || entry.coming) return;
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
-  entry.version = entry.unit.source->version();
   entry.coming = entry.unit.source->fetch();
   resident_bytes_ += entry.bytes;
   peak_bytes_ = std::max(peak_bytes_, resident_bytes_);
@@ -219,10 +228,10 @@ void Residency::arrive(int unit) {
   auto& entry = entries_[unit];
   if (entry.here) return;
   c10::InferenceMode ordinary(false);
-  auto buffers = std::exchange(entry.coming, nullptr)();
+  entry.buffers = std::exchange(entry.coming, nullptr)();
   entry.written.clear();
   for (auto& place : entry.unit.places) {
-    lend_memory(place.tensor, buffers[place.buffer], place.begin, place.bytes);
+    lend_memory(place.tensor, entry.buffers[place.buffer], place.begin, place.bytes);
     entry.written.push_back(times_written(place.tensor));
   }
   entry.here = true;
@@ -234,7 +243,8 @@ void Residency::let_go(int unit) {
   resident_bytes_ -= entry.bytes;
   entry.coming = nullptr;
   if (!std::exchange(entry.here, false)) return;
-  for (auto& place : entry.unit.places) take_memory_back(place.tensor);
+  entry.buffers.clear();
+  for (auto& place : entry.unit.places) take_memory_back(place.tensor, place.name);
 }
 
 void Residency::check_unwritten() const {
@@ -252,6 +262,12 @@ void Residency::check_unwritten() const {
 void Residency::bring_all() {
   for (size_t i = 0; i < entries_.size(); ++i) fetch(static_cast<int>(i));
   for (size_t i = 0; i < entries_.size(); ++i) arrive(static_cast<int>(i));
+}
+
+void Residency::keep_all() {
+  at::NoGradGuard no_grad;
+  for (auto& entry : entries_)
+    if (entry.here) entry.unit.source->keep(entry.buffers);
 }
 
 void Residency::release_all() {

@@ -24,8 +24,11 @@ class Source {
   /// Begins to bring them; what is returned is called once, waits, and gives them.
   virtual std::function<Buffers()> fetch() = 0;
 
-  /// Another number whenever the values have changed since.
+  /// Another number whenever an operator has written to the values since.
   virtual int64_t version() const = 0;
+
+  /// Takes what was written to them meanwhile.
+  virtual void keep(const Buffers& buffers) = 0;
 };
 
 /// A storage of the module, and which bytes of which buffer of its source it is made of.
@@ -33,6 +36,7 @@ struct StoragePlace {
   at::Tensor tensor;  ///< any tensor of that storage
   size_t buffer;
   int64_t begin, bytes;
+  std::string name;  ///< of a parameter in it
 };
 
 /// Parameters that come and go together.
@@ -42,8 +46,8 @@ struct ResidentUnit {
   std::vector<StoragePlace> places;
 };
 
-/// When a unit is let go of: once it is not among the next ones; after its backward; never.
-enum class Release { after_use, after_backward, never };
+/// When a unit is let go of: once it is not among the next ones; after its backward; with the next forward.
+enum class Release { after_use, after_backward, at_next_forward };
 
 //  Residency: parameters are there when an operator wants them, and only then.
 //
@@ -74,9 +78,13 @@ class Residency : public OperatorHandler,
   Tensors around(const Operator& op, const Next& next) override;
   Reentry reentry(std::span<const at::Tensor> inputs) override;
 
-  /// From a hook: these units are about to be needed by a backward.
-  void need_in_backward(const std::vector<int>& units);
+  /// How often each of these units has been written to.
+  std::vector<int64_t> versions(const std::vector<int>& units) const;
+  /// From a hook: these units are about to be needed by a backward, as they were in its forward.
+  void need_in_backward(const std::vector<int>& units, const std::vector<int64_t>& versions);
+  /// Brings them all; what is written to them until they are let go of is kept.
   void bring_all();
+  void keep_all();
   void release_all();
 
   int64_t resident_bytes() const { return resident_bytes_; }
@@ -89,7 +97,7 @@ class Residency : public OperatorHandler,
     int64_t bytes = 0;
     std::function<Source::Buffers()> coming = {};
     bool here = false;
-    int64_t version = 0;
+    Source::Buffers buffers = {};       // while it is
     std::vector<int64_t> written = {};  // of each place: how often its tensor was written to when it came
   };
 

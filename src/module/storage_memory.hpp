@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <string>
 #include <utility>
 
 namespace wanpar {
@@ -27,8 +29,17 @@ bool claim_memory(const at::Tensor& tensor);
 bool is_claimed(const at::Tensor& tensor);
 /// Lends a claimed storage memory of `buffer`, from byte `begin` on, which stays alive for as long.
 void lend_memory(const at::Tensor& tensor, const at::Tensor& buffer, int64_t begin, int64_t bytes);
-/// Leaves a claimed storage without memory.
-void take_memory_back(const at::Tensor& tensor);
+/// Leaves a claimed storage without memory; `name` is what errors call it.
+void take_memory_back(const at::Tensor& tensor, const std::string& name);
+/// The name of a tensor that has elements, but whose claimed storage is without memory; null for any other.
+const std::string* name_of_absent(const at::Tensor& tensor);
+/// A tensor like x without memory, in the place of one that is elsewhere: whoever lets go of it, by
+/// zero_grad() say, is heard of by `dropped`.
+at::Tensor stand_in_like(const at::Tensor& x, const std::string& name, std::function<void()> dropped);
+bool is_stand_in(const at::Tensor& tensor);
+/// Lets go of one unheard.
+void drop_stand_in(at::Tensor& tensor);
+
 /// Gives the right up: the storage keeps what it has.
 void release_memory(const at::Tensor& tensor);
 

@@ -199,8 +199,9 @@ class ModelOf {
   }
 
   NamedTensors named_parameters() const { return held_->named_parameters(); }
+  std::vector<at::Tensor> parameters() const { return tensors_in(named_parameters()); }
+  NamedTensors module_parameters() const { return held_->module_parameters(); }
   NamedTensors named_buffers() const { return held_->named_buffers(); }
-  std::vector<at::Tensor> parameters() const { return held_->parameters(); }
   void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }
   /// These throw Error for a function, whose mode and memory nobody knows.
   void train(bool on = true) { held_->train(on); }
@@ -220,8 +221,8 @@ class ModelOf {
     virtual ~Any() = default;
     virtual Value call(Values arguments) = 0;
     virtual NamedTensors named_parameters() = 0;
+    virtual NamedTensors module_parameters() = 0;
     virtual NamedTensors named_buffers() = 0;
-    virtual std::vector<at::Tensor> parameters() = 0;
     virtual void train(bool on) = 0;
     virtual std::optional<bool> training_mode() = 0;
     virtual void to(at::ScalarType dtype) = 0;
@@ -233,8 +234,8 @@ class ModelOf {
     explicit Held(Module m) : module(std::move(m)) {}
     Value call(Values arguments) override { return detail::call_values(module, std::move(arguments)); }
     NamedTensors named_parameters() override { return wanpar::named_parameters(module); }
+    NamedTensors module_parameters() override { return wanpar::module_parameters(module); }
     NamedTensors named_buffers() override { return wanpar::named_buffers(module); }
-    std::vector<at::Tensor> parameters() override { return optimized_parameters(module); }
     void train(bool on) override {
       if constexpr (HasMode<Module>)
         module_of(module).train(on);

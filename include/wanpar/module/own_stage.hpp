@@ -28,6 +28,7 @@ class OwnStage {
   auto operator()(Args&&... args) { return invoke(module_, std::forward<Args>(args)...); }
 
   NamedTensors named_parameters() const { return mine(wanpar::named_parameters(module_)); }
+  NamedTensors module_parameters() const { return mine(wanpar::module_parameters(module_)); }
   NamedTensors named_buffers() const { return mine(wanpar::named_buffers(module_)); }
   void train(bool on = true) requires HasMode<Module> { module_of(module_).train(on); }
   bool is_training() const requires HasMode<Module> { return module_of(module_).is_training(); }

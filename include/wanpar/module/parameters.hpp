@@ -69,6 +69,15 @@ NamedTensors named_parameters(M& module) {
     return {};
 }
 
+/// The same, but of a wrapped module the tensors of the module itself, and where they lie.
+template <class M>
+NamedTensors module_parameters(M& module) {
+  if constexpr (requires { module.module_parameters(); })
+    return module.module_parameters();
+  else
+    return named_parameters(module);
+}
+
 /// Likewise its buffers.
 template <class M>
 NamedTensors named_buffers(M& module) {
@@ -83,18 +92,6 @@ NamedTensors named_buffers(M& module) {
 /// The tensors alone, each once.
 std::vector<at::Tensor> tensors_in(const NamedTensors& tensors);
 
-/// What an optimizer is to step: a wrapper's own parameters(), which may be shards, and the module's
-/// otherwise.
-template <class M>
-std::vector<at::Tensor> optimized_parameters(M& module) {
-  if constexpr (requires {
-                  { module.parameters() } -> std::same_as<std::vector<at::Tensor>>;
-                })
-    return module.parameters();
-  else
-    return tensors_in(named_parameters(module));
-}
-
 /// Zeros, or nothing, in the place of their gradients.
 void clear_gradients(const std::vector<at::Tensor>& parameters, bool set_to_none);
 
@@ -104,13 +101,13 @@ struct ModuleTensors {
 };
 template <class M>
 ModuleTensors tensors_by_kind(M& module) {
-  return {named_parameters(module), named_buffers(module)};
+  return {module_parameters(module), named_buffers(module)};
 }
 
 /// Both, the parameters first.
 template <class M>
 NamedTensors tensors_of(M& module) {
-  auto tensors = named_parameters(module);
+  auto tensors = module_parameters(module);
   for (auto& buffer : named_buffers(module)) tensors.push_back(std::move(buffer));
   return tensors;
 }

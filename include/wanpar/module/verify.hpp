@@ -52,7 +52,7 @@ template <class Module>
 std::vector<std::shared_ptr<void>> parameters_of_innermost(Module& module) {
   std::vector<std::shared_ptr<void>> here;
   if constexpr (requires { module.inner(); }) here = parameters_of_innermost(module.inner());
-  if constexpr (requires { module.whole(); }) here.push_back(module.whole());
+  if constexpr (requires { module.unshard(); }) here.push_back(module.unshard());
   return here;
 }
 

@@ -65,21 +65,21 @@ class Wrapped : public Strategy {
   Module& inner() { return *module_; }
   const Module& inner() const { return *module_; }
 
-  /// Its parameters and buffers by its own names, and where this strategy has placed them.
+  /// Its parameters by its own names, as an optimizer steps them: this rank's shards where they are sharded.
   NamedTensors named_parameters() const {
-    auto parameters = wanpar::named_parameters(*module_);
+    if constexpr (requires { Strategy::named_shards(); })
+      return Strategy::named_shards();
+    else
+      return wanpar::named_parameters(*module_);
+  }
+  std::vector<at::Tensor> parameters() const { return tensors_in(named_parameters()); }
+  /// The module's own tensors, with what this strategy has done with them: for a strategy around this one.
+  NamedTensors module_parameters() const {
+    auto parameters = wanpar::module_parameters(*module_);
     if constexpr (requires { Strategy::place(parameters); }) Strategy::place(parameters);
     return parameters;
   }
   NamedTensors named_buffers() const { return wanpar::named_buffers(*module_); }
-
-  /// What an optimizer is to step.
-  std::vector<at::Tensor> parameters() const {
-    if constexpr (requires { Strategy::parameters(); })
-      return Strategy::parameters();
-    else
-      return tensors_in(named_parameters());
-  }
 
   /// As torch::nn::Module has them.
   void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }

@@ -69,9 +69,11 @@ class ShardedParamsStrategy {
   static constexpr bool kByBlocks = false;
   ShardedParamsStrategy(Options options, const ModuleTensors& tensors);
 
-  /// What an optimizer is to step: this rank's flat part of each unit, with its gradient after a backward. A
-  /// step is seen by the next forward. Parameters that required no gradient when wrapped are not among them.
-  std::vector<at::Tensor> parameters() const;
+  /// This rank's elements of each parameter, flat, under its first name: what parameters() lists without the
+  /// names, an optimizer steps, and a backward leaves gradients in. Where this rank has all of the
+  /// parameters, in the dtype that they are computed in, they are themselves listed. Some are empty; tied
+  /// ones stand here once.
+  NamedTensors named_shards() const;
 
   /// Collective. Scales the gradients so that their norm over all parameters and ranks is at most `max`;
   /// gives the norm that they had. Together with a BlockPipeline, whose ranks have the gradients of their own
@@ -79,7 +81,7 @@ class ShardedParamsStrategy {
   double clip_grad_norm(double max, const Communicator& stages = {});
 
   /// While what it gives lives, backwards leave their gradients whole on each rank; the next one after it
-  /// averages the sum of all.
+  /// averages the sum of all. Nests.
   NoSync no_sync() const;
 
   /// Collective. Shows every parameter by the module's own name, whole, in the dtype of the shards, a unit at
@@ -90,9 +92,10 @@ class ShardedParamsStrategy {
   /// is not laid out row by row is asked for whole.
   void load(const ParameterSource& source);
 
-  /// Collective. While what it gives lives, every parameter is here, whole, in param_dtype, so that the inner
-  /// module can be called by itself; the wrapper is not to be called meanwhile.
-  [[nodiscard]] std::shared_ptr<void> whole();
+  /// Collective. While what it gives lives, every parameter is here, whole, in param_dtype, to be read and
+  /// written, so that the inner module can be called by itself; the wrapper is not to be called meanwhile.
+  /// What was written, alike on every rank, is kept at its end.
+  [[nodiscard]] std::shared_ptr<void> unshard();
 
   std::vector<std::string> units() const;
   ParameterMemory memory() const;
@@ -119,9 +122,10 @@ class ShardedParamsStrategy {
 /// A module whose parameters are sharded over a group, in inference and in training; every rank calls it
 /// alike.
 ///
-/// The module's own tensors stay, and so do views of them, but hold no memory between uses: outside of a
-/// forward they cannot be read (each_parameter() can). A plain backward() averages the gradients over the
-/// group and leaves each rank its part in parameters(). Every rank needs a module of its own.
+/// The module's own tensors stay, and so do views of them, but hold no memory between uses: an operator on
+/// one outside of a forward throws Error (each_parameter() and unshard() give values). A plain backward()
+/// averages the gradients over the group and leaves each rank its part in named_parameters(), where a
+/// parameter that no rank used has none. Every rank needs a module of its own.
 ///
 /// Throws Error, on every rank and before any transfer: where the ranks' modules differ, where a named unit
 /// does not exist, where the module has no parameters (a frozen TorchScript module has none left).

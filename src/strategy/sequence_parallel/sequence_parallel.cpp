@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "module/linear_map.hpp"
+#include "module/check_in_backward.hpp"
 #include "module/same_module.hpp"
 #include "module/shared_parameters.hpp"
 #include "strategy/sequence_parallel/sequence_engine.hpp"
@@ -69,7 +69,10 @@ class SequenceForward : public ForwardScope {
     for (auto& item : results) all.push_back(item.tensor);
     engine_->check_region(all);
     for (auto& [name, x] : results)
-      if (x.defined()) x = checked_in_backward(gathered(name, x));
+      if (x.defined()) x = gathered(name, x);
+    if (!shared_.empty())
+      for (auto& item : results)
+        check_in_backward(item.tensor, [shared = shared_] { refuse_shared_accumulation(kSequence, shared); });
     engine_->learn();
   }
 
@@ -90,16 +93,6 @@ class SequenceForward : public ForwardScope {
     if (gather.empty() && !options().split.empty()) return engine_->gather(x, {});
     engine_->check_joined(name, x);
     return x;
-  }
-
-  at::Tensor checked_in_backward(const at::Tensor& x) const {
-    if (shared_.empty()) return x;
-    return linear_map(
-        x, [](const at::Tensor& same) { return same; },
-        [shared = shared_](const at::Tensor& gradient) {
-          refuse_shared_accumulation(kSequence, shared);
-          return gradient;
-        });
   }
 
   std::shared_ptr<SequenceEngine> engine_;

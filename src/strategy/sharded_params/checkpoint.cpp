@@ -14,13 +14,9 @@ void ShardedParamsStrategy::each_parameter(
     const std::function<void(const std::string& name, const at::Tensor& value)>& show) {
   at::NoGradGuard no_grad;
   engine_->each_flat([&](auto& flat) {
-    auto whole = flat.gather_values();
-    for (auto& item : flat.items())
-      for (auto& leaf : item.leaves) {
-        auto value = whole.as_strided(leaf.tensor.sizes(), leaf.tensor.strides(),
-                                      whole.storage_offset() + item.begin + leaf.offset);
-        for (auto& name : leaf.names) show(name, value);
-      }
+    flat.each_value([&](auto& leaf, auto& value) {
+      for (auto& name : leaf.names) show(name, value);
+    });
   });
 }
 
@@ -35,7 +31,13 @@ void ShardedParamsStrategy::load(const ParameterSource& source) {
     return values.flatten();
   };
   for (auto& unit : engine_->units())
-    for (auto& flat : unit->flats)
+    for (auto& flat : unit->flats) {
+      if (flat.is_whole()) {
+        flat.each_leaf([&](size_t, auto& leaf) {
+          leaf.tensor.copy_(ask(leaf.names[0], 0, leaf.tensor.numel()).view(leaf.tensor.sizes()));
+        });
+        continue;
+      }
       for (auto& item : flat.items()) {
         auto [from, count] = flat.own(item);
         if (count == 0) continue;
@@ -44,7 +46,7 @@ void ShardedParamsStrategy::load(const ParameterSource& source) {
           flat.set(item, ask(first.names[0], from, from + count), from);
           continue;
         }
-        auto whole = at::zeros({item.size}, flat.shard().options().requires_grad(false));
+        auto whole = at::zeros({item.size}, flat.options());
         for (auto& leaf : item.leaves) {
           auto place = elements_of(whole, leaf.offset, leaf.tensor);
           auto values = ask(leaf.names[0], 0, leaf.tensor.numel()).view(leaf.tensor.sizes());
@@ -53,6 +55,7 @@ void ShardedParamsStrategy::load(const ParameterSource& source) {
         }
         flat.set(item, whole.narrow(0, from, count), from);
       }
+    }
   engine_->has_values();
 }
 

@@ -7,6 +7,8 @@
 #include <span>
 
 #include "core/arguments.hpp"
+#include "module/absent_memory.hpp"
+#include "module/storage_memory.hpp"
 
 namespace wanpar {
 namespace {
@@ -28,6 +30,12 @@ void move_out(Item& item, at::ScalarType dtype) {
   }
 }
 
+/// All of an item, flat.
+at::Tensor memory_of(const Item& item) {
+  auto& first = item.leaves[0];
+  return first.tensor.detach().as_strided({item.size}, {1}, first.tensor.storage_offset() - first.offset);
+}
+
 }  // namespace
 
 at::Tensor elements_of(const at::Tensor& flat, int64_t begin, const at::Tensor& leaf) {
@@ -38,41 +46,76 @@ at::Tensor elements_of(const at::Tensor& flat, int64_t begin, const at::Tensor& 
 }
 
 FlatParameters::FlatParameters(std::vector<Item> items, Options options)
-    : items_(std::move(items)), options_(std::move(options)) {
-  auto dtype = items_[0].leaves[0].tensor.scalar_type();
+    : items_(std::move(items)),
+      options_(std::move(options)),
+      dtype_(items_[0].leaves[0].tensor.scalar_type()) {
   auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
   int64_t end = 0;
-  bool is_trained = false;
   for (auto& item : items_) {
     item.begin = end;
     end += aligned(item.size, width);
-    for (auto& leaf : item.leaves) is_trained |= leaf.tensor.requires_grad();
+    for (auto& leaf : item.leaves) leaf.gradient_begin = item.begin + leaf.offset;
   }
   sizes_ = even_sizes(end, options_.group.size());
+  gradient_size_ = end;
+  if (is_whole())
+    keep_memory();
+  else
+    share_memory();
+  for (auto& item : items_) item.values.reset();
+}
 
-  shard_ = piece(options_.group.rank());
-  if (options_.take_from_rank_0) {
-    std::vector<Send> sends;
-    std::vector<Receive> receives;
-    if (options_.group.rank() > 0)
-      receives.push_back({{sizes_[options_.group.rank()]}, shard_.options(), 0});
-    else
-      for (int rank = 1; rank < options_.group.size(); ++rank) sends.push_back({piece(rank), rank});
-    auto received = options_.group.exchange(std::move(sends), std::move(receives)).get();
-    if (!received.empty()) shard_ = received[0];
-    for (auto& alike : options_.alike) shard_ = alike.broadcast(std::move(shard_)).get();
-  }
-  shard_.set_requires_grad(is_trained);
-
+/// What is stepped is the module's own parameters. Those that share memory each have a gradient of their own.
+void FlatParameters::keep_memory() {
+  gradient_size_ = 0;
   for (auto& item : items_) {
-    item.values.reset();
-    if (item.moves || dtype != options_.compute) move_out(item, options_.compute);
+    if (!item.values.defined()) move_out(item, dtype_);
+    for (auto& leaf : item.leaves) {
+      leaf.gradient_begin = std::exchange(gradient_size_, gradient_size_ + leaf.tensor.numel());
+      leaf.shard = shards_.size();
+      shards_.push_back({leaf.names, leaf.tensor});
+    }
   }
+  if (!options_.take_from_rank_0) return;
+  const auto values = from_rank_0();
+  for (auto& item : items_) memory_of(item).copy_(values.narrow(0, item.begin, item.size));
+}
+
+/// What is stepped is this rank's part of a memory that holds all, of which the module's is a copy.
+void FlatParameters::share_memory() {
+  flat_ = options_.take_from_rank_0 ? from_rank_0() : piece(options_.group.rank());
+  for (auto& item : items_) {
+    const auto [from, count] = own(item);
+    auto mine = flat_.narrow(0, count == 0 ? 0 : item.begin + from - begin_of_shard(), count).detach();
+    for (auto& leaf : item.leaves) {
+      leaf.shard = shards_.size();
+      leaf.was_trained = leaf.tensor.requires_grad();
+      if (leaf.was_trained) mine.set_requires_grad(true);
+    }
+    shards_.push_back({item.leaves[0].names, mine});
+    if (item.moves || dtype_ != options_.compute) move_out(item, options_.compute);
+    for (auto& leaf : item.leaves) watch(leaf.tensor);
+  }
+}
+
+/// What this rank is to hold, of rank 0's values.
+at::Tensor FlatParameters::from_rank_0() const {
+  auto mine = piece(options_.group.rank());
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  if (options_.group.rank() > 0)
+    receives.push_back({{sizes_[options_.group.rank()]}, mine.options(), 0});
+  else
+    for (int rank = 1; rank < options_.group.size(); ++rank) sends.push_back({piece(rank), rank});
+  auto received = options_.group.exchange(std::move(sends), std::move(receives)).get();
+  if (!received.empty()) mine = received[0];
+  for (auto& alike : options_.alike) mine = alike.broadcast(std::move(mine)).get();
+  return mine;
 }
 
 /// What a rank is to hold, of the values that the module came with.
 at::Tensor FlatParameters::piece(int rank) const {
-  auto part = at::zeros({sizes_[rank]}, items_[0].leaves[0].tensor.options().requires_grad(false));
+  auto part = at::zeros({sizes_[rank]}, options());
   auto begin = total(std::span(sizes_).first(rank));
   for (auto& item : items_) {
     auto from = std::max(begin, item.begin), to = std::min(begin + sizes_[rank], item.begin + item.size);
@@ -86,72 +129,146 @@ std::vector<StoragePlace> FlatParameters::places(size_t buffer) const {
   std::vector<StoragePlace> places;
   auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
   for (auto& item : items_)
-    if (item.size > 0)
-      places.push_back({item.leaves[0].tensor, buffer, item.begin * width, item.size * width});
+    if (item.size > 0 && !is_whole())
+      places.push_back(
+          {item.leaves[0].tensor, buffer, item.begin * width, item.size * width, item.leaves[0].names[0]});
   return places;
 }
 
-bool FlatParameters::is_whole() const {
-  return options_.group.size() == 1 && shard_.scalar_type() == options_.compute;
+bool FlatParameters::is_whole() const { return options_.group.size() == 1 && dtype_ == options_.compute; }
+
+at::TensorOptions FlatParameters::options() const {
+  return items_[0].leaves[0].tensor.options().dtype(dtype_).requires_grad(false);
+}
+
+int64_t FlatParameters::bytes() const {
+  return sizes_[options_.group.rank()] * static_cast<int64_t>(c10::elementSize(dtype_));
+}
+
+int64_t FlatParameters::version() const {
+  return is_whole() || flat_.is_inference() ? 0 : static_cast<int64_t>(flat_._version());
 }
 
 Pending<at::Tensor> FlatParameters::gather() const {
-  return options_.group.all_gather(shard_.detach().to(options_.compute), 0, sizes_);
+  return options_.group.all_gather(flat_.to(options_.compute), 0, sizes_);
 }
 
-at::Tensor FlatParameters::gather_values() const {
-  return options_.group.all_gather(shard_.detach(), 0, sizes_).get();
-}
-
-void FlatParameters::each_leaf(
-    const std::function<void(size_t index, const at::Tensor& leaf, int64_t begin)>& action) const {
-  size_t index = 0;
+void FlatParameters::each_value(
+    const std::function<void(const Leaf& leaf, const at::Tensor& value)>& show) const {
+  if (is_whole()) return each_leaf([&](size_t, auto& leaf) { show(leaf, leaf.tensor.detach()); });
+  const auto whole = options_.group.all_gather(flat_, 0, sizes_).get();
   for (auto& item : items_)
-    for (auto& leaf : item.leaves) action(index++, leaf.tensor, item.begin + leaf.offset);
+    for (auto& leaf : item.leaves)
+      show(leaf, whole.as_strided(leaf.tensor.sizes(), leaf.tensor.strides(),
+                                  whole.storage_offset() + item.begin + leaf.offset));
+}
+
+void FlatParameters::keep(const at::Tensor& gathered) {
+  auto mine = gathered.narrow(0, begin_of_shard(), flat_.numel());
+  // What nobody wrote to keeps the digits that the other dtype has not.
+  auto is_written = mine.ne(flat_.to(mine.scalar_type()));
+  flat_.copy_(at::where(is_written, mine.to(dtype_), flat_));
+}
+
+void FlatParameters::agree_on_training() {
+  if (is_whole()) return;
+  for (auto& item : items_)
+    for (auto& leaf : item.leaves) {
+      auto& shard = shards_[leaf.shard].tensor;
+      bool is_trained = leaf.tensor.requires_grad();
+      if (is_trained == leaf.was_trained) is_trained = shard.requires_grad();
+      shard.set_requires_grad(is_trained);
+      leaf.tensor.set_requires_grad(is_trained);
+      leaf.was_trained = is_trained;
+    }
+}
+
+bool FlatParameters::is_trained() const {
+  bool is = false;
+  each_leaf([&](size_t, auto& leaf) { is |= leaf.tensor.requires_grad(); });
+  return is;
+}
+
+size_t FlatParameters::leaves() const {
+  size_t count = 0;
+  each_leaf([&](size_t, auto&) { ++count; });
+  return count;
 }
 
 bool FlatParameters::has_gradients() const {
   bool found = false;
-  each_leaf([&](size_t, auto& leaf, int64_t) { found |= leaf.grad().defined(); });
+  each_leaf(
+      [&](size_t, auto& leaf) { found |= leaf.tensor.grad().defined() && !is_stand_in(leaf.tensor.grad()); });
   return found;
 }
 
 std::vector<at::Tensor> FlatParameters::take_gradients() {
   std::vector<at::Tensor> gradients;
-  each_leaf(
-      [&](size_t, auto& leaf, int64_t) { gradients.push_back(std::exchange(leaf.mutable_grad(), {})); });
+  each_leaf([&](size_t, auto& leaf) { gradients.push_back(std::exchange(leaf.tensor.mutable_grad(), {})); });
   return gradients;
 }
 
 void FlatParameters::put_gradients(std::vector<at::Tensor> gradients) {
-  each_leaf([&](size_t i, auto& leaf, int64_t) {
-    leaf.mutable_grad() = i < gradients.size() ? std::move(gradients[i]) : at::Tensor();
+  each_leaf([&](size_t i, auto& leaf) {
+    leaf.tensor.mutable_grad() = i < gradients.size() ? std::move(gradients[i]) : at::Tensor();
   });
 }
 
 Pending<at::Tensor> FlatParameters::reduce(const std::vector<std::vector<at::Tensor>>& lists) const {
   auto dtype = options_.reduce.value_or(options_.compute);
-  auto whole =
-      at::zeros({total(sizes_)}, items_[0].leaves[0].tensor.options().dtype(dtype).requires_grad(false));
-  each_leaf([&](size_t i, auto& leaf, int64_t begin) {
+  auto whole = at::zeros({gradient_size_}, options().dtype(dtype));
+  each_leaf([&](size_t i, auto& leaf) {
     for (auto& gradients : lists) {
       auto gradient = gradients[i];
       if (!gradient.defined()) continue;
       if (gradient.is_sparse()) gradient = gradient.to_dense();
-      auto place = elements_of(whole, begin, leaf);
+      auto place = place_of(whole, leaf);
       place.add_(gradient.sum_to_size(place.sizes()));
     }
   });
+  if (is_whole()) return options_.group.reduce_scatter(std::move(whole), 0, {}, ReduceOp::mean);
   return options_.group.reduce_scatter(std::move(whole), 0, sizes_, ReduceOp::mean);
 }
 
-void FlatParameters::accumulate(at::Tensor gradient) {
-  gradient = gradient.to(shard_.scalar_type());
-  auto& sum = shard_.mutable_grad();
-  if (sum.defined())
-    sum.add_(gradient);
-  else
-    sum = gradient.variable_data();  // optimizers detach it in place, which a view refuses
+/// Where the gradient of a leaf lies in the flat one.
+at::Tensor FlatParameters::place_of(const at::Tensor& flat, const Leaf& leaf) const {
+  if (is_whole()) return flat.narrow(0, leaf.gradient_begin, leaf.tensor.numel()).view(leaf.tensor.sizes());
+  return elements_of(flat, leaf.gradient_begin, leaf.tensor);
+}
+
+void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>& had) {
+  const auto gradients = mean.to(dtype_);
+  if (is_whole())  // what was here before is a part of the mean
+    return each_leaf([&](size_t, auto& leaf) {
+      if (had[leaf.shard]) leaf.tensor.mutable_grad() = place_of(gradients, leaf).variable_data();
+    });
+  for (auto& item : items_) {
+    const auto shard = item.leaves[0].shard;
+    if (!had[shard]) continue;
+    const auto [from, count] = own(item);
+    auto mine = gradients.narrow(0, count == 0 ? 0 : item.begin + from - begin_of_shard(), count);
+    auto& sum = shards_[shard].tensor.mutable_grad();
+    if (sum.defined())
+      sum.add_(mine);
+    else
+      sum = mine.variable_data();  // optimizers detach it in place, which a view refuses
+  }
+}
+
+void FlatParameters::stand_in_for_gradients() {
+  if (is_whole()) return;
+  each_leaf([&](size_t, auto& leaf) {
+    auto& shard = shards_[leaf.shard].tensor;
+    if (!leaf.tensor.requires_grad() || !shard.grad().defined()) return;
+    auto drop = [shard]() mutable { shard.mutable_grad().reset(); };
+    leaf.tensor.mutable_grad() = stand_in_like(leaf.tensor, "the gradient of " + leaf.names[0], drop);
+  });
+}
+
+void FlatParameters::drop_stand_ins() {
+  each_leaf([&](size_t, auto& leaf) {
+    if (is_stand_in(leaf.tensor.grad())) drop_stand_in(leaf.tensor.mutable_grad());
+  });
 }
 
 std::pair<int64_t, int64_t> FlatParameters::own(const Item& item) const {
@@ -160,14 +277,8 @@ std::pair<int64_t, int64_t> FlatParameters::own(const Item& item) const {
   return {from - item.begin, std::max<int64_t>(0, to - from)};
 }
 
-at::Tensor FlatParameters::own_gradient(const Item& item) const {
-  auto [from, count] = own(item);
-  if (count == 0 || !shard_.grad().defined()) return {};
-  return shard_.grad().narrow(0, item.begin + from - begin_of_shard(), count);
-}
-
 void FlatParameters::set(const Item& item, const at::Tensor& values, int64_t from) {
-  shard_.narrow(0, item.begin + from - begin_of_shard(), values.numel()).copy_(values);
+  flat_.narrow(0, item.begin + from - begin_of_shard(), values.numel()).copy_(values);
 }
 
 int64_t FlatParameters::begin_of_shard() const {

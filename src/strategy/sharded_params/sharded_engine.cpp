@@ -4,6 +4,8 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/graph_task.h>
 
 #include <algorithm>
 #include <map>
@@ -11,6 +13,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/deferred.hpp"
+#include "module/leaves.hpp"
 #include "module/same_module.hpp"
 #include "strategy/sharded_params/units.hpp"
 
@@ -29,6 +32,12 @@ std::string text_of(const ShardedParamsOptions& options) {
       dtype(options.reduce_dtype), dtype(options.buffer_dtype), options.sync_module_states);
 }
 
+int size_of(const std::vector<Communicator>& grid) {
+  int size = 1;
+  for (auto& group : grid) size *= group.size();
+  return size;
+}
+
 }  // namespace
 
 ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters,
@@ -43,7 +52,7 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
     alike_ = {std::exchange(options_.group, {}), options_.replicate};
   else
     alike_ = {options_.replicate};
-  auto release = options_.group.size() == 1                     ? Release::never
+  auto release = options_.group.size() == 1                     ? Release::at_next_forward
                  : options_.sharding == Sharding::shard_grad_op ? Release::after_backward
                                                                 : Release::after_use;
   residency_ = std::make_shared<Residency>(options_.prefetch, release);
@@ -55,12 +64,48 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
   for (auto& [name, buffer] : buffers) settle(buffer);
 }
 
-bool ShardedEngine::is_whole() const {
+void ShardedEngine::check_values() const {
   if (!without_values_.empty())
     throw Error(fmt::format(
         "ShardedParams: parameter '{}' was constructed deferred and has no values yet; call load()",
         without_values_));
-  return is_whole_;
+}
+
+bool ShardedEngine::is_alone() const { return is_whole_ && size_of(placement_->reduced_over) == 1; }
+
+/// Between two calls the user may have frozen parameters, or begun to train them.
+void ShardedEngine::begin_forward() {
+  begin_anew_if_disturbed();
+  each_flat([](auto& flat) { flat.agree_on_training(); });
+  gradients_->listen();
+  residency_->begin_forward();
+}
+
+/// Gradients of what is no parameter here would be each rank's own.
+void ShardedEngine::check_leaves(const std::vector<at::Tensor>& results,
+                                 const std::vector<at::Tensor>& arguments) const {
+  for (auto& leaf : leaves_of(results, arguments))
+    if (leaf.numel() > 0 && !leaves_.contains(leaf.unsafeGetTensorImpl()))
+      throw Error(fmt::format(
+          "ShardedParams: the result depends on a tensor {}{} that needs a gradient and was no parameter of "
+          "the module when it was wrapped, so each rank would keep its own; register it before the module is "
+          "wrapped, or detach it",
+          c10::toString(leaf.scalar_type()), leaf.sizes()));
+}
+
+/// To be called in a backward.
+void ShardedEngine::check_backward() const {
+  auto* tasks = torch::autograd::get_current_graph_task_exec_info();
+  if (!tasks || tasks->empty()) return;
+  for (auto& [node, task] : *tasks) {
+    auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node);
+    bool is_asked = task.needed_ || task.captures_;
+    if (leaf && is_asked && leaves_.contains(leaf->variable.unsafeGetTensorImpl()))
+      throw Error(
+          "ShardedParams: autograd::grad() of a parameter, or backward() with a list of inputs, gives each "
+          "rank "
+          "a gradient of its own; call backward() alone, and read the gradients of parameters()");
+  }
 }
 
 void ShardedEngine::begin_anew_if_disturbed() {
@@ -117,6 +162,7 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
     bool is_trained = std::any_of(item.leaves.begin(), item.leaves.end(),
                                   [](auto& leaf) { return leaf.tensor.requires_grad(); });
     auto dtype = item.leaves[0].tensor.scalar_type();
+    for (auto& leaf : item.leaves) leaves_.insert(leaf.tensor.unsafeGetTensorImpl());
     groups[item.unit][{dtype, is_trained}].push_back(std::move(item));
   }
   is_whole_ = options_.group.size() == 1;
@@ -144,7 +190,6 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
     residency_->add(std::move(resident));
     units_.push_back(std::move(unit));
   }
-  if (is_whole_) residency_->bring_all();
 }
 
 /// Buffers are whole on every rank.
@@ -165,7 +210,8 @@ void ShardedEngine::make_gradients() {
   std::vector<ShardedGradients::Expected> order;
   for (int64_t i = 0; i < count; ++i)
     for (auto& flat : units_[count - 1 - i]->flats)
-      if (flat.is_trained()) order.push_back({&flat, std::min(i, gathers)});
+      if (torch::autograd::isDifferentiableType(flat.options().dtype().toScalarType()))
+        order.push_back({&flat, std::min(i, gathers)});
   gradients_ = std::make_shared<ShardedGradients>(options_.group, alike_, order);
   gradients_->listen();
   for (auto& unit : units_) unit->gradients = gradients_;

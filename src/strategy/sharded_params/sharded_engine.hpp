@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "module/residency.hpp"
@@ -21,10 +22,15 @@ class ShardedEngine {
   Residency& residency() { return *residency_; }
   ShardedGradients& gradients() { return *gradients_; }
 
-  /// Whether a forward can do without us. Throws Error where parameters have no values yet.
-  bool is_whole() const;
-  /// Ranks remember alike which units are here and come next, until one has failed.
-  void begin_anew_if_disturbed();
+  /// Whether this rank has all parameters, as the module sees them.
+  bool is_whole() const { return is_whole_; }
+  /// And there is no other rank, so that a forward can do without us.
+  bool is_alone() const;
+  /// Throws Error where parameters have no values yet.
+  void check_values() const;
+  void begin_forward();
+  void check_leaves(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments) const;
+  void check_backward() const;
   /// Of all parameters.
   const std::shared_ptr<Placement>& placement() const { return placement_; }
   /// Parameters that were constructed deferred have been loaded.
@@ -38,6 +44,8 @@ class ShardedEngine {
   }
 
  private:
+  /// Ranks remember alike which units are here and come next, until one has failed.
+  void begin_anew_if_disturbed();
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const;
   void find_deferred(const NamedTensors& parameters);
   void make_units(const NamedTensors& parameters);
@@ -50,6 +58,7 @@ class ShardedEngine {
   std::vector<Communicator> alike_;  // ranks that hold the same shards
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
+  std::unordered_set<at::TensorImpl*> leaves_;
   bool is_whole_ = false;
   uint64_t disturbances_ = 0;   // of the groups, when units were last gathered
   std::string without_values_;  // a parameter that was constructed deferred and has not been loaded

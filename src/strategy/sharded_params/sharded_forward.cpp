@@ -5,6 +5,7 @@
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "module/autocast_cache.hpp"
+#include "module/check_in_backward.hpp"
 #include "strategy/sharded_params/sharded_engine.hpp"
 
 namespace wanpar {
@@ -14,9 +15,8 @@ namespace {
 class ShardedForward : public ForwardScope {
  public:
   explicit ShardedForward(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) {
-    engine_->begin_anew_if_disturbed();
-    engine_->residency().begin_forward();
-    scope_.emplace(engine_->residency());
+    engine_->begin_forward();
+    if (!engine_->is_whole()) scope_.emplace(engine_->residency());
   }
   ~ShardedForward() override {
     scope_.reset();
@@ -25,6 +25,7 @@ class ShardedForward : public ForwardScope {
 
   /// Floating-point arguments in param_dtype.
   void enter(Arguments& arguments) override {
+    for (auto& item : arguments.tensors) arguments_.push_back(item.tensor);
     auto dtype = engine_->options().param_dtype;
     if (!dtype) return;
     for (auto& [name, x] : arguments.tensors)
@@ -34,10 +35,16 @@ class ShardedForward : public ForwardScope {
   /// Results lie in no memory that is about to be let go of.
   void leave(NamedTensors& results) override {
     for (auto& [name, x] : results) x = engine_->residency().leave(std::move(x));
+    if (!at::GradMode::is_enabled()) return;
+    Tensors all;
+    for (auto& item : results) all.push_back(item.tensor);
+    engine_->check_leaves(all, arguments_);
+    for (auto& x : all) check_in_backward(x, [engine = engine_] { engine->check_backward(); });
   }
 
  private:
   std::shared_ptr<ShardedEngine> engine_;
+  Tensors arguments_;
   NoAutocastCache no_cache_;
   std::optional<Scope> scope_;
 };

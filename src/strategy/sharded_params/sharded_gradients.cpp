@@ -25,9 +25,6 @@ bool any(const std::vector<at::Tensor>& gradients) {
   return std::any_of(gradients.begin(), gradients.end(), [](auto& x) { return x.defined(); });
 }
 
-/// What a rank says of a flat parameter; the greatest of the ranks' counts.
-enum Mark : int64_t { kNone, kReduced, kLeftBehind };
-
 }  // namespace
 
 /// Stands before the node that accumulates a leaf's gradient.
@@ -67,12 +64,21 @@ bool ShardedGradients::Flight::is_complete() const {
 
 bool ShardedGradients::Flight::waits() const { return flat->has_gradients() || (!has_left && any(before)); }
 
+void ShardedGradients::Flight::note() {
+  flat->each_leaf([&](size_t i, auto& leaf) {
+    bool was_here = !has_left && i < before.size() && before[i].defined();
+    if (leaf.tensor.grad().defined() || was_here) had[leaf.shard] = true;
+  });
+}
+
 ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator> alike,
                                    const std::vector<Expected>& order)
     : group_(std::move(group)), alike_(std::move(alike)) {
   for (auto& [flat, after] : order) {
     order_.push_back(flights_.size());
-    flights_.push_back({.flat = flat, .after = after});
+    flights_.push_back({.flat = flat, .after = after, .is_idle = !flat->is_trained()});
+    flights_.back().is_heard.resize(flat->leaves());
+    flights_.back().had.resize(flat->shards().size());
   }
 }
 
@@ -81,18 +87,16 @@ ShardedGradients::~ShardedGradients() {
 }
 
 void ShardedGradients::listen() {
-  for (size_t i = 0; i < flights_.size(); ++i) {
-    for (auto& item : flights_[i].flat->items())
-      for (auto& leaf : item.leaves) {
-        if (!leaf.tensor.requires_grad()) continue;
-        auto accumulator = torch::autograd::impl::grad_accumulator(leaf.tensor);
-        accumulator->add_pre_hook(std::make_unique<Arriving>(weak_from_this()));
-        auto key =
-            accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), i, flights_[i].leaves++));
-        hooks_.emplace_back(std::move(accumulator), key);
-      }
-    flights_[i].arrived.assign(flights_[i].leaves, false);
-  }
+  for (size_t i = 0; i < flights_.size(); ++i)
+    flights_[i].flat->each_leaf([&](size_t number, auto& leaf) {
+      if (!leaf.tensor.requires_grad() || flights_[i].is_heard[number]) return;
+      flights_[i].is_heard[number] = true;
+      flights_[i].is_idle = false;
+      auto accumulator = torch::autograd::impl::grad_accumulator(leaf.tensor);
+      accumulator->add_pre_hook(std::make_unique<Arriving>(weak_from_this()));
+      auto key = accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), i, number));
+      hooks_.emplace_back(std::move(accumulator), key);
+    });
 }
 
 void ShardedGradients::before_gather(int64_t unit) {
@@ -117,9 +121,14 @@ void ShardedGradients::begin() {
   alive_ = token;
   count_gathers();
   if (is_under_way_) forget();  // one that threw
-  is_under_way_ = syncs && !flights_.empty();
+  for (auto& flight : flights_) flight.flat->drop_stand_ins();
+  is_under_way_ = pauses_ == 0 && !flights_.empty();
   if (!is_under_way_) return;
-  for (auto& flight : flights_) flight.before = flight.flat->take_gradients();
+  for (auto& flight : flights_) {
+    flight.before = flight.flat->take_gradients();
+    flight.flat->each_leaf(
+        [&](size_t, auto& leaf) { flight.arrived.push_back(!leaf.tensor.requires_grad()); });
+  }
 }
 
 /// From 0 in each backward.
@@ -129,11 +138,17 @@ void ShardedGradients::count_gathers() {
 
 /// As before the backward at hand: what it brought is dropped, what was there before is put back.
 void ShardedGradients::forget() {
+  for (auto& flight : flights_) flight.flat->put_gradients(std::exchange(flight.before, {}));
+  reset();
+}
+
+void ShardedGradients::reset() {
   in_flight_.clear();
   for (auto& flight : flights_) {
-    flight.flat->put_gradients(std::exchange(flight.before, {}));
-    flight.arrived.assign(flight.leaves, false);
-    flight.has_left = flight.had_one = false;
+    flight.before.clear();
+    flight.arrived.clear();
+    flight.has_left = false;
+    flight.had.assign(flight.had.size(), false);
     flight.last_arrival = 0;
     flight.mean.reset();
     flight.sum.reset();
@@ -173,7 +188,7 @@ void ShardedGradients::launch_complete() {
 void ShardedGradients::launch(Flight& flight) {
   Plain plain;
   at::NoGradGuard no_grad;
-  flight.had_one |= flight.waits();
+  flight.note();
   std::vector<std::vector<at::Tensor>> lists{flight.flat->take_gradients()};
   if (!std::exchange(flight.has_left, true)) lists.push_back(flight.before);
   exchanges_ = mixed(exchanges_, 2 * (&flight - flights_.data()) + 1);
@@ -203,7 +218,9 @@ void ShardedGradients::finish() {
 
   std::vector<int64_t> words{exchanges_, -exchanges_};
   for (auto& flight : flights_) {
-    words.push_back(flight.waits() ? kLeftBehind : flight.had_one ? kReduced : kNone);
+    flight.note();
+    words.push_back(flight.waits());
+    words.insert(words.end(), flight.had.begin(), flight.had.end());
   }
   exchanges_ = 0;
   auto greatest = [&](const Communicator& among) {
@@ -223,17 +240,19 @@ void ShardedGradients::finish() {
         "Sharding::no_shard; on groups that are `checked` the error names the unit");
   }
 
-  for (size_t i = 0; i < flights_.size(); ++i)
-    if (words[i + 2] == kLeftBehind) launch(flights_[i]);
+  auto word = words.begin() + 2;
+  for (auto& flight : flights_) {
+    if (*word++) launch(flight);
+    for (size_t i = 0; i < flight.had.size(); ++i) flight.had[i] = *word++;
+  }
   land(0);
-  for (size_t i = 0; i < flights_.size(); ++i) {
-    auto& flight = flights_[i];
-    flight.is_idle = words[i + 2] == kNone;
-    if (!flight.is_idle) flight.flat->accumulate(flight.sum);
-    flight.before.clear();
+  for (auto& flight : flights_) {
+    flight.is_idle = std::none_of(flight.had.begin(), flight.had.end(), [](bool had) { return had; });
+    if (!flight.is_idle) flight.flat->accumulate(flight.sum, flight.had);
+    flight.flat->stand_in_for_gradients();
   }
   if (!order_is_learnt_) learn_order();
-  forget();
+  reset();
 }
 
 /// The order in which rank 0 had the last gradient of each, and gathered between them, becomes that of all.

@@ -38,7 +38,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   ShardedGradients(const ShardedGradients&) = delete;
   ShardedGradients& operator=(const ShardedGradients&) = delete;
 
-  /// The module's leaves tell when their gradients are there.
+  /// The module's leaves that are trained now tell when their gradients are there.
   void listen();
 
   /// A unit is about to be gathered.
@@ -47,24 +47,27 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   /// Forgets what was exchanged in passes that failed.
   void begin_anew() { exchanges_ = 0; }
 
-  bool syncs = true;
+  void pause() { ++pauses_; }
+  void resume() { --pauses_; }
 
  private:
   struct Flight {
     FlatParameters* flat;
-    int64_t after;                           // how many gathers of the backward it comes behind
-    size_t leaves = 0;                       // whose gradients are to come
-    bool is_idle = false;                    // no rank had a gradient last time: not to be waited for
-    std::vector<bool> arrived = {};          // which leaves' gradients have come
-    size_t last_arrival = 0;                 // how many gradients of all had come with the last of these
-    int64_t last_gather = 0;                 // and how many gathers
-    std::vector<at::Tensor> before = {};     // gradients that were there already, of each leaf
-    bool has_left = false, had_one = false;  // whether any gradient was here when it left
+    int64_t after;                        // how many gathers of the backward it comes behind
+    bool is_idle = false;                 // no rank had a gradient last time: not to be waited for
+    std::vector<bool> is_heard = {};      // which leaves tell
+    std::vector<bool> arrived = {};       // which leaves' gradients have come, or never will
+    size_t last_arrival = 0;              // how many gradients of all had come with the last of these
+    int64_t last_gather = 0;              // and how many gathers
+    std::vector<at::Tensor> before = {};  // gradients that were there already, of each leaf
+    bool has_left = false;
+    std::vector<bool> had = {};  // of which shards a gradient has been here
     std::optional<Pending<at::Tensor>> mean = {};
     at::Tensor sum = {};  // of the means
 
     bool is_complete() const;
     bool waits() const;  // whether gradients are here that have not left
+    void note();         // of which shards
   };
   class Arriving;
   class Arrived;
@@ -72,6 +75,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void begin();
   void count_gathers();
   void forget();
+  void reset();
   void arrived(size_t flight, size_t leaf);
   void launch_until(int64_t gathers);
   void launch_complete();
@@ -94,6 +98,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   int64_t gathers_ = 0;    // in this backward
   int64_t exchanges_ = 0;  // a number for what this rank gathered and reduced, in order
   size_t arrivals_ = 0;    // in this backward
+  int pauses_ = 0;
   bool order_is_learnt_ = false;
 };
 

@@ -11,7 +11,10 @@ namespace wanpar {
 ShardedParamsStrategy::ShardedParamsStrategy(Options options, const ModuleTensors& tensors)
     : engine_(std::make_shared<ShardedEngine>(std::move(options), tensors.parameters, tensors.buffers)) {}
 
-bool ShardedParamsStrategy::is_alone() const { return engine_->is_whole(); }
+bool ShardedParamsStrategy::is_alone() const {
+  engine_->check_values();
+  return engine_->is_alone();
+}
 
 std::vector<Communicator> ShardedParamsStrategy::groups() const { return engine_->placement()->reduced_over; }
 
@@ -27,14 +30,14 @@ void ShardedParamsStrategy::refuse_to() {
 }
 
 NoSync ShardedParamsStrategy::no_sync() const {
-  engine_->gradients().syncs = false;
-  return NoSync([engine = engine_] { engine->gradients().syncs = true; });
+  engine_->gradients().pause();
+  return NoSync([engine = engine_] { engine->gradients().resume(); });
 }
 
-std::vector<at::Tensor> ShardedParamsStrategy::parameters() const {
-  std::vector<at::Tensor> shards;
+NamedTensors ShardedParamsStrategy::named_shards() const {
+  NamedTensors shards;
   engine_->each_flat([&](auto& flat) {
-    if (flat.is_trained()) shards.push_back(flat.shard());
+    for (auto& shard : flat.shards()) shards.push_back({shard.names[0], shard.tensor, engine_->placement()});
   });
   return shards;
 }
@@ -42,19 +45,24 @@ std::vector<at::Tensor> ShardedParamsStrategy::parameters() const {
 double ShardedParamsStrategy::clip_grad_norm(double max, const Communicator& stages) {
   std::vector<at::Tensor> gradients;
   engine_->each_flat([&](auto& flat) {
-    for (auto& item : flat.items()) gradients.push_back(flat.own_gradient(item));
+    for (auto& shard : flat.shards()) gradients.push_back(shard.tensor.grad());
   });
   auto norm = global_norm(gradients, engine_->options().group, stages);
-  scale_to_norm(parameters(), norm, max);
+  scale_to_norm(tensors_in(named_shards()), norm, max);
   return norm;
 }
 
-std::shared_ptr<void> ShardedParamsStrategy::whole() {
+std::shared_ptr<void> ShardedParamsStrategy::unshard() {
+  engine_->check_values();
   if (engine_->is_whole()) return {};
   Plain plain;
   engine_->residency().release_all();
   engine_->residency().bring_all();
-  return {nullptr, [engine = engine_](void*) { engine->residency().release_all(); }};
+  return {nullptr, [engine = engine_](void*) {
+            Plain plain;
+            engine->residency().keep_all();
+            engine->residency().release_all();
+          }};
 }
 
 std::vector<std::string> ShardedParamsStrategy::units() const {
@@ -65,7 +73,7 @@ std::vector<std::string> ShardedParamsStrategy::units() const {
 
 ParameterMemory ShardedParamsStrategy::memory() const {
   int64_t shards = 0;
-  engine_->each_flat([&](auto& flat) { shards += static_cast<int64_t>(flat.shard().nbytes()); });
+  engine_->each_flat([&](auto& flat) { shards += flat.bytes(); });
   auto& residency = engine_->residency();
   return {shards, residency.resident_bytes(), residency.peak_bytes()};
 }

@@ -1,23 +1,29 @@
 #include "strategy/sharded_params/sharded_unit.hpp"
 
+#include <optional>
+
 namespace wanpar {
 
 std::function<Source::Buffers()> ShardedUnit::fetch() {
-  if (auto told = gradients.lock()) told->before_gather(index_);
-  auto coming = std::make_shared<std::vector<Pending<at::Tensor>>>();
-  for (auto& flat : flats) coming->push_back(flat.gather());
+  gradients->before_gather(index_);
+  auto coming = std::make_shared<std::vector<std::optional<Pending<at::Tensor>>>>();
+  for (auto& flat : flats) coming->push_back(flat.is_whole() ? std::nullopt : std::optional(flat.gather()));
   return [coming] {
     Buffers buffers;
-    for (auto& one : *coming) buffers.push_back(one.get());
+    for (auto& one : *coming) buffers.push_back(one ? one->get() : at::Tensor());
     return buffers;
   };
 }
 
 int64_t ShardedUnit::version() const {
   int64_t sum = 0;
-  for (auto& flat : flats)
-    if (!flat.is_whole()) sum += flat.shard()._version();
+  for (auto& flat : flats) sum += flat.version();
   return sum;
+}
+
+void ShardedUnit::keep(const Buffers& buffers) {
+  for (size_t i = 0; i < flats.size(); ++i)
+    if (!flats[i].is_whole()) flats[i].keep(buffers[i]);
 }
 
 }  // namespace wanpar

@@ -18,10 +18,11 @@ class ShardedUnit : public Source {
 
   std::function<Buffers()> fetch() override;
   int64_t version() const override;
+  void keep(const Buffers& buffers) override;
 
   std::string name;
   std::vector<FlatParameters> flats;
-  std::weak_ptr<ShardedGradients> gradients;
+  std::shared_ptr<ShardedGradients> gradients;  // of backwards that outlive the wrapper, too
 
  private:
   int64_t index_;
