@@ -138,18 +138,55 @@ TEST_CASE("a wrong value is refused in one sentence with flag, value and remedy"
   CHECK(complaint({"--size", "832"}) ==
         "--size '832' is not a size; write width*height, as in --size \"832*480\"");
   CHECK(complaint({"--frame_num", "80"}) == "--frame_num 80 is not of the form 4n+1; take 77 or 81");
-  CHECK(complaint({"--sample_steps", "0"}) == "--sample_steps 0 is too small; it must be 1 or more");
+  CHECK(complaint({"--sample_steps", "0"}) ==
+        "--sample_steps 0 is out of range; it must be from 1 to 1000: the schedule has 1000 timesteps");
   CHECK(complaint({"--sample_steps", "ten"}) ==
-        "--sample_steps 'ten' is not a whole number; write it as in --sample_steps 4");
+        "--sample_steps 'ten' is not a whole number; write it as in --sample_steps 50");
   CHECK(complaint({"--sample_solver", "ddim"}) ==
         "--sample_solver ddim is unknown; choose one of unipc, dpm++, euler, diffusers_unipc");
-  CHECK(complaint({"--ring_size", "0"}) == "--ring_size 0 is too small; it must be 1 or more");
+  CHECK(complaint({"--ring_size", "0"}) ==
+        "--ring_size 0 is out of range; it must be from 1 to 4096: no run has more ranks");
   CHECK(complaint({"--cfg_size", "3"}) ==
         "--cfg_size 3 is too large; guidance has two branches, so it is 1 or 2");
-  CHECK(complaint({"--base_seed", "-5"}) ==
-        "--base_seed -5 is negative; give 0 or more, or -1 for a random one");
-  CHECK(complaint({"--sample_shift", "0"}) == "--sample_shift 0 must be a number above 0");
+  CHECK(complaint({"--base_seed", "-5"}).starts_with("--base_seed -5 is out of range; it must be from -1"));
+  CHECK(complaint({"--sample_shift", "0"}).starts_with("--sample_shift 0 is out of range"));
   CHECK(complaint({"--device", "tpu"}) == "--device tpu is unknown; choose one of cpu, cuda");
+}
+
+TEST_CASE("numbers that are none, that wrap around or that no run could use are refused, with the range") {
+  const std::pair<const char*, std::vector<const char*>> wrong[] = {
+      {"--size", {"1000000*16", "16*16400", "0*16", "-16*16", "99999999999999999999*16", "16*"}},
+      {"--frame_num", {"0", "4097", "4000001", "-3", "5.5"}},
+      {"--sample_steps", {"1001", "100000", "2e1"}},
+      {"--fps", {"0", "4294967312"}},
+      {"--local_ranks", {"65", "4294967297", "9223372036854775807", "99999999999999999999", "-1"}},
+      {"--ring_size", {"4097", "4294967296"}},
+      {"--ulysses_size", {"4294967296"}},
+      {"--data_parallel_size", {"1e9"}},
+      {"--base_seed", {"-2", "9223372036854775808"}},
+      {"--sample_guide_scale", {"nan", "-nan", "inf", "-inf", "1e30", "-5", "1e400", "five"}},
+      {"--sample_shift", {"nan", "inf", "-1", "1e-300"}},
+      {"--timeout", {"nan", "inf", "0", "-1", "5e-324"}},
+  };
+  for (const auto& [flag, values] : wrong)
+    for (const auto* value : values) {
+      CAPTURE(value);
+      const auto said = complaint({flag, value});
+      CHECK(said.starts_with(flag));
+      CHECK((said.find("out of range") != said.npos || said.find("is not") != said.npos ||
+             said.find("must be") != said.npos));
+    }
+  CHECK(parse({"--frame_num", "4093"}).frame_num == 4093);
+  CHECK(parse({"--size", "16384*16"}).width == 16384);
+  CHECK(parse({"--sample_guide_scale", "0"}).guidance() == wan::Guidance::off);
+}
+
+TEST_CASE("an empty value is none, but for the negative prompt, where it is the empty text") {
+  CHECK(parse({"--negative_prompt", ""}).negative_prompt.empty());
+  for (const auto* flag :
+       {"--noise", "--save_file", "--save_tensors", "--contact_sheet", "--base_seed", "--dtype"})
+    CHECK(complaint({flag, ""}) == std::string(flag) + " is empty; give a value, or leave the flag out");
+  CHECK(complaint({"--dit_fsdp=1"}) == "--dit_fsdp is a switch and takes no value; leave the value out");
 }
 
 TEST_CASE("a wrong flag is refused, with the nearest one") {

@@ -44,9 +44,14 @@ TEST_CASE("progress on a terminal redraws one line, then ends it") {
   const auto text = shown(ProgressStyle::bar, 4, 2);
   CHECK(count(text, '\n') == 1);
   CHECK(count(text, '\r') == 5);
-  CHECK(text.find("denoise               50% |############------------| 2/4  2.00 s/it, 00:04 left") !=
+  CHECK(text.find("denoise               50% |######------| 2/4  2.00 s/it, 00:04 left") !=
         std::string::npos);
-  CHECK(text.ends_with("100% |########################| 4/4  00:08, 2.00 s/it     \n"));
+  CHECK(text.ends_with("100% |############| 4/4  00:08, 2.00 s/it     \n"));
+}
+
+TEST_CASE("progress on a terminal is shorter than 80 columns, whatever it counts") {
+  std::istringstream lines(shown(ProgressStyle::bar, 1000, 3599));
+  for (std::string line; std::getline(lines, line, '\r');) CHECK(line.size() < 80);
 }
 
 TEST_CASE("a phase starts anew, with its own time") {

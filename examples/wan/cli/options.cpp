@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <charconv>
+#include <limits>
 #include <sstream>
 
 #include "wan/cli/nearest.hpp"
@@ -18,6 +19,29 @@ template <typename... Parts>
 [[noreturn]] void refuse(fmt::format_string<Parts...> sentence, Parts&&... parts) {
   throw UsageError(fmt::format(sentence, std::forward<Parts>(parts)...));
 }
+
+/// What a number may be, why, and a value for the sentence that shows how to write it.
+template <typename Number>
+struct Range {
+  Number least, greatest;
+  const char* why;
+  const char* example;
+};
+
+using Count = Range<int64_t>;
+using Amount = Range<double>;
+
+constexpr int64_t kLargestSide = 16384, kMostFrames = 4093, kMostRanks = 4096;
+constexpr const char* kWhyRanks = "no run has more ranks";
+constexpr Count kFrames = {1, kMostFrames, "the model has positions for 1024 latent frames", "81"};
+constexpr Count kSteps = {1, 1000, "the schedule has 1000 timesteps", "50"};
+constexpr Count kFps = {1, 1000, "players show no more", "16"};
+constexpr Count kDegree = {1, kMostRanks, kWhyRanks, "2"};
+constexpr Count kLocalRanks = {1, 64, "they are threads that share the cores of this machine", "2"};
+constexpr Count kSeed = {-1, std::numeric_limits<int64_t>::max(), "-1 draws a random one", "42"};
+constexpr Amount kShift = {0.001, 1000, "beyond it the noise levels fall together", "5"};
+constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
+constexpr Amount kTimeout = {0.1, 1e6, "it is in seconds", "60"};
 
 // Every value is read as text here, so that each complaint about one is our own sentence.
 po::options_description flags() {
@@ -86,9 +110,17 @@ class Words {
       refuse("a word stands alone, without a flag before it; quote texts, as in --prompt \"a red fox\"");
     } catch (const po::multiple_occurrences& error) {
       refuse("{} is given twice; once is enough", error.get_option_name());
+    } catch (const po::invalid_command_line_syntax& error) {
+      if (error.kind() == po::invalid_command_line_syntax::extra_parameter)
+        refuse("{} is a switch and takes no value; leave the value out", error.get_option_name());
+      refuse("{} needs a value; --help shows which", error.get_option_name());
     } catch (const po::error_with_option_name& error) {
       refuse("{} needs a value; --help shows which", error.get_option_name());
     }
+    for (const auto& [name, value] : values_)
+      if (name != "negative_prompt" && known.find(name, false).semantic()->max_tokens() > 0 &&
+          value.as<std::string>().empty())
+        refuse("--{} is empty; give a value, or leave the flag out", name);
   }
 
   bool has(const char* flag) const { return values_.count(flag) != 0; }
@@ -105,30 +137,29 @@ class Words {
     return value;
   }
 
+  std::optional<int64_t> count(const char* flag, const Count& range) const {
+    return number(flag, "a whole number", range);
+  }
+
+  std::optional<double> amount(const char* flag, const Amount& range) const {
+    return number(flag, "a number", range);
+  }
+
+ private:
   template <typename Number>
-  std::optional<Number> number(const char* flag, const char* kind) const {
+  std::optional<Number> number(const char* flag, const char* kind, const Range<Number>& range) const {
     if (!has(flag)) return std::nullopt;
     const auto value = text(flag);
     Number number{};
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size())
-      refuse("--{} '{}' is not {}; write it as in --{} 4", flag, value, kind, flag);
+    if (error == std::errc::invalid_argument || end != value.data() + value.size() || number != number)
+      refuse("--{} '{}' is not {}; write it as in --{} {}", flag, value, kind, flag, range.example);
+    if (error != std::errc() || number < range.least || number > range.greatest)
+      refuse("--{} {} is out of range; it must be from {} to {}: {}", flag, value, range.least,
+             range.greatest, range.why);
     return number;
   }
 
-  std::optional<int64_t> count(const char* flag) const {
-    const auto value = number<int64_t>(flag, "a whole number");
-    if (value && *value < 1) refuse("--{} {} is too small; it must be 1 or more", flag, *value);
-    return value;
-  }
-
-  std::optional<double> positive(const char* flag) const {
-    const auto value = number<double>(flag, "a number");
-    if (value && !(*value > 0 && *value < 1e9)) refuse("--{} {} must be a number above 0", flag, *value);
-    return value;
-  }
-
- private:
   [[noreturn]] static void refuse_unknown(const std::string& flag, const po::options_description& known) {
     std::vector<std::string> names;
     for (const auto& option : known.options()) names.push_back("--" + option->long_name());
@@ -143,8 +174,11 @@ void read_size(const std::string& text, Options& options) {
   const auto side = [&](std::string_view digits) {
     int64_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size() || value < 1)
+    if (error == std::errc::invalid_argument || end != digits.data() + digits.size() || value < 0)
       refuse("--size '{}' is not a size; write width*height, as in --size \"832*480\"", text);
+    if (error != std::errc() || value < 16 || value > kLargestSide)
+      refuse("--size {}: a side must be from 16 to {} pixels, which is what the model and H.264 hold", text,
+             kLargestSide);
     return value;
   };
   const auto nearest_16 = [](int64_t pixels) { return std::max<int64_t>(16, (pixels + 8) / 16 * 16); };
@@ -157,19 +191,19 @@ void read_size(const std::string& text, Options& options) {
 }
 
 void read_seed(const Words& words, Options& options) {
-  const auto seed = words.number<int64_t>("base_seed", "a whole number");
-  if (seed && *seed < -1) refuse("--base_seed {} is negative; give 0 or more, or -1 for a random one", *seed);
+  const auto seed = words.count("base_seed", kSeed);
   if (seed && *seed >= 0) options.base_seed = static_cast<uint64_t>(*seed);
 }
 
 void check_frames(int64_t frames) {
   if (frames % 4 == 1) return;
   const auto below = (frames - 1) / 4 * 4 + 1;
+  if (below == kMostFrames) refuse("--frame_num {} is not of the form 4n+1; take {}", frames, below);
   refuse("--frame_num {} is not of the form 4n+1; take {} or {}", frames, below, below + 4);
 }
 
 void require(const Words& words, const char* flag, const char* example) {
-  if (words.text(flag).empty()) refuse("--{} is missing; give it, as in --{} {}", flag, flag, example);
+  if (!words.has(flag)) refuse("--{} is missing; give it, as in --{} {}", flag, flag, example);
 }
 
 void read_prompt(const Words& words, Options& options) {
@@ -179,16 +213,15 @@ void read_prompt(const Words& words, Options& options) {
   if (!words.has("prompt")) require(words, "prompt_file", "prompts.txt");
   options.prompt = words.text("prompt");
   options.prompt_file = words.text("prompt_file");
-  options.negative_prompt = words.text("negative_prompt");
-  if (options.negative_prompt.empty()) options.negative_prompt = kNegativePrompt;
+  options.negative_prompt = words.has("negative_prompt") ? words.text("negative_prompt") : kNegativePrompt;
 }
 
 void read_degrees(const Words& words, Options& options) {
-  options.degrees = {.cfg = words.count("cfg_size"),
-                     .ulysses = words.count("ulysses_size"),
-                     .ring = words.count("ring_size"),
-                     .data = words.count("data_parallel_size"),
-                     .pipeline = words.count("pipeline_size")};
+  options.degrees = {.cfg = words.count("cfg_size", kDegree),
+                     .ulysses = words.count("ulysses_size", kDegree),
+                     .ring = words.count("ring_size", kDegree),
+                     .data = words.count("data_parallel_size", kDegree),
+                     .pipeline = words.count("pipeline_size", kDegree)};
   if (options.degrees.cfg.value_or(1) > 2)
     refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
 }
@@ -207,28 +240,28 @@ Options parse_options(const std::vector<std::string>& arguments) {
 
   options.task = words.one_of("task", {"t2v-1.3B", "t2v-14B"});
   if (words.has("size")) read_size(words.text("size"), options);
-  options.frame_num = words.count("frame_num").value_or(options.frame_num);
+  options.frame_num = words.count("frame_num", kFrames).value_or(options.frame_num);
   check_frames(options.frame_num);
   options.ckpt_dir = words.text("ckpt_dir");
   read_seed(words, options);
   options.sample_solver = words.one_of("sample_solver", {"unipc", "dpm++", "euler", "diffusers_unipc"})
                               .value_or(options.sample_solver);
-  options.sample_steps = words.count("sample_steps").value_or(options.sample_steps);
-  options.sample_shift = words.positive("sample_shift");
+  options.sample_steps = words.count("sample_steps", kSteps).value_or(options.sample_steps);
+  options.sample_shift = words.amount("sample_shift", kShift);
   options.sample_guide_scale =
-      words.number<double>("sample_guide_scale", "a number").value_or(options.sample_guide_scale);
+      words.amount("sample_guide_scale", kGuideScale).value_or(options.sample_guide_scale);
   options.save_file = words.text("save_file");
   read_degrees(words, options);
   options.dit_fsdp = words.has("dit_fsdp");
   options.t5_fsdp = words.has("t5_fsdp");
-  options.local_ranks = words.count("local_ranks").value_or(options.local_ranks);
+  options.local_ranks = words.count("local_ranks", kLocalRanks).value_or(options.local_ranks);
   options.device = words.one_of("device", {"cpu", "cuda"});
   options.dtype = words.one_of("dtype", {"float32", "bfloat16"});
   options.noise = words.text("noise");
   options.save_tensors = words.text("save_tensors");
-  options.fps = words.count("fps").value_or(options.fps);
+  options.fps = words.count("fps", kFps).value_or(options.fps);
   options.contact_sheet = words.text("contact_sheet");
-  options.timeout = words.positive("timeout").value_or(options.timeout);
+  options.timeout = words.amount("timeout", kTimeout).value_or(options.timeout);
   return options;
 }
 

@@ -10,7 +10,7 @@
 namespace wan {
 namespace {
 
-constexpr int64_t kBarWidth = 24;
+constexpr int64_t kBarWidth = 12;
 
 std::string minutes(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
