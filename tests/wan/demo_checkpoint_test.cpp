@@ -14,6 +14,7 @@
 #include "wan/pipeline/noise.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/negative_prompt.hpp"
+#include "wan/text/tokenizer.hpp"
 #include "wan/text/umt5.hpp"
 #include "wan/vae/decoder.hpp"
 
@@ -45,8 +46,8 @@ TEST_CASE("the demo checkpoint opens as a diffusers folder and fills every netwo
   wan::load(*vae, checkpoint.vae(), {});
 
   const wan::Tokenizer tokenizer(checkpoint.tokenizer());
-  const auto text =
-      wan::encode_text(encoder, tokenizer, {"A red fox in the snow", wan::kNegativePrompt}, 512);
+  const auto text = wan::encode_text(
+      encoder, {tokenizer.encode("A red fox in the snow"), tokenizer.encode(wan::kNegativePrompt)});
   CHECK((text[0] - text[1]).abs().max().item<float>() > 0.1);
 
   const auto noise =

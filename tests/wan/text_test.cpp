@@ -11,6 +11,7 @@
 #include "wan/text/clean.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/negative_prompt.hpp"
+#include "wan/text/tokenizer.hpp"
 #include "wan/text/umt5.hpp"
 
 using wan_test::message_of;
@@ -87,15 +88,55 @@ TEST_CASE("tokenizer: ids equal the reference's") {
   const wan::Tokenizer tokenizer(checkpoint().tokenizer());
   const auto all = prompts();
   for (size_t i = 0; i < all.size(); ++i) {
-    CHECK(at::equal(at::tensor(tokenizer.encode(all[i])), reference("text.ids", i)));
+    CHECK(at::equal(at::tensor(wan::cut(tokenizer.encode(all[i]), 512)), reference("text.ids", i)));
   }
   CHECK(tokenizer.encode("") == std::vector<int64_t>{1});
-  CHECK(tokenizer.encode(wan::kNegativePrompt, 5).size() == 5);
+  CHECK(wan::cut(tokenizer.encode(wan::kNegativePrompt), 5).size() == 5);
+  CHECK(wan::cut({7, 8, 9, 1}, 3) == std::vector<int64_t>{7, 8, 1});
+  CHECK(wan::cut({7, 8, 1}, 3) == std::vector<int64_t>{7, 8, 1});
+}
+
+TEST_CASE("tokenizer: tokenizer.json and the SentencePiece model give the same ids") {
+  const wan::Tokenizer json(TEST_DATA "/diffusers/tokenizer/tokenizer.json");
+  const wan::Tokenizer model(TEST_DATA "/diffusers/tokenizer/spiece.model");
+  for (const auto& prompt : prompts()) CHECK(json.encode(prompt) == model.encode(prompt));
+}
+
+TEST_CASE("tokenizer: ids equal those of transformers, special tokens and unknown letters among them") {
+  const auto cases = nlohmann::json::parse(std::ifstream(TEST_DATA "/tokenizers.json"));
+  wan_test::Folder folder;
+  for (const auto& tokenizer : cases) {
+    std::ofstream(folder / "tokenizer.json") << tokenizer.at("tokenizer");
+    const wan::Tokenizer ours(folder / "tokenizer.json");
+    for (const auto& [text, ids] : tokenizer.at("ids").items()) {
+      CAPTURE(text);
+      CHECK(ours.encode(text) == ids.get<std::vector<int64_t>>());
+    }
+  }
 }
 
 TEST_CASE("tokenizer: a file that is no model is named") {
-  const auto message = message_of([] { wan::Tokenizer(TEST_DATA "/manifest.json"); });
-  CHECK(says(message, "manifest.json", "SentencePiece"));
+  CHECK(says(message_of([] { wan::Tokenizer(TEST_DATA "/manifest.json"); }), "manifest.json",
+             "'model' is missing"));
+  CHECK(says(message_of([] { wan::Tokenizer(TEST_DATA "/pth/plain.pth"); }), "plain.pth", "SentencePiece"));
+}
+
+TEST_CASE("tokenizer: a SentencePiece model that is cut, or lacks what umT5's has, is refused") {
+  std::ifstream stream(TEST_DATA "/diffusers/tokenizer/spiece.model", std::ios::binary);
+  const std::string good{std::istreambuf_iterator<char>(stream), {}};
+  wan_test::Folder folder;
+  const auto refusal = [&](const std::string& bytes) {
+    std::ofstream(folder / "spiece.model", std::ios::binary) << bytes;
+    return message_of([&] { wan::Tokenizer(folder / "spiece.model").encode("a cat"); });
+  };
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    auto bytes = good;
+    return refusal(bytes.replace(bytes.find(from), from.size(), to));
+  };
+  CHECK(refusal(good).empty());
+  CHECK(says(changed("</s>", "</z>"), "spiece.model has no token '</s>'"));
+  for (size_t size = 1; size < good.size(); size += 97) refusal(good.substr(0, size));  // no crash
+  CHECK(says(refusal(good.substr(0, 20)), "spiece.model", "ends too early"));
 }
 
 TEST_CASE("umT5: distances fall into the reference's buckets") {
@@ -120,13 +161,15 @@ TEST_CASE("encode_text: prompts of any length, together and alone, equal the ref
   auto model = encoder();
   const wan::Tokenizer tokenizer(checkpoint().tokenizer());
   const auto all = prompts();
-  const auto together = wan::encode_text(model, tokenizer, all);
+  std::vector<std::vector<int64_t>> ids;
+  for (const auto& prompt : all) ids.push_back(wan::cut(tokenizer.encode(prompt), 512));
+  const auto together = wan::encode_text(model, ids);
   REQUIRE((together.sizes() == at::IntArrayRef{static_cast<int64_t>(all.size()), 512, 64}));
   for (size_t i = 0; i < all.size(); ++i) {
     const auto rows = reference("text.embeds", i);
     const auto expected = at::constant_pad_nd(rows, {0, 0, 0, 512 - rows.size(0)});
     CHECK(at::allclose(together[static_cast<int64_t>(i)], expected, 1e-4, 1e-5));
-    CHECK(at::allclose(wan::encode_text(model, tokenizer, {all[i]})[0], expected, 1e-4, 1e-5));
+    CHECK(at::allclose(wan::encode_text(model, {ids[i]})[0], expected, 1e-4, 1e-5));
   }
   const auto behind = together[2].narrow(0, 1, 511);  // the empty prompt is one token
   CHECK(at::equal(behind, at::zeros_like(behind)));

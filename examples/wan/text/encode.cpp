@@ -8,11 +8,8 @@
 
 namespace wan {
 
-at::Tensor encode_text(wanpar::Model encoder, const Tokenizer& tokenizer,
-                       const std::vector<std::string>& prompts, int64_t max_tokens) {
-  std::vector<std::vector<int64_t>> rows;
-  for (const auto& prompt : prompts) rows.push_back(tokenizer.encode(prompt, max_tokens));
-
+at::Tensor encode_text(wanpar::Model encoder, const std::vector<std::vector<int64_t>>& rows,
+                       int64_t max_tokens) {
   // Rows past a prompt's end are zero in the result, so the encoder need not see more than the longest
   // prompt.
   int64_t longest = 0;
