@@ -1,6 +1,7 @@
 #include "core/sentence.hpp"
 
 #include <exception>
+#include <new>
 #include <wanpar/core/error.hpp>
 
 namespace wanpar {
@@ -10,8 +11,13 @@ std::string sentence_at_hand() {
     throw;
   } catch (const Error& error) {
     return error.what();
+  } catch (const std::bad_alloc&) {
+    return "memory ran out";
   } catch (const std::exception& error) {
-    return first_line(error.what());
+    const auto text = first_line(error.what());
+    const auto allocation =
+        text.find("you tried to allocate ");  // LibTorch's on the CPU, behind its own source
+    return allocation == std::string::npos ? text : "memory ran out: " + text.substr(allocation);
   } catch (...) {
     return "an exception that is no std::exception";
   }

@@ -269,7 +269,15 @@ void run(int ranks, const std::function<void(Communicator)>& program, Options op
   };
   {
     std::vector<std::jthread> threads;
-    for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(rank_main, rank);
+    for (int rank = 0; rank < ranks; ++rank) {
+      try {
+        threads.emplace_back(rank_main, rank);
+      } catch (...) {  // no thread, or no memory for one: those there are shall not wait for it
+        failures[rank] = std::current_exception();
+        state->fail(rank, "its thread could not be started");
+        break;
+      }
+    }
   }
   at::set_num_threads(cores);
   if (state->failed_rank >= 0) std::rethrow_exception(failures[state->failed_rank]);
