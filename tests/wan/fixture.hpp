@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <iterator>
 #include <string>
 
 #include "wanpar/core/error.hpp"
@@ -19,6 +20,11 @@ struct Folder {
   ~Folder() { std::filesystem::remove_all(path); }
   std::filesystem::path operator/(const std::string& name) const { return path / name; }
 };
+
+inline int64_t files_in(const std::filesystem::path& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder), {});
+}
+inline int64_t files_in(const Folder& folder) { return files_in(folder.path); }
 
 /// What the Error says that `action` throws; empty when it throws none.
 template <class Action>

@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
+
+#include <cstring>
 #include <fstream>
 
 #include "wan/fixture.hpp"
@@ -24,7 +27,53 @@ TEST_CASE("a part file takes its name only on commit, and leaves nothing without
     file.commit();
   }
   CHECK(fs::file_size(folder / "a") == 4);
-  CHECK_FALSE(fs::exists(folder / "a.part"));
+  CHECK(wan_test::files_in(folder) == 1);
+}
+
+TEST_CASE("parts have names of their own, and touch no file of others") {
+  const wan_test::Folder folder;
+  std::ofstream(folder / "a.part") << "another's";
+  fs::create_directory(folder / "b.part");
+  {
+    const wan::PartFile one(folder / "a"), other(folder / "a"), third(folder / "b");
+    CHECK(one.part() != other.part());
+    CHECK(one.part() != folder / "a.part");
+  }
+  CHECK(fs::file_size(folder / "a.part") == 9);
+  CHECK(fs::is_directory(folder / "b.part"));
+  CHECK(wan_test::files_in(folder) == 2);
+}
+
+TEST_CASE("a link stays a link: what it points to is written, also where that is not there yet") {
+  const wan_test::Folder folder;
+  fs::create_directory(folder / "there");
+  fs::create_symlink("there/file", folder / "link");
+  for (const auto* text : {"one", "three"}) {
+    CHECK_NOTHROW(wan::check_writable(folder / "link", 1));
+    wan::PartFile file(folder / "link");
+    std::ofstream(file.part()) << text;
+    file.commit();
+    CHECK(fs::is_symlink(folder / "link"));
+    CHECK(fs::file_size(folder / "there/file") == std::strlen(text));
+  }
+  CHECK(wan_test::files_in(folder / "there") == 1);
+}
+
+TEST_CASE("files are named all together: where one cannot be, those before it are as they were") {
+  const wan_test::Folder folder;
+  std::ofstream(folder / "old") << "old";
+  std::vector<wan::PartFile> files;
+  for (const auto* name : {"old", "new", "taken"}) {
+    files.emplace_back(folder / name);
+    std::ofstream(files.back().part()) << "replaced";
+  }
+  fs::create_directory(folder / "taken");  // at the last moment
+  CHECK_THROWS_WITH_AS(wan::commit_all(std::move(files)), doctest::Contains("taken cannot be written"),
+                       wanpar::Error);
+  files.clear();
+  CHECK(fs::file_size(folder / "old") == 3);
+  CHECK_FALSE(fs::exists(folder / "new"));
+  CHECK(wan_test::files_in(folder) == 2);
 }
 
 TEST_CASE("a path that cannot be written is refused before the work, with the reason") {
@@ -35,6 +84,13 @@ TEST_CASE("a path that cannot be written is refused before the work, with the re
                        wanpar::Error);
   CHECK_THROWS_WITH_AS(wan::check_writable(folder / "no/video.mp4", 1),
                        doctest::Contains("there is no folder"), wanpar::Error);
+  ::mkfifo((folder / "pipe").c_str(), 0600);
+  for (const auto& file : {fs::path("/dev/null"), folder / "pipe"})
+    CHECK_THROWS_WITH_AS(wan::check_writable(file, 1), doctest::Contains("a device, a pipe or a socket"),
+                         wanpar::Error);
+  for (const auto& name : {std::string(256, 'x'), std::string(5000, 'y')})
+    CHECK_THROWS_WITH_AS(wan::check_writable(folder / name, 1), doctest::Contains("File name too long"),
+                         wanpar::Error);
   CHECK_THROWS_WITH_AS(wan::check_writable("/proc/video.mp4", 1),
                        doctest::Contains("/proc/video.mp4 cannot be written"), wanpar::Error);
   CHECK_THROWS_WITH_AS(wan::check_writable(folder / "video.mp4", uintmax_t{1} << 60),

@@ -5,23 +5,20 @@
 
 namespace wan {
 
-NewFile::NewFile(const std::filesystem::path& path) : part_(path), stream_(part_.part(), std::ios::binary) {
-  check();
-}
+NewFile::NewFile(const PartFile& file) : file_(file), stream_(file.part(), std::ios::binary) { check(); }
 
 void NewFile::write(std::string_view bytes) {
   stream_.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   check();
 }
 
-void NewFile::commit() {
+void NewFile::close() {
   stream_.close();
   check();
-  part_.commit();
 }
 
 void NewFile::check() const {
-  if (!stream_) throw_write_error(part_.path(), std::strerror(errno));
+  if (!stream_) throw_write_error(file_.path(), std::strerror(errno));
 }
 
 }  // namespace wan

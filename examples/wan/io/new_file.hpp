@@ -1,5 +1,4 @@
 #pragma once
-#include <filesystem>
 #include <fstream>
 #include <string_view>
 
@@ -11,17 +10,18 @@ namespace wan {
 /// a full disk among it.
 class NewFile {
  public:
-  explicit NewFile(const std::filesystem::path& path);
+  /// `file` outlives this.
+  explicit NewFile(const PartFile& file);
 
   void write(std::string_view bytes);
 
-  /// Waits until the bytes are on the disk, then gives the file its name.
-  void commit();
+  /// Hands all bytes to the system; the caller commits the file then.
+  void close();
 
  private:
   void check() const;
 
-  PartFile part_;
+  const PartFile& file_;
   std::ofstream stream_;
 };
 

@@ -27,7 +27,7 @@ at::Tensor shrink(const at::Tensor& frame) {
 
 }  // namespace
 
-void write_png(const std::filesystem::path& path, const at::Tensor& pixels) {
+void write_png(const PartFile& file, const at::Tensor& pixels) {
   if (pixels.dim() != 3 || pixels.size(2) != 3 || pixels.scalar_type() != at::kByte)
     throw wanpar::Error(fmt::format("write_png: expected [height, width, 3] uint8, found {} {}",
                                     fmt::join(pixels.sizes(), "x"), c10::toString(pixels.scalar_type())));
@@ -38,10 +38,14 @@ void write_png(const std::filesystem::path& path, const at::Tensor& pixels) {
   image.height = static_cast<png_uint_32>(rows.size(0));
   image.format = PNG_FORMAT_RGB;
 
-  PartFile file(path);
   errno = 0;
   if (!png_image_write_to_file(&image, file.part().c_str(), 0, rows.data_ptr(), 0, nullptr))
-    throw_write_error(path, errno != 0 ? std::strerror(errno) : image.message);
+    throw_write_error(file.path(), errno != 0 ? std::strerror(errno) : image.message);
+}
+
+void write_png(const std::filesystem::path& path, const at::Tensor& pixels) {
+  PartFile file(path);
+  write_png(file, pixels);
   file.commit();
 }
 

@@ -46,11 +46,10 @@ const AVCodec* find_h264() {
   throw wanpar::Error("FFmpeg's libavcodec has no H.264 encoder; install one that was built with libx264");
 }
 
-/// One MP4 file being encoded: frames go in, finish() makes the file valid.
+/// One MP4 file being encoded: frames go in, finish() makes the file valid; the caller commits it.
 class Encoder {
  public:
-  Encoder(const std::filesystem::path& path, int64_t height, int64_t width, const VideoOptions& options)
-      : file_(path) {
+  Encoder(const PartFile& file, int64_t height, int64_t width, const VideoOptions& options) : file_(file) {
     open_muxer(options);
     open_encoder(static_cast<int>(height), static_cast<int>(width), options);
     open_stream(options);
@@ -71,7 +70,6 @@ class Encoder {
     encode(nullptr);
     check(av_write_trailer(muxer_.get()));
     check(avio_closep(&muxer_->pb));
-    file_.commit();
   }
 
  private:
@@ -157,7 +155,7 @@ class Encoder {
     throw_write_error(file_.path(), reason.data());
   }
 
-  PartFile file_;
+  const PartFile& file_;
   Owned<AVFormatContext> muxer_;
   Owned<AVCodecContext> encoder_;
   Owned<SwsContext> converter_;
@@ -176,15 +174,21 @@ int64_t expected_video_bytes(int64_t frames, int64_t height, int64_t width) {
   return frames * height * width / 2;  // half a byte a pixel: three times what detailed real footage takes
 }
 
-void write_video(const std::filesystem::path& path, const at::Tensor& frames, const VideoOptions& options) {
+void write_video(const PartFile& file, const at::Tensor& frames, const VideoOptions& options) {
   if (frames.dim() != 4 || frames.size(0) != 3 || frames.size(2) % 2 != 0 || frames.size(3) % 2 != 0)
     throw wanpar::Error(fmt::format(
         "{} cannot be written: expected [3, frames, height, width] of even height and width, found [{}]",
-        path.string(), fmt::join(frames.sizes(), ", ")));
+        file.path().string(), fmt::join(frames.sizes(), ", ")));
   silence_libav();
-  Encoder encoder(path, frames.size(2), frames.size(3), options);
+  Encoder encoder(file, frames.size(2), frames.size(3), options);
   for (int64_t i = 0; i < frames.size(1); ++i) encoder.add(to_pixels(frames.select(1, i)));
   encoder.finish();
+}
+
+void write_video(const std::filesystem::path& path, const at::Tensor& frames, const VideoOptions& options) {
+  PartFile file(path);
+  write_video(file, frames, options);
+  file.commit();
 }
 
 }  // namespace wan

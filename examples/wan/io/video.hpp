@@ -6,6 +6,8 @@
 #include <map>
 #include <string>
 
+#include "wan/io/part_file.hpp"
+
 namespace wan {
 
 struct VideoOptions {
@@ -18,6 +20,8 @@ struct VideoOptions {
 /// encoder, or the disk refuses.
 void write_video(const std::filesystem::path& path, const at::Tensor& frames,
                  const VideoOptions& options = {});
+/// The same, for the caller to commit.
+void write_video(const PartFile& file, const at::Tensor& frames, const VideoOptions& options = {});
 
 /// A cautious guess of the size of such a file, in bytes.
 int64_t expected_video_bytes(int64_t frames, int64_t height, int64_t width);
