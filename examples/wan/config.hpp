@@ -18,6 +18,7 @@ struct TransformerConfig {
   int64_t text_dim = 4096;
   int64_t freq_dim = 256;
   int64_t text_len = 512;
+  int64_t positions = 1024;  ///< along each axis of the tokens' grid
   double eps = 1e-6;
 
   int64_t head_dim() const { return dim / heads; }

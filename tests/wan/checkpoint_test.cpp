@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "wan/fixture.hpp"
 #include "wan/io/load.hpp"
@@ -76,7 +79,7 @@ TEST_CASE("checkpoint: a diffusers folder opens with its shapes and with officia
   const wan::Checkpoint checkpoint(TEST_DATA "/diffusers");
   CHECK((checkpoint.layout() == wan::Layout::diffusers));
   CHECK(checkpoint.flow_shift() == 3.0);
-  CHECK(checkpoint.tokenizer().filename() == "spiece.model");
+  CHECK(checkpoint.tokenizer().filename() == "tokenizer.json");
 
   const auto& transformer = checkpoint.transformer_config();
   CHECK(transformer.dim == 128);
@@ -174,13 +177,114 @@ TEST_CASE("checkpoint: shards must be there, be named plainly and hold what the 
   CHECK(says(wrong.refusal(), "transformer/a.safetensors has no tensor '", "index.json"));
 }
 
+TEST_CASE("checkpoint: an index decides what is read, and a file beside it is not") {
+  const auto folder = diffusers();
+  const auto whole = wan::Checkpoint(folder.path).transformer();
+  const auto base = folder.path / "transformer";
+  split_transformer(folder, "b.safetensors");
+  wan::write_safetensors(base / "diffusion_pytorch_model.safetensors", {{"stray", at::ones({2})}});
+  const auto split = wan::Checkpoint(folder.path).transformer();
+  REQUIRE(split.size() == whole.size());
+  for (const auto& [name, entry] : whole) CHECK(at::equal(split.at(name).tensor, entry.tensor));
+  for (const auto* map : {"{}", "[]", "null", "{\"a\": 3}", "{\"a\": [\"b\"]}"}) {
+    write(base / "diffusion_pytorch_model.safetensors.index.json",
+          fmt::format("{{\"weight_map\": {}}}", map));
+    CHECK(says(folder.refusal(), "index.json"));
+  }
+}
+
+TEST_CASE("checkpoint: models that are not built are refused by name") {
+  struct Case {
+    const char *file, *from, *to, *said;
+  };
+  const Case cases[] = {
+      {"model_index.json", R"("boundary_ratio": null)", R"("boundary_ratio": 0.875)", "two transformers"},
+      {"model_index.json", R"("boundary_ratio": null)", R"("boundary_ratio": 0)", "two transformers"},
+      {"model_index.json", "\"transformer_2\": [\n    null", "\"transformer_2\": [\n    \"diffusers\"",
+       "two transformers"},
+      {"model_index.json", R"("expand_timesteps": false)", R"("expand_timesteps": true)", "TI2V-5B"},
+      {"transformer/config.json", "{", R"({"quantization_config": {"quant_method": "gguf"},)", "quantised"},
+      {"text_encoder/config.json", "{", R"({"quantization_config": {"load_in_8bit": true},)", "quantised"},
+      {"transformer/config.json", "WanTransformer3DModel", "WanVACETransformer3DModel", "WanVACE"},
+      {"transformer/config.json", R"("image_dim": null)", R"("image_dim": 1280)", "image-to-video"},
+      {"transformer/config.json", R"("in_channels": 16)", R"("in_channels": 36)", "image-to-video"},
+      {"vae/config.json", R"("is_residual": false)", R"("is_residual": true)", "Wan2.2 5B"},
+      {"vae/config.json", R"("patch_size": null)", R"("patch_size": 2)", "Wan2.2 5B"},
+      {"vae/config.json", "AutoencoderKLWan", "AutoencoderKL", "other VAEs"},
+      {"text_encoder/config.json", R"("model_type": "umt5")", R"("model_type": "t5")", "other text encoders"},
+      {"scheduler/scheduler_config.json", "flow_prediction", "epsilon", "flow"},
+  };
+  for (const auto& [file, from, to, said] : cases) {
+    CAPTURE(to);
+    const auto folder = diffusers();
+    replace(folder.path / file, from, to);
+    CHECK(says(folder.refusal(), file, said));
+  }
+  const auto twice = diffusers();
+  fs::create_directory(twice.path / "transformer_2");
+  CHECK(says(twice.refusal(), "transformer_2", "Wan2.2 A14B"));
+
+  wan_test::Folder experts;
+  fs::create_directory(experts / "high_noise_model");
+  CHECK(says(message_of([&] { wan::Checkpoint{experts.path}; }), "Wan2.2 A14B"));
+  wan_test::Folder small;
+  write(small / "config.json", R"({"_class_name": "WanModel", "model_type": "ti2v"})");
+  CHECK(says(message_of([&] { wan::Checkpoint{small.path}; }), "config.json", "TI2V-5B"));
+}
+
+TEST_CASE(
+    "checkpoint: every number, list and text of a config is checked, with file, key, found and allowed") {
+  struct Case {
+    const char *file, *key;
+    std::vector<const char*> values;
+  };
+  const std::vector<const char*> counts = {"-1",    "0",    "2.5", "1e30", "99999999999999999999",
+                                           "\"4\"", "null", "[]",  "true"};
+  std::vector<Case> cases = {
+      {"transformer", "eps", {"-1", "2", "null", "\"x\"", "1e400"}},
+      {"transformer", "patch_size", {"[1, 2, 4]", "2", "[]"}},
+      {"transformer", "qk_norm", {"\"rms_norm\"", "3"}},
+      {"transformer", "cross_attn_norm", {"false", "0"}},
+      {"vae",
+       "dim_mult",
+       {"[]", "3", "[1, 2, -4, 4]", "[1, 2, 4, 4, 4, 4, 4]", "[1.5, 2, 4, 4]", "null", "[[1], 2, 4, 4]"}},
+      {"vae", "temperal_downsample", {"[]", "[false]", "[0, 1, 1]", "null", "[false, true, true, true]"}},
+      {"vae", "is_residual", {"1", "\"no\""}},
+      {"vae", "latents_mean", {"[]", "[1]", "0", "null", "[\"a\"]"}},
+      {"vae", "latents_std", {"[]", "[0]", "null"}},
+      {"scheduler", "flow_shift", {"0", "-3", "\"3\"", "[3]", "1e30"}},
+  };
+  for (const auto* key : {"num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim", "in_channels",
+                          "out_channels", "text_dim", "freq_dim"})
+    cases.push_back({"transformer", key, counts});
+  for (const auto* key : {"base_dim", "z_dim", "num_res_blocks"}) cases.push_back({"vae", key, counts});
+  for (const auto& [part, key, values] : cases)
+    for (const auto* value : values) {
+      CAPTURE(key);
+      CAPTURE(value);
+      const auto folder = diffusers();
+      const auto file =
+          folder.path / part / (std::string(part) == "scheduler" ? "scheduler_config.json" : "config.json");
+      std::ifstream stream(file);
+      auto config = nlohmann::json::parse(stream);
+      const bool is_legal = nlohmann::json::accept(value);  // 1e400 is no number for the library
+      config[key] = is_legal ? nlohmann::json::parse(value) : nlohmann::json("SPLICE");
+      auto text = config.dump();
+      if (!is_legal) text.replace(text.find("\"SPLICE\""), 8, value);
+      write(file, text);
+      const auto said = folder.refusal();
+      CHECK(says(said, file.string()));
+      if (is_legal) CHECK(says(said, fmt::format("'{}'", key)));
+    }
+}
+
 TEST_CASE("checkpoint: what is missing or unfit is said in one sentence, with the file") {
   CHECK(says(message_of([] { wan::Checkpoint{"/nowhere/at/all"}; }), "/nowhere/at/all is not a folder"));
   wan_test::Folder empty;
   CHECK(says(message_of([&] { wan::Checkpoint{empty.path}; }), "model_index.json", "config.json"));
 
   for (const auto* file : {"transformer/config.json", "vae/diffusion_pytorch_model.safetensors",
-                           "text_encoder/model.safetensors", "tokenizer/spiece.model"}) {
+                           "text_encoder/model.safetensors"}) {
     const auto folder = diffusers();
     fs::remove(folder.path / file);
     CHECK(says(folder.refusal(), file, "missing", "download"));
@@ -194,12 +298,18 @@ TEST_CASE("checkpoint: what is missing or unfit is said in one sentence, with th
     CHECK(says(folder.refusal(), file, "missing", "download"));
   }
 
+  const auto lost = diffusers();
+  fs::remove(lost.path / "tokenizer" / "tokenizer.json");
+  CHECK(wan::Checkpoint(lost.path).tokenizer().filename() == "spiece.model");
+  fs::remove(lost.path / "tokenizer" / "spiece.model");
+  CHECK(says(lost.refusal(), "tokenizer/spiece.model is missing", "google/umt5-xxl"));
+
   const auto image = diffusers();
   replace(image.path / "model_index.json", "WanPipeline", "WanImageToVideoPipeline");
   CHECK(says(image.refusal(), "model_index.json", "WanImageToVideoPipeline"));
   const auto image_too = official();
   replace(image_too.path / "config.json", "t2v", "i2v");
-  CHECK(says(image_too.refusal(), "config.json", "'i2v'"));
+  CHECK(says(image_too.refusal(), "config.json", "'model_type' is \"i2v\""));
   const auto lacking = diffusers();
   replace(lacking.path / "transformer" / "config.json", "num_layers", "layers");
   CHECK(says(lacking.refusal(), "transformer/config.json", "'num_layers' is missing"));
@@ -255,6 +365,15 @@ TEST_CASE("load: missing, unexpected and misshaped tensors are refused with file
   CHECK(says(refusal({{"weight", {at::ones({3, 2}), "some.file"}}}), "some.file", "'weight'", "[3, 2]",
              "[2, 3]"));
   CHECK(says(refusal({{"weight", good}, {"other.bias", good}}), "some.file", "'other.bias'", "no place"));
+  CHECK(says(refusal({{"weight", good}, {"weight.scale_weight", good}}), "'weight.scale_weight'",
+             "scaled fp8"));
+  for (const auto dtype : {at::kLong, at::kChar, at::kByte, at::kBool})
+    CHECK(says(refusal({{"weight", {at::ones({2, 3}, dtype), "some.file"}}}), "some.file", "'weight'",
+               "floating point"));
+  CHECK(says(refusal({{"weight", {at::ones({3, 2}), "some.file", "own.name"}}}), "'own.name'"));
+  CHECK(says(
+      refusal({{"other", good}}, {.name_in_file = [](const std::string& name) { return "its_" + name; }}),
+      "'its_weight' is missing"));
   CHECK(small.parameter.data_ptr() == before);
   CHECK(refusal({{"weight", good}, {"other.bias", good}}, {.ignore_prefixes = {"other."}}).empty());
 }

@@ -27,9 +27,11 @@ constexpr TextEncoderConfig kTextEncoder = {
 constexpr int64_t kVaeWidth = 12;
 
 void write_text(const fs::path& path, std::string_view text) {
-  NewFile file(path);
+  PartFile part(path);
+  NewFile file(part);
   file.write(text);
-  file.commit();
+  file.close();
+  part.commit();
 }
 
 void write_json(const fs::path& path, const Json& json) { write_text(path, json.dump(2) + "\n"); }

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "wan/config.hpp"
+#include "wan/io/keys.hpp"
 #include "wan/io/safetensors.hpp"
 
 namespace wan {
@@ -27,7 +28,10 @@ class Checkpoint {
   Weights text_encoder() const { return text_encoder_; }
   Weights vae() const { return vae_; }
 
-  /// The SentencePiece model of the text encoder.
+  /// The name that the checkpoint's files have, or should have, for a parameter.
+  std::string name_in_file(Part part, const std::string& official) const;
+
+  /// The tokenizer of the text encoder: tokenizer.json, or the SentencePiece model where there is none.
   std::filesystem::path tokenizer() const { return tokenizer_; }
 
   /// The shift of the noise schedule that the folder asks for; the official layout never does.

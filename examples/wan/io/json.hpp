@@ -15,6 +15,9 @@ nlohmann::json parse_json(std::string_view text, const std::string& where);
 /// As parse_json, of a whole file.
 nlohmann::json read_json(const std::filesystem::path& file);
 
+/// A value as an error shows it: of a long one, its beginning.
+std::string shown(const nlohmann::json& value);
+
 /// The value of `key`. Throws Error when it is missing or of another type.
 template <class T>
 T value_at(const nlohmann::json& object, const std::string& key, const std::string& where) {
@@ -23,7 +26,7 @@ T value_at(const nlohmann::json& object, const std::string& key, const std::stri
   try {
     return found->get<T>();
   } catch (const nlohmann::json::exception&) {
-    throw wanpar::Error(where + ": '" + key + "' has a value of the wrong type, " + found->dump());
+    throw wanpar::Error(where + ": '" + key + "' has a value of the wrong type, " + shown(*found));
   }
 }
 

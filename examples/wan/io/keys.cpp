@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <regex>
 #include <utility>
 #include <vector>
 
@@ -68,15 +69,6 @@ Rules make_vae_rules() {
       {".mid_block.resnets.1.", ".middle.2."},
       {".down_blocks.", ".downsamples."},
   };
-  // The official decoder numbers its layers through: three residual blocks a stage, then what enlarges.
-  for (int stage = 0; stage < 4; ++stage) {
-    const auto blocks = fmt::format(".up_blocks.{}.", stage);
-    for (int block = 0; block < 3; ++block) {
-      rules.push_back(
-          {fmt::format("{}resnets.{}.", blocks, block), fmt::format(".upsamples.{}.", 4 * stage + block)});
-    }
-    rules.push_back({blocks + "upsamplers.0.", fmt::format(".upsamples.{}.", 4 * stage + 3)});
-  }
   return rules;
 }
 
@@ -93,9 +85,33 @@ const Rules& rules_of(Part part) {
   return vae_rules;
 }
 
+// The official decoder numbers its layers through: residual blocks, one more of them than in the encoder, and
+// what enlarges. In diffusers each level counts for itself.
+
+/// decoder.up_blocks.1.resnets.2.… to decoder.upsamples.6.…
+std::string numbered_through(std::string name, int64_t residual_blocks) {
+  static const std::regex pattern(R"(\.up_blocks\.(\d{1,3})\.(resnets\.(\d{1,3})|upsamplers\.0)\.)");
+  std::smatch found;
+  if (!std::regex_search(name, found, pattern)) return name;
+  const auto block = found[3].matched ? std::stoll(found[3]) : residual_blocks + 1;
+  const auto number = std::stoll(found[1]) * (residual_blocks + 2) + block;
+  return fmt::format("{}.upsamples.{}.{}", found.prefix().str(), number, found.suffix().str());
+}
+
+std::string numbered_by_level(std::string name, int64_t residual_blocks) {
+  static const std::regex pattern(R"(\.upsamples\.(\d{1,6})\.)");
+  std::smatch found;
+  if (!std::regex_search(name, found, pattern)) return name;
+  const auto level = std::stoll(found[1]) / (residual_blocks + 2);
+  const auto block = std::stoll(found[1]) % (residual_blocks + 2);
+  const auto layer = block > residual_blocks ? "upsamplers.0" : fmt::format("resnets.{}", block);
+  return fmt::format("{}.up_blocks.{}.{}.{}", found.prefix().str(), level, layer, found.suffix().str());
+}
+
 }  // namespace
 
-std::string official_name(Part part, std::string name) {
+std::string official_name(Part part, std::string name, int64_t residual_blocks) {
+  if (part == Part::vae) name = numbered_through(std::move(name), residual_blocks);
   for (const auto& [theirs, official] : rules_of(part)) {
     const auto found = name.find(theirs);
     if (found != std::string::npos) name.replace(found, theirs.size(), official);
@@ -103,7 +119,8 @@ std::string official_name(Part part, std::string name) {
   return name;
 }
 
-std::string diffusers_name(Part part, std::string name) {
+std::string diffusers_name(Part part, std::string name, int64_t residual_blocks) {
+  if (part == Part::vae) name = numbered_by_level(std::move(name), residual_blocks);
   const auto& rules = rules_of(part);
   for (auto rule = rules.rbegin(); rule != rules.rend(); ++rule) {
     const auto& [theirs, official] = *rule;

@@ -29,8 +29,13 @@ struct Descriptor {
 
 }  // namespace
 
+bool is_there(const std::filesystem::path& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};  // a pipe would wait for a writer
   struct stat status {};
   if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse_to_read(path);
   if (!S_ISREG(status.st_mode)) throw wanpar::Error(fmt::format("{} is not a regular file", path.string()));
@@ -40,6 +45,11 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   // Private and writable: whoever changes a tensor in place gets pages of its own. No swap is set aside for
   // them.
   void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.value, 0);
+  if (address == MAP_FAILED && errno == ENOMEM)
+    throw wanpar::Error(
+        fmt::format("memory ran out mapping the {} bytes of {}: raise the limit of the address space "
+                    "(ulimit -v)",
+                    size, path.string()));
   if (address == MAP_FAILED) refuse_to_read(path);
   auto mapped = std::shared_ptr<MappedFile>(new MappedFile(path, address, size));
   if (mapped->bytes().starts_with("version https://git-lfs.github.com/spec/")) {

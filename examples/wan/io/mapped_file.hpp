@@ -9,6 +9,9 @@
 
 namespace wan {
 
+/// Whether there is something of this name; who may not look, finds out when it is opened.
+bool is_there(const std::filesystem::path& path);
+
 /// A whole file in memory, read from disk as it is touched. Writes to the memory never reach the file.
 class MappedFile {
  public:

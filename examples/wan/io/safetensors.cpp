@@ -38,6 +38,11 @@ constexpr std::pair<const char*, at::ScalarType> kDtypes[] = {
     {"I8", at::kChar},
     {"U8", at::kByte},
     {"BOOL", at::kBool},
+    {"U64", at::kUInt64},
+    {"U32", at::kUInt32},
+    {"U16", at::kUInt16},
+    {"C64", at::kComplexFloat},
+    {"F8_E8M0", at::kFloat8_e8m0fnu},
 };
 
 struct Record {
@@ -70,7 +75,7 @@ std::vector<int64_t> counts(const nlohmann::json& tensor, const char* key, const
     return number.is_number_unsigned() && number.get<uint64_t>() <= std::numeric_limits<int64_t>::max();
   };
   if (!list.is_array() || !std::all_of(list.begin(), list.end(), is_count)) {
-    throw wanpar::Error(fmt::format("{}: '{}' must be a list of counts, but is {}", where, key, list.dump()));
+    throw wanpar::Error(fmt::format("{}: '{}' must be a list of counts, but is {}", where, key, shown(list)));
   }
   return list.get<std::vector<int64_t>>();
 }
@@ -203,7 +208,7 @@ std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& 
   return tensors;
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors,
+void write_safetensors(const PartFile& part, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   const auto names = order_on_disk(tensors);
   auto header = nlohmann::json::object();
@@ -219,7 +224,7 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   auto text = header.dump();
   text.append((kPrefix - text.size() % kPrefix) % kPrefix, ' ');
 
-  NewFile file(path);
+  NewFile file(part);
   const uint64_t length = text.size();
   file.write({reinterpret_cast<const char*>(&length), kPrefix});
   file.write(text);
@@ -227,6 +232,13 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
     const auto tensor = tensors.at(name).detach().cpu().contiguous();
     file.write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
   }
+  file.close();
+}
+
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  PartFile file(path);
+  write_safetensors(file, tensors, metadata);
   file.commit();
 }
 

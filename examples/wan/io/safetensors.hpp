@@ -5,12 +5,15 @@
 #include <map>
 #include <string>
 
+#include "wan/io/part_file.hpp"
+
 namespace wan {
 
-/// A tensor of a checkpoint, and the file it lies in.
+/// A tensor of a checkpoint, the file it lies in, and the name that it has there.
 struct Entry {
   at::Tensor tensor;
   std::filesystem::path file;
+  std::string name = {};
 };
 
 /// Official parameter names and their tensors: on the CPU, in the dtype of the file, lying in the mapped
@@ -27,6 +30,9 @@ std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& 
 /// Writes `tensors`, of any device and stride, so that `file` is either complete or untouched.
 /// Throws Error when a dtype has no name in the format or the disk refuses the bytes.
 void write_safetensors(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+/// The same, for the caller to commit.
+void write_safetensors(const PartFile& file, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace wan

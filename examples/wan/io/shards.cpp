@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "wan/io/json.hpp"
+#include "wan/io/mapped_file.hpp"
 #include "wanpar/core/error.hpp"
 
 namespace wan {
@@ -20,15 +21,17 @@ bool is_plain(const std::string& name) {
 
 /// Shards by file name, and the tensors that the index finds in each.
 std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index) {
-  std::map<std::string, std::vector<std::string>> shards;
   const auto json = read_json(index);
-  const auto map = value_at<std::map<std::string, std::string>>(json, "weight_map", index.string());
-  for (const auto& [tensor, shard] : map) {
-    if (!is_plain(shard)) {
-      throw wanpar::Error(fmt::format("{}: '{}' lies in '{}', which is not a plain file name", index.string(),
-                                      tensor, shard));
-    }
-    shards[shard].push_back(tensor);
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object() || map->empty())
+    throw wanpar::Error(fmt::format("{}: 'weight_map' {}, but must tell the file of each tensor",
+                                    index.string(), map == json.end() ? "is missing" : "is " + shown(*map)));
+  std::map<std::string, std::vector<std::string>> shards;
+  for (const auto& [tensor, shard] : map->items()) {
+    if (!shard.is_string() || !is_plain(shard.get<std::string>()))
+      throw wanpar::Error(fmt::format("{}: '{}' lies in {}, which is not a plain file name", index.string(),
+                                      tensor, shown(shard)));
+    shards[shard.get<std::string>()].push_back(tensor);
   }
   return shards;
 }
@@ -37,7 +40,7 @@ Weights read_sharded(const fs::path& index) {
   Weights weights;
   for (const auto& [shard, names] : shards_of(index)) {
     const auto file = index.parent_path() / shard;
-    if (!fs::exists(file)) {
+    if (!is_there(file)) {
       throw wanpar::Error(fmt::format("{} is missing, which {} lists; download it", file.string(),
                                       index.filename().string()));
     }
@@ -48,7 +51,7 @@ Weights read_sharded(const fs::path& index) {
         throw wanpar::Error(fmt::format("{} has no tensor '{}', though {} lists it there", file.string(),
                                         name, index.filename().string()));
       }
-      weights.emplace(name, Entry{found->second, file});
+      weights.emplace(name, Entry{found->second, file, name});
     }
   }
   return weights;
@@ -59,13 +62,13 @@ Weights read_sharded(const fs::path& index) {
 Weights read_shards(const fs::path& folder, const std::string& stem) {
   const auto file = folder / (stem + ".safetensors");
   const auto index = folder / (stem + ".safetensors.index.json");
-  if (!fs::exists(file) && fs::exists(index)) return read_sharded(index);
-  if (!fs::exists(file)) {
+  if (is_there(index)) return read_sharded(index);
+  if (!is_there(file)) {
     throw wanpar::Error(fmt::format("{} is missing, and so is {}; download one of them", file.string(),
                                     index.filename().string()));
   }
   Weights weights;
-  for (auto& [name, tensor] : read_safetensors(file)) weights.emplace(name, Entry{tensor, file});
+  for (auto& [name, tensor] : read_safetensors(file)) weights.emplace(name, Entry{tensor, file, name});
   return weights;
 }
 

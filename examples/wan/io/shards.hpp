@@ -6,8 +6,9 @@
 
 namespace wan {
 
-/// The tensors of `folder`/`stem`.safetensors or, where that is split, of the shards that
-/// `stem`.safetensors.index.json lists. Names as in the files.
+/// The tensors that `stem`.safetensors.index.json in `folder` lists, from the shards in which it finds them:
+/// what it does not list is not read. Where there is none, those of `stem`.safetensors. Names as in the
+/// files.
 /// Throws Error that names the file that is missing or damaged, or the tensor its shard lacks.
 Weights read_shards(const std::filesystem::path& folder, const std::string& stem);
 

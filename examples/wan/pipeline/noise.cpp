@@ -10,10 +10,14 @@
 
 namespace wan {
 
+int64_t frames_together(const VaeConfig& config) {
+  const auto& doubled = config.temporal_downsample;
+  return int64_t{1} << std::count(doubled.begin(), doubled.end(), true);
+}
+
 std::array<int64_t, 4> latent_shape(const VaeConfig& config, const VideoSize& size) {
   const int64_t in_space = int64_t{1} << (config.multipliers.size() - 1);
-  const int64_t in_time =
-      int64_t{1} << std::count(config.temporal_downsample.begin(), config.temporal_downsample.end(), true);
+  const int64_t in_time = frames_together(config);
   const int64_t unit = in_space * kPatch;
   if (size.width < unit || size.height < unit || size.width % unit != 0 || size.height % unit != 0)
     throw wanpar::Error(fmt::format(

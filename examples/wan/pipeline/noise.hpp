@@ -15,6 +15,9 @@ struct VideoSize {
   int64_t frames = 81;
 };
 
+/// Frames of video that one latent frame becomes; the first becomes one.
+int64_t frames_together(const VaeConfig& config);
+
 /// Shape of the latents of a video: channels, frames, height, width. Throws Error when the VAE and the
 /// transformer's patches of 2 x 2 cannot make that size; the sentence names the nearest smaller one that they
 /// can.
