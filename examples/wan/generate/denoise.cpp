@@ -31,6 +31,39 @@ Velocity velocity(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model&
   return guided(under(0), under(1), scale);
 }
 
+bool is_finite(const at::Tensor& x) { return x.isfinite().all().item<bool>(); }
+
+/// Without data-parallel groups, all ranks find the same.
+[[noreturn]] void refuse(const Job& job, const std::string& why) {
+  if (job.degrees.data == 1) throw wanpar::AgreedError(why);
+  throw wanpar::Error(why);
+}
+
+[[noreturn]] void refuse_solver(const Job& job) {
+  refuse(job,
+         fmt::format("the solver {} makes NaN or infinity of finite predictions, with shift {} and guidance "
+                     "{}; take those of the checkpoint",
+                     job.options.sample_solver, job.shift, job.options.sample_guide_scale));
+}
+
+/// The same, which lets nothing go on that is not finite. All ranks of a group have the same, and throw
+/// alike.
+Velocity finite(Velocity velocity, const Job& job) {
+  return [velocity = std::move(velocity), &job, step = int64_t{0}](const at::Tensor& latents,
+                                                                   double timestep) mutable {
+    ++step;
+    auto found = velocity(latents, timestep);
+    if (is_finite(found)) return found;
+    if (!is_finite(latents)) refuse_solver(job);
+    refuse(job, fmt::format(
+                    "the transformer makes NaN or infinity in step {} of {}, in {} with guidance {}: its "
+                    "weights are damaged{}",
+                    step, job.options.sample_steps, c10::toString(job.dtype), job.options.sample_guide_scale,
+                    job.dtype == at::kFloat ? ", or the guidance is too strong"
+                                            : ", or want --dtype float32 or a weaker guidance"));
+  };
+}
+
 }  // namespace
 
 at::Tensor first_latents(const Job& job, uint64_t seed) {
@@ -40,12 +73,17 @@ at::Tensor first_latents(const Job& job, uint64_t seed) {
   if (found == tensors.end())
     throw wanpar::Error(fmt::format("{}: there is no tensor 'latents' in it", job.options.noise.string()));
   const auto shape = latent_shape(job.checkpoint.vae_config(), job.size);
+  if (!found->second.is_floating_point())
+    throw wanpar::Error(fmt::format("{}: 'latents' holds {}, and noise is of floating point numbers",
+                                    job.options.noise.string(), c10::toString(found->second.scalar_type())));
   auto noise = found->second.to(at::kFloat);
   if (noise.dim() == 5 && noise.size(0) == 1) noise = noise.squeeze(0);
   if (noise.sizes() != at::IntArrayRef(shape.data(), shape.size()))
     throw wanpar::Error(fmt::format("{}: 'latents' is [{}], but this video size needs [{}]",
                                     job.options.noise.string(), fmt::join(noise.sizes(), ", "),
                                     fmt::join(shape, ", ")));
+  if (!is_finite(noise))
+    throw wanpar::Error(fmt::format("{}: 'latents' holds NaN or infinity", job.options.noise.string()));
   return noise;
 }
 
@@ -53,9 +91,10 @@ at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model
                    const at::Tensor& noise, const at::Tensor& texts,
                    const std::function<void(int64_t step, int64_t steps)>& step_done) {
   const auto scheduler = make_scheduler(job.options.sample_solver, job.options.sample_steps, job.shift);
-  return sample(noise.unsqueeze(0), *scheduler, velocity(mesh, job, transformer, texts.to(job.dtype)),
-                step_done)
-      .squeeze(0);
+  auto latents = sample(noise.unsqueeze(0), *scheduler,
+                        finite(velocity(mesh, job, transformer, texts.to(job.dtype)), job), step_done);
+  if (!is_finite(latents)) refuse_solver(job);
+  return latents.squeeze(0);
 }
 
 }  // namespace wan

@@ -7,12 +7,12 @@
 
 #include <optional>
 #include <random>
-#include <wanpar/core/agreement.hpp>
 
 #include "wan/generate/deal.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/outputs.hpp"
 #include "wan/generate/patience.hpp"
+#include "wan/generate/phase.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/generate/transformer.hpp"
 #include "wan/io/load.hpp"
@@ -39,12 +39,8 @@ std::string describe(const Job& job, at::Device device, uint64_t seed) {
 }
 
 at::Tensor decode(const Job& job, const at::Tensor& latents, at::Device device, Progress* progress) {
-  if (!latents.isfinite().all().item<bool>())
-    throw wanpar::Error(
-        "the latents hold NaN or infinity, so there is no video; try --dtype float32, or a lower "
-        "--sample_guide_scale");
   Vae vae(job.checkpoint.vae_config());
-  load(*vae, job.checkpoint.vae(), {.device = device, .ignore_prefixes = {"encoder.", "conv1."}});
+  load(*vae, job.checkpoint.vae(), {.device = device, .ignore_prefixes = kEncoderPrefixes});
   if (progress) progress->start("decode", latents.size(1));
   const auto frame_done = [&](int64_t done, int64_t) {
     if (progress) progress->update(done);
@@ -61,7 +57,7 @@ bool is_leader(const wanpar::Mesh& mesh) {
 }  // namespace
 
 void generate(const wanpar::Communicator& world, const Job& job, SharedTransformer& shared, at::Device device,
-              std::ostream& out) {
+              std::ostream& out, std::ostream& results) {
   const at::NoGradGuard no_grad;
   const wanpar::Mesh mesh(world, axes_of(job.degrees));
   const Deal deal{.prompts = static_cast<int64_t>(job.prompts.size()),
@@ -69,7 +65,8 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
                   .group = mesh.index("data")};
   const bool is_writer = is_leader(mesh);
   const auto outputs = outputs_of(job);
-  wanpar::all_or_none(world, [&] {
+  all_in_phase(world, "looking at its outputs", [&] {
+    if (world.rank() == 0) check_apart(job, outputs);
     for (int64_t round = 0; round < deal.rounds() && is_writer; ++round)
       if (const auto prompt = deal.prompt(round)) check_writable(job, outputs[*prompt]);
   });
@@ -79,13 +76,17 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   if (world.rank() == 0) {
     shown.emplace(out, style_of(STDERR_FILENO));
     fmt::print(out, "{}\n", describe(job, device, seed));
+    for (const auto& note : job.notes) fmt::print(out, "note: {}\n", note);
+    out.flush();
   }
   auto* progress = shown ? &*shown : nullptr;
 
-  const auto texts = embed_texts(world, job, device, progress);
-  at::Tensor noise;
-  wanpar::all_or_none(world, [&] { noise = first_latents(job, seed).to(device); });
-  std::optional transformer = parallel_transformer(mesh, job, shared, device);
+  at::Tensor texts, noise;
+  in_phase(world, "encoding the text", [&] { texts = embed_texts(world, job, device, progress); });
+  all_in_phase(world, "drawing the noise", [&] { noise = first_latents(job, seed).to(device); });
+  std::optional<wanpar::Model> transformer;
+  in_phase(world, "loading the transformer",
+           [&] { transformer.emplace(parallel_transformer(mesh, job, shared, device)); });
   const auto step_done = [&](int64_t step, int64_t) {
     if (progress) progress->update(step);
   };
@@ -98,14 +99,15 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
       result.texts = at::stack({texts[index], texts[-1]});
       const auto which = deal.prompts > 1 ? fmt::format("prompt {}: ", index + 1) : "";
       if (progress) progress->start(which + "denoise", job.options.sample_steps);
-      result.latents = denoise(mesh, job, *transformer, noise, result.texts, step_done);
+      in_phase(world, "denoising",
+               [&] { result.latents = denoise(mesh, job, *transformer, noise, result.texts, step_done); });
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
-    wanpar::all_or_none(world.with_timeout(kPatience), [&] {
+    all_in_phase(world.with_timeout(kPatience), "decoding and writing the video", [&] {
       if (!prompt || !is_writer) return;
       result.frames = decode(job, result.latents, device, progress);
       write(job, outputs[*prompt], job.prompts[*prompt], seed, result);
-      fmt::print(out, "{}\n", outputs[*prompt].video.string());
+      results << outputs[*prompt].video.string() + "\n" << std::flush;
     });
   }
 }

@@ -10,8 +10,10 @@ namespace wan {
 
 /// Collective. What each rank does for the videos of a job: texts are encoded first, then each data-parallel
 /// group makes its prompts one after the other, its ranks denoising together and its first one decoding and
-/// writing. Rank 0 says on `out` how far it is. Every rank throws when one fails.
+/// writing. Rank 0 says on `progress` how far it is; who has written a video says its name on `results`.
+/// Every rank throws when one fails: the one that did what went wrong, the others AgreedError with its
+/// sentence.
 void generate(const wanpar::Communicator& world, const Job& job, SharedTransformer& transformer,
-              at::Device device, std::ostream& out);
+              at::Device device, std::ostream& progress, std::ostream& results);
 
 }  // namespace wan

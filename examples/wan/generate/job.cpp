@@ -2,11 +2,18 @@
 
 #include <ATen/Context.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <utility>
+#include <wanpar/module/deferred.hpp>
 
 #include "wan/cli/prompts.hpp"
+#include "wan/io/load.hpp"
+#include "wan/model/transformer.hpp"
 #include "wan/scheduler/scheduler.hpp"
+#include "wan/text/tokenizer.hpp"
+#include "wan/text/umt5.hpp"
+#include "wan/vae/decoder.hpp"
 
 namespace wan {
 namespace {
@@ -33,6 +40,104 @@ at::ScalarType choose_dtype(const std::optional<std::string>& wanted, at::Device
   return device == at::kCUDA ? at::kBFloat16 : at::kFloat;
 }
 
+template <class Module, class Config>
+void check_fits(const Config& config, const Checkpoint& checkpoint, Part part, const Weights& weights,
+                const std::vector<std::string>& ignored = {}) {
+  const auto module = wanpar::deferred([&] { return Module(config); });
+  check(*module, weights, {.ignore_prefixes = ignored, .name_in_file = [&](const std::string& name) {
+                             return checkpoint.name_in_file(part, name);
+                           }});
+}
+
+/// Each network, constructed without memory, has its tensors.
+void check_networks(const Checkpoint& checkpoint) {
+  check_fits<Transformer>(checkpoint.transformer_config(), checkpoint, Part::transformer,
+                          checkpoint.transformer());
+  check_fits<Umt5>(checkpoint.text_encoder_config(), checkpoint, Part::text_encoder,
+                   checkpoint.text_encoder());
+  check_fits<Vae>(checkpoint.vae_config(), checkpoint, Part::vae, checkpoint.vae(), kEncoderPrefixes);
+  const auto text_dim = checkpoint.transformer_config().text_dim, dim = checkpoint.text_encoder_config().dim;
+  if (text_dim != dim)
+    throw wanpar::Error(
+        fmt::format("{}: the transformer takes texts of {} channels, but the text encoder in {} makes {}",
+                    checkpoint.transformer().begin()->second.file.string(), text_dim,
+                    checkpoint.text_encoder().begin()->second.file.string(), dim));
+}
+
+/// The grid of tokens lies within the positions that the model knows.
+void check_positions(const Checkpoint& checkpoint, const VideoSize& size) {
+  const auto latents = latent_shape(checkpoint.vae_config(), size);
+  const auto most = checkpoint.transformer_config().positions;
+  for (const auto tokens : {latents[1], latents[2] / kPatch, latents[3] / kPatch})
+    if (tokens > most)
+      throw wanpar::Error(
+          fmt::format("--size {}*{} with --frame_num {} has {} tokens in one direction, and the model has "
+                      "positions for {}; take a smaller one",
+                      size.width, size.height, size.frames, tokens, most));
+}
+
+/// Tensors, in one number: names, shapes and dtypes, and a few of their values.
+std::string described(const Weights& weights) {
+  uint64_t hash = 14695981039346656037U;  // FNV-1a
+  const auto mix = [&](std::string_view bytes) {
+    for (const unsigned char byte : bytes) hash = (hash ^ byte) * 1099511628211U;
+  };
+  for (const auto& [name, entry] : weights) {
+    const auto& tensor = entry.tensor;
+    mix(fmt::format("{} {} [{}]", name, c10::toString(tensor.scalar_type()),
+                    fmt::join(tensor.sizes(), ", ")));
+    constexpr size_t kSome = 64;
+    const auto some = tensor.is_contiguous() ? std::min(kSome, tensor.nbytes()) : 0;
+    mix({static_cast<const char*>(tensor.const_data_ptr()), some});
+  }
+  return fmt::format("{} tensors, fingerprint {:016x}", weights.size(), hash);
+}
+
+std::vector<std::vector<int64_t>> ids_of(const std::vector<std::string>& texts,
+                                         const Checkpoint& checkpoint) {
+  const Tokenizer tokenizer(checkpoint.tokenizer());
+  const auto rows = checkpoint.text_encoder_config().vocabulary;
+  const auto refuse = [&](int64_t id) {
+    throw wanpar::Error(fmt::format(
+        "{} gives ids up to {}, but the text encoder in {} has {} rows; they are not of one "
+        "checkpoint",
+        checkpoint.tokenizer().string(), id, checkpoint.text_encoder().begin()->second.file.string(), rows));
+  };
+  if (tokenizer.size() > rows) refuse(tokenizer.size() - 1);
+  std::vector<std::vector<int64_t>> all;
+  for (const auto& text : texts) {
+    all.push_back(tokenizer.encode(text));
+    for (const auto id : all.back())
+      if (id < 0 || id >= rows) refuse(id);
+  }
+  return all;
+}
+
+std::vector<std::string> notes_of(const Options& options, const std::vector<std::vector<int64_t>>& texts,
+                                  int64_t text_len, int world_size) {
+  std::vector<std::string> notes;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto tokens = static_cast<int64_t>(texts[i].size());
+    const auto which = i + 1 == texts.size() ? std::string("the negative prompt")
+                       : texts.size() > 2    ? fmt::format("prompt {}", i + 1)
+                                             : "the prompt";
+    if (tokens > text_len)
+      notes.push_back(
+          fmt::format("{} has {} tokens and the model takes {}, so what follows the first {} is left out",
+                      which, tokens - 1, text_len - 1, text_len - 1));
+  }
+  if (!options.noise.empty() && options.base_seed)
+    notes.emplace_back("--base_seed has no effect beside --noise, which is the noise itself");
+  for (const auto& [is_given, flag] :
+       {std::pair(options.dit_fsdp, "--dit_fsdp"), {options.t5_fsdp, "--t5_fsdp"}})
+    if (is_given && world_size == 1) notes.push_back(fmt::format("{} has no effect on one rank", flag));
+  if (options.guidance() == Guidance::off)
+    notes.push_back(
+        fmt::format("--sample_guide_scale {} switches guidance off, and the negative prompt with it",
+                    options.sample_guide_scale));
+  return notes;
+}
+
 }  // namespace
 
 Job plan(Options options, int world_size) {
@@ -42,7 +147,7 @@ Job plan(Options options, int world_size) {
   if (options.task) check_task(*options.task, transformer);
 
   const VideoSize size{options.width, options.height, options.frame_num};
-  latent_shape(checkpoint.vae_config(), size);
+  check_positions(checkpoint, size);
   const auto shift = options.sample_shift.value_or(checkpoint.flow_shift().value_or(5.0));
   make_scheduler(options.sample_solver, options.sample_steps, shift);
   const auto degrees = choose_degrees(world_size, transformer.heads, options.degrees, options.guidance());
@@ -53,7 +158,59 @@ Job plan(Options options, int world_size) {
                     degrees.pipeline, transformer.layers));
   const auto device = choose_device(options.device);
   const auto dtype = choose_dtype(options.dtype, device);
-  return {std::move(options), std::move(checkpoint), std::move(prompts), degrees, size, shift, device, dtype};
+  check_networks(checkpoint);
+  auto all = prompts;
+  all.push_back(options.negative_prompt);
+  auto texts = ids_of(all, checkpoint);
+  auto notes = notes_of(options, texts, transformer.text_len, world_size);
+  return {std::move(options),
+          std::move(checkpoint),
+          std::move(prompts),
+          std::move(texts),
+          std::move(notes),
+          degrees,
+          size,
+          shift,
+          device,
+          dtype};
+}
+
+std::string described(const Job& job, const std::string& version) {
+  const auto& o = job.options;
+  std::string lines;
+  const auto line = [&](const char* flag, const auto& value) {
+    lines += fmt::format("--{} {}\n", flag, value);
+  };
+  line("size", fmt::format("{}*{}", job.size.width, job.size.height));
+  line("frame_num", job.size.frames);
+  line("sample_solver", o.sample_solver);
+  line("sample_steps", o.sample_steps);
+  line("sample_shift", job.shift);
+  line("sample_guide_scale", o.sample_guide_scale);
+  line("base_seed", o.base_seed ? std::to_string(*o.base_seed) : "-1");
+  line("dtype", c10::toString(job.dtype));
+  line("device", c10::DeviceTypeName(job.device, true));
+  line("dit_fsdp", o.dit_fsdp);
+  line("t5_fsdp", o.t5_fsdp);
+  line("timeout", o.timeout);
+  line("fps", o.fps);
+  line("cfg_size", job.degrees.cfg);
+  line("ulysses_size", job.degrees.ulysses);
+  line("ring_size", job.degrees.ring);
+  line("pipeline_size", job.degrees.pipeline);
+  line("data_parallel_size", job.degrees.data);
+  for (const auto& prompt : job.prompts) line(o.prompt_file.empty() ? "prompt" : "prompt_file with", prompt);
+  line("negative_prompt", o.negative_prompt);
+  for (const auto& [flag, file] : {std::pair("noise", o.noise),
+                                   {"save_file", o.save_file},
+                                   {"save_tensors", o.save_tensors},
+                                   {"contact_sheet", o.contact_sheet}})
+    line(flag, file.empty() ? "none" : file.filename().string());
+  const auto& c = job.checkpoint;
+  for (const auto& [part, weights] :
+       {std::pair("transformer", c.transformer()), {"text encoder", c.text_encoder()}, {"VAE", c.vae()}})
+    lines += fmt::format("--ckpt_dir with a {} of {}\n", part, described(weights));
+  return lines + "version " + version + "\n";
 }
 
 }  // namespace wan

@@ -17,6 +17,9 @@ struct Job {
   Options options;
   Checkpoint checkpoint;
   std::vector<std::string> prompts;
+  std::vector<std::vector<int64_t>>
+      texts;                       ///< ids of the prompts and, behind them, the negative prompt, uncut
+  std::vector<std::string> notes;  ///< what a user may want to know of them and of the options
   Degrees degrees;
   VideoSize size;
   double shift;
@@ -28,5 +31,9 @@ struct Job {
 /// for what could not work: prompts, degrees that do not fit, sizes, a checkpoint of another task, no CUDA
 /// device.
 Job plan(Options options, int world_size);
+
+/// What ranks of one job must have alike, a line each: options, prompts, the checkpoint's shapes and where
+/// its tensors lie, the program's version.
+std::string described(const Job& job, const std::string& version);
 
 }  // namespace wan

@@ -1,12 +1,12 @@
 #pragma once
 #include <functional>
 #include <utility>
-#include <wanpar/core/agreement.hpp>
 #include <wanpar/module/deferred.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "wan/generate/patience.hpp"
+#include "wan/generate/phase.hpp"
 #include "wan/io/load.hpp"
 
 namespace wan {
@@ -20,7 +20,7 @@ wanpar::Model load_sharded(const wanpar::Communicator& world, const wanpar::Comm
                            const PartOf& part_of = {}) {
   Module module{nullptr};
   Ranges ranges;
-  wanpar::all_or_none(world, [&] {
+  all_in_phase(world, "making room for its part of the weights", [&] {
     module = wanpar::deferred([&] {
       Module empty(config);
       prepare(*empty, options);
@@ -29,7 +29,8 @@ wanpar::Model load_sharded(const wanpar::Communicator& world, const wanpar::Comm
     ranges = ranges_for(*module, weights, options);
   });
   auto sharded = part_of(std::move(module)) | wanpar::sharded_params({.group = group, .prefetch = 1});
-  wanpar::all_or_none(world.with_timeout(kPatience), [&] { sharded.load(ranges); });
+  all_in_phase(world.with_timeout(kPatience), "loading its part of the weights",
+               [&] { sharded.load(ranges); });
   return sharded;
 }
 

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <ctime>
+#include <map>
+#include <wanpar/core/error.hpp>
 
+#include "wan/io/mapped_file.hpp"
 #include "wan/io/part_file.hpp"
 #include "wan/io/png.hpp"
 #include "wan/io/video.hpp"
@@ -20,11 +23,27 @@ std::string named_after(const Job& job, const std::string& text) {
   while (length < text.size() && (text[length] & 0xC0) == 0x80) --length;  // not in the middle of a letter
   auto prompt = text.substr(0, length);
   for (auto& c : prompt)
-    if (c == ' ' || c == '/' || c == '\n') c = '_';
+    if (c == ' ' || c == '/' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '_';
   const auto seconds = std::time(nullptr);
   const auto now = *std::localtime(&seconds);
   return fmt::format("{}_{}x{}_{}_{}_{}_{:%Y%m%d_%H%M%S}.mp4", job.options.task.value_or("t2v"),
                      job.size.width, job.size.height, job.degrees.ulysses, job.degrees.ring, prompt, now);
+}
+
+/// The file, or where it is there, the first of file_2, file_3, … that is not: another run may have made it
+/// in the same second.
+fs::path unused(const fs::path& file) {
+  auto name = file;
+  for (int number = 2; is_there(name); ++number)
+    name = fmt::format("{}_{}{}", file.stem().string(), number, file.extension().string());
+  return name;
+}
+
+std::vector<fs::path> files_of(const Outputs& outputs) {
+  std::vector<fs::path> files;
+  for (const auto& file : {outputs.video, outputs.contact_sheet, outputs.tensors})
+    if (!file.empty()) files.push_back(file);
+  return files;
 }
 
 /// out.mp4 of prompt 7 out of 12: out_07.mp4.
@@ -46,9 +65,33 @@ std::vector<Outputs> outputs_of(const Job& job) {
       return o.prompt_file.empty() ? asked : numbered(asked, i + 1, job.prompts.size());
     };
     const auto video = o.save_file.empty() ? fs::path(named_after(job, job.prompts[i])) : o.save_file;
-    outputs.push_back({file(video), file(o.contact_sheet), file(o.save_tensors)});
+    outputs.push_back({o.save_file.empty() ? unused(file(video)) : file(video), file(o.contact_sheet),
+                       file(o.save_tensors)});
   }
   return outputs;
+}
+
+void check_apart(const Job& job, const std::vector<Outputs>& outputs) {
+  std::map<fs::path, std::string> taken;
+  for (const auto& [file, what] :
+       {std::pair(job.options.noise, "--noise"), {job.options.prompt_file, "--prompt_file"}})
+    if (!file.empty()) taken.emplace(target_of(file), what);
+  const auto checkpoint = target_of(job.options.ckpt_dir / ".");
+  for (const auto& of_prompt : outputs)
+    for (const auto& file : files_of(of_prompt)) {
+      const auto target = target_of(file);
+      const auto [other, is_new] = taken.emplace(target, "another output");
+      if (!is_new)
+        throw wanpar::Error(
+            fmt::format("{} cannot be written: it is the file of {}; give each a name of its own",
+                        file.string(), other->second));
+      const bool is_inside =
+          std::mismatch(checkpoint.begin(), checkpoint.end(), target.begin(), target.end()).first ==
+          checkpoint.end();
+      if (is_inside && is_there(target))
+        throw wanpar::Error(fmt::format(
+            "{} cannot be written: it is a file of the checkpoint; write elsewhere", file.string()));
+    }
 }
 
 void check_writable(const Job& job, const Outputs& outputs) {
@@ -65,13 +108,16 @@ void write(const Job& job, const Outputs& outputs, const std::string& prompt, ui
       "seed {}, size {}x{}, frames {}, solver {}, steps {}, shift {}, guidance {}, {}, negative prompt: {}",
       seed, job.size.width, job.size.height, job.size.frames, o.sample_solver, o.sample_steps, job.shift,
       o.sample_guide_scale, describe(job.degrees), o.negative_prompt);
-  write_video(outputs.video, result.frames,
+  std::vector<PartFile> files;
+  write_video(files.emplace_back(outputs.video), result.frames,
               {.fps = o.fps, .metadata = {{"title", prompt}, {"comment", settings}}});
-  if (!outputs.contact_sheet.empty()) write_png(outputs.contact_sheet, contact_sheet(result.frames));
+  if (!outputs.contact_sheet.empty())
+    write_png(files.emplace_back(outputs.contact_sheet), contact_sheet(result.frames));
   if (!outputs.tensors.empty())
     write_safetensors(
-        outputs.tensors,
+        files.emplace_back(outputs.tensors),
         {{"text_embeds", result.texts.cpu()}, {"latents", result.latents.cpu()}, {"frames", result.frames}});
+  commit_all(std::move(files));
 }
 
 }  // namespace wan

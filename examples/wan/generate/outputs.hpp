@@ -20,6 +20,9 @@ struct Outputs {
 /// where prompts come from a file.
 std::vector<Outputs> outputs_of(const Job& job);
 
+/// Throws Error where two of the job's outputs are one file, or one of them is a file that the job reads.
+void check_apart(const Job& job, const std::vector<Outputs>& outputs);
+
 /// Throws Error for a file that could not be written.
 void check_writable(const Job& job, const Outputs& outputs);
 
@@ -30,6 +33,7 @@ struct Result {
   at::Tensor frames;
 };
 
+/// Writes all files of a video, or none. Throws Error.
 void write(const Job& job, const Outputs& outputs, const std::string& prompt, uint64_t seed,
            const Result& result);
 

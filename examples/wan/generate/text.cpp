@@ -2,13 +2,16 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <wanpar/core/agreement.hpp>
 
 #include "wan/generate/load_sharded.hpp"
 #include "wan/generate/patience.hpp"
+#include "wan/generate/phase.hpp"
 #include "wan/text/encode.hpp"
+#include "wan/text/tokenizer.hpp"
 #include "wan/text/umt5.hpp"
 
 namespace wan {
@@ -16,24 +19,23 @@ namespace {
 
 /// More texts at a time would not be encoded faster, and attention's biases grow with them.
 constexpr size_t kTogether = 8;
-
-std::vector<std::string> texts_of(const Job& job) {
-  auto texts = job.prompts;
-  texts.push_back(job.options.negative_prompt);
-  return texts;
-}
+constexpr const char* kPhase = "encoding the text";
 
 at::Tensor encode(const Job& job, const wanpar::Model& encoder, Progress* progress) {
-  const Tokenizer tokenizer(job.checkpoint.tokenizer());
-  const auto texts = texts_of(job);
-  const auto count = texts.size();
+  const auto most = job.checkpoint.transformer_config().text_len;
+  const auto count = job.texts.size();
   std::vector<at::Tensor> parts;
   for (size_t first = 0; first < count; first += kTogether) {
     const auto last = std::min(first + kTogether, count);
-    const std::vector part(texts.begin() + static_cast<std::ptrdiff_t>(first),
-                           texts.begin() + static_cast<std::ptrdiff_t>(last));
-    parts.push_back(
-        encode_text(encoder, tokenizer, part, job.checkpoint.transformer_config().text_len).to(at::kFloat));
+    std::vector<std::vector<int64_t>> part;
+    for (size_t i = first; i < last; ++i) part.push_back(cut(job.texts[i], most));
+    parts.push_back(encode_text(encoder, part, most).to(at::kFloat));
+    if (!parts.back().isfinite().all().item<bool>())
+      throw wanpar::Error(
+          fmt::format("the text encoder makes NaN or infinity of the prompts, in {}: its weights are "
+                      "damaged{}",
+                      c10::toString(job.dtype),
+                      job.dtype == at::kFloat ? "; download them again" : ", or want --dtype float32"));
     if (progress) progress->update(static_cast<int64_t>(last));
   }
   return at::cat(parts);
@@ -59,11 +61,11 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
   if (job.options.t5_fsdp) {
     const auto encoder = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
                                             job.checkpoint.text_encoder(), options);
-    wanpar::all_or_none(patient, [&] { embeds = encode(job, encoder, progress); });
+    all_in_phase(patient, kPhase, [&] { embeds = encode(job, encoder, progress); });
     return embeds;
   }
   embeds = at::empty({count, config.text_len, config.text_dim}, at::dtype(at::kFloat).device(device));
-  wanpar::all_or_none(patient, [&] {
+  all_in_phase(patient, kPhase, [&] {
     if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress);
   });
   return patient.broadcast(embeds, 0).get();

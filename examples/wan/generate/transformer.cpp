@@ -1,12 +1,12 @@
 #include "wan/generate/transformer.hpp"
 
-#include <wanpar/core/agreement.hpp>
 #include <wanpar/module/own_stage.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "wan/generate/load_sharded.hpp"
 #include "wan/generate/patience.hpp"
+#include "wan/generate/phase.hpp"
 
 namespace wan {
 namespace {
@@ -17,7 +17,8 @@ LoadOptions load_options(const Job& job, at::Device device) {
 
 wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {
   Transformer transformer{nullptr};
-  wanpar::all_or_none(mesh.world().with_timeout(kPatience), [&] { transformer = shared.get(); });
+  all_in_phase(mesh.world().with_timeout(kPatience), "loading the transformer",
+               [&] { transformer = shared.get(); });
   return transformer;
 }
 

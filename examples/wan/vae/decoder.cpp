@@ -2,6 +2,7 @@
 
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 
@@ -76,7 +77,14 @@ at::Tensor VaeImpl::decode(at::Tensor latents,
   std::vector<at::Tensor> frames;
   const int64_t all = latents.size(2);
   for (int64_t i = 0; i < all; ++i) {
-    frames.push_back(decoder(latents.narrow(2, i, 1), cache).clamp_(-1, 1));
+    auto decoded = decoder(latents.narrow(2, i, 1), cache);
+    if (!decoded.isfinite().all().item<bool>())
+      throw wanpar::Error(
+          fmt::format("the VAE makes NaN or infinity of latent frame {} of {}, which was finite: its "
+                      "weights, or its latents_mean "
+                      "and latents_std, are damaged; download the VAE again",
+                      i + 1, all));
+    frames.push_back(decoded.clamp_(-1, 1));
     if (progress) progress(i + 1, all);
   }
   return at::cat(frames, 2);

@@ -34,7 +34,7 @@ class VaeImpl : public torch::nn::Module {
   /// latents [batch, channels, T, h, w] as the transformer sees them -> frames [batch, 3, 4(T-1)+1, 8h, 8w]
   /// in
   /// [-1, 1], in the dtype of the weights. `progress` hears of every latent frame done.
-  /// Throws Error when the shape does not fit.
+  /// Throws Error when the shape does not fit, or a frame is not finite.
   at::Tensor decode(at::Tensor latents, const std::function<void(int64_t done, int64_t all)>& progress = {});
 
   const VaeConfig& config() const { return config_; }
@@ -46,5 +46,8 @@ class VaeImpl : public torch::nn::Module {
   VaeConfig config_;
 };
 TORCH_MODULE(Vae);
+
+/// Starts of the names that a checkpoint has for the encoding half.
+inline const std::vector<std::string> kEncoderPrefixes = {"encoder.", "conv1."};
 
 }  // namespace wan

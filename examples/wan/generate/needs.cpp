@@ -1,0 +1,91 @@
+#include "wan/generate/needs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+#include <wanpar/core/error.hpp>
+
+#include "wan/generate/room.hpp"
+#include "wan/model/transformer.hpp"
+
+namespace wan {
+namespace {
+
+// Lower bounds: only what is sure to be held at one moment counts, so that nothing is refused that would run.
+
+struct Need {
+  const char* phase;
+  double bytes;
+  const char* remedy;
+};
+
+constexpr double kFloat = 4;
+
+/// Bytes of the weights that are not used where they lie in their file.
+double converted(const Weights& weights, at::ScalarType dtype) {
+  double bytes = 0;
+  for (const auto& [name, entry] : weights) {
+    const bool is_kept = dtype == entry.tensor.scalar_type();
+    if (!is_kept)
+      bytes += static_cast<double>(entry.tensor.numel()) * static_cast<double>(c10::elementSize(dtype));
+  }
+  return bytes;
+}
+
+/// The largest level's tensors as a residual block holds them, input, window and result, and all frames twice
+/// at the end.
+Need of_decoding(const Job& job) {
+  const auto& vae = job.checkpoint.vae_config();
+  const auto pixels = static_cast<double>(job.size.width) * static_cast<double>(job.size.height);
+  const auto frames = static_cast<double>(job.size.frames);
+  const auto at_once = job.size.frames > 1 ? static_cast<double>(frames_together(vae)) : 1;
+  const auto level = static_cast<double>(vae.base_dim * vae.multipliers.front()) * at_once * pixels * kFloat;
+  const auto video = 3 * frames * pixels * kFloat;
+  return {"decoding", std::max(3 * level, 2 * video), "a smaller --size or --frame_num"};
+}
+
+Need of_denoising(const Job& job, const HostShare& share) {
+  const auto& config = job.checkpoint.transformer_config();
+  const auto latents = latent_shape(job.checkpoint.vae_config(), job.size);
+  const auto tokens = static_cast<double>(latents[1]) * static_cast<double>(latents[2] / kPatch) *
+                      static_cast<double>(latents[3] / kPatch);
+  const auto split = static_cast<double>(job.degrees.ulysses * job.degrees.ring);
+  const auto element = static_cast<double>(c10::elementSize(job.dtype));
+  // A block's residual stream in float32, and beside it queries, keys and values or the feed-forward's
+  // middle.
+  const auto middle = std::max(3 * config.dim, config.ffn_dim);
+  const auto each =
+      tokens / split * (static_cast<double>(config.dim) * kFloat + static_cast<double>(middle) * element);
+  const auto ranks = static_cast<double>(share.processes) * share.threads;
+  auto weights =
+      converted(job.checkpoint.transformer(), job.dtype) / static_cast<double>(job.degrees.pipeline);
+  weights *= job.options.dit_fsdp ? 1 : share.processes;
+  if (job.options.dit_fsdp) weights /= std::max(1.0, static_cast<double>(job.degrees.ranks()) / ranks);
+  return {"denoising", ranks * each + weights,
+          "a smaller --size or --frame_num, more ranks, --dit_fsdp or --dtype bfloat16"};
+}
+
+Need of_text(const Job& job) {
+  auto weights = converted(job.checkpoint.text_encoder(), job.dtype);
+  if (job.options.t5_fsdp) weights /= static_cast<double>(job.degrees.ranks());
+  return {"encoding the text", weights, "--t5_fsdp on more ranks, or --dtype of the checkpoint's weights"};
+}
+
+}  // namespace
+
+void check_memory(const Job& job, const HostShare& share) {
+  std::vector<Need> all = {of_decoding(job)};
+  if (job.device == at::kCPU) all.insert(all.end(), {of_text(job), of_denoising(job, share)});
+  const auto left = room();
+  for (const auto& [phase, bytes, remedy] : all) {
+    if (bytes <= static_cast<double>(left.bytes)) continue;
+    const auto shown = static_cast<uint64_t>(std::min(bytes, 1e19));
+    throw wanpar::Error(fmt::format(
+        "--size {}*{} with --frame_num {}: {} takes {} of memory at least, and {} are left by {}; take {}",
+        job.size.width, job.size.height, job.size.frames, phase, gibibytes(shown), gibibytes(left.bytes),
+        left.limit, remedy));
+  }
+}
+
+}  // namespace wan
