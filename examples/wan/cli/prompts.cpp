@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <system_error>
 
 namespace wan {
 namespace {
@@ -14,8 +15,10 @@ std::string trimmed(const std::string& line) {
 }
 
 std::vector<std::string> read_lines(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  if (!in || std::filesystem::is_directory(file))
+  std::error_code no;
+  const bool is_file = std::filesystem::is_regular_file(file, no);  // a pipe would be waited for
+  std::ifstream in(is_file ? file : "");
+  if (!in)
     throw UsageError(fmt::format(
         "--prompt_file {} cannot be read; give a text file with a prompt on each line", file.string()));
   std::vector<std::string> prompts;

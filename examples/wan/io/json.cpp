@@ -15,7 +15,7 @@ using nlohmann::json;
 /// Goes through a text without keeping any of it, and says why it is refused.
 class Check : public json::json_sax_t {
  public:
-  explicit Check(std::string where) : where_(std::move(where)) {}
+  Check(std::string where, Repeats repeats) : where_(std::move(where)), repeats_(repeats) {}
 
   bool null() override { return true; }
   bool boolean(bool) override { return true; }
@@ -29,10 +29,13 @@ class Check : public json::json_sax_t {
   bool end_object() override { return keys_.pop_back(), true; }
   bool end_array() override { return keys_.pop_back(), true; }
   bool key(string_t& name) override {
-    if (keys_.back().insert(name).second) return true;
+    if (keys_.size() == 1) outermost_ = name;
+    const bool is_new = keys_.back().insert(name).second;
+    if (is_new || (repeats_ == Repeats::of_tensors && may_repeat(name))) return true;
     throw wanpar::Error(fmt::format("{}: the key '{}' occurs twice", where_, name));
   }
-  bool parse_error(size_t byte, const std::string&, const json::exception&) override {
+  bool parse_error(size_t byte, const std::string&, const json::exception&) override { refuse(byte); }
+  [[noreturn]] void refuse(size_t byte) const {
     throw wanpar::Error(fmt::format("{}: not valid JSON at byte {}", where_, byte));
   }
 
@@ -44,14 +47,23 @@ class Check : public json::json_sax_t {
     return true;
   }
 
+  bool may_repeat(const std::string& name) const {
+    constexpr const char* kMetadata = "__metadata__";
+    return keys_.size() == 1 ? name != kMetadata : keys_.size() == 2 && outermost_ == kMetadata;
+  }
+
   std::string where_;
+  Repeats repeats_;
+  std::string outermost_;                    // the key that is open at the top
   std::vector<std::set<std::string>> keys_;  // of each object that is open; a list has none
 };
 
 }  // namespace
 
-nlohmann::json parse_json(std::string_view text, const std::string& where) {
-  Check check(where);
+nlohmann::json parse_json(std::string_view text, const std::string& where, Repeats repeats) {
+  Check check(where, repeats);
+  // The library takes a zero for the end of the text.
+  if (const auto zero = text.find('\0'); zero != std::string_view::npos) check.refuse(zero + 1);
   json::sax_parse(text, &check);
   auto result = json::parse(text);
   if (!result.is_object()) throw wanpar::Error(where + ": the JSON is not an object");

@@ -8,9 +8,13 @@
 
 namespace wan {
 
+/// Keys that may occur twice, the last one then counting: none, or, as the library safetensors has it, names
+/// of tensors and of metadata in a header.
+enum class Repeats { none, of_tensors };
+
 /// The JSON object in `text`, with duplicate keys, deep nesting and anything but an object refused.
 /// Throws Error, which begins with `where`.
-nlohmann::json parse_json(std::string_view text, const std::string& where);
+nlohmann::json parse_json(std::string_view text, const std::string& where, Repeats repeats = Repeats::none);
 
 /// As parse_json, of a whole file.
 nlohmann::json read_json(const std::filesystem::path& file);

@@ -59,13 +59,14 @@ at::ScalarType dtype_named(const std::string& name, const std::string& where) {
   throw wanpar::Error(fmt::format("{} has the dtype '{}', which is not supported", where, name));
 }
 
-/// Bytes of a contiguous tensor, or nothing where 64 bits cannot count them or its strides.
+/// Bytes of a contiguous tensor, or nothing where 64 bits cannot count them: multiplied from the left, as the
+/// format's own checker does, so that a nought hides only what follows it.
 std::optional<uint64_t> byte_count(const std::vector<int64_t>& shape, at::ScalarType dtype) {
-  int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
-  for (const int64_t size : shape) {
-    if (__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) return std::nullopt;
-  }
-  return std::count(shape.begin(), shape.end(), 0) > 0 ? 0 : bytes;
+  uint64_t elements = 1, bytes = 0;
+  for (const int64_t size : shape)
+    if (__builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements)) return std::nullopt;
+  if (__builtin_mul_overflow(elements, c10::elementSize(dtype), &bytes)) return std::nullopt;
+  return bytes;
 }
 
 /// The unsigned numbers of a list; the JSON library alone would turn -1 or 1.5 into one.
@@ -116,7 +117,8 @@ std::string_view header_of(std::string_view bytes, const std::string& file) {
                     length, bytes.size() - kPrefix));
   }
   const auto header = bytes.substr(kPrefix, length);
-  if (!header.starts_with('{')) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // the JSON library would pass over it
+  if (header.starts_with(kByteOrderMark)) {
     throw wanpar::Error(fmt::format("{}: the safetensors header does not start with '{{'", file));
   }
   return header;
@@ -153,7 +155,7 @@ void check_tiling(const std::vector<Record>& records, uint64_t data, const std::
 
 std::vector<Record> records_of(std::string_view header, uint64_t data, const std::string& file) {
   std::vector<Record> records;
-  const auto json = parse_json(header, file);
+  const auto json = parse_json(header, file, Repeats::of_tensors);
   for (const auto& [name, value] : json.items()) {
     if (name == kMetadata) {
       check_metadata(value, file);
@@ -168,9 +170,11 @@ std::vector<Record> records_of(std::string_view header, uint64_t data, const std
   return records;
 }
 
+/// Those of a tensor without elements, whatever they are, would only overflow.
 std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& shape) {
   std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(shape[i], 1);
+  if (std::count(shape.begin(), shape.end(), 0) > 0) return strides;
+  for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
   return strides;
 }
 

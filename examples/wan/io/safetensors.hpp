@@ -22,9 +22,9 @@ using Weights = std::map<std::string, Entry>;
 
 /// The tensors of a .safetensors file, as views of its mapping, which they keep alive. Only the header is
 /// read. Throws Error, naming file and key, for whatever the format's own checker refuses: a header that is
-/// too large, truncated, not UTF-8 JSON or with duplicate keys; offsets with holes or overlaps, sizes that do
-/// not fit shape and dtype, bytes behind the last tensor; and for dtypes that LibTorch has no use for.
-/// Format: https://huggingface.co/docs/safetensors
+/// too large, truncated, not UTF-8 JSON or with a key twice in a tensor; offsets with holes or overlaps,
+/// sizes that do not fit shape and dtype, bytes behind the last tensor; and for dtypes that LibTorch has no
+/// use for. Format: https://huggingface.co/docs/safetensors
 std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& file);
 
 /// Writes `tensors`, of any device and stride, so that `file` is either complete or untouched.
