@@ -8,11 +8,14 @@ import array
 import json
 import os
 import pathlib
+import signal
 import struct
+import subprocess
 import sys
 import tempfile
+import time
 
-from processes import check, finish, mpirun, run, torchrun
+from processes import check, environment, finish, free_port, mpirun, run, run_all, torchrun
 
 program, data, python = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 checkpoint = data / "diffusers"
@@ -75,7 +78,7 @@ for solver in ("unipc", "dpm++", "euler", "diffusers_unipc"):
         off = difference(made[what], reference["pipe.{}.{}".format(solver, what)]) if made else None
         scale = max(map(abs, reference["pipe.{}.{}".format(solver, what)][1]))
         check("{}: the {} are the reference's ({})".format(solver, what, off), made and off <= tolerance * scale, done)
-check("the mp4 is there, no part of it beside it", (folder / "unipc.mp4").exists() and not list(folder.glob("*.part")))
+check("the mp4 is there, no part of it beside it", (folder / "unipc.mp4").exists() and not list(folder.glob(".wan_t2v*")))
 
 one = read(folder / "unipc.safetensors")
 starts = {
@@ -161,6 +164,12 @@ for name, (changes, part) in mistakes.items():
     fine = done.status not in (0, -1) and done.status < 128 and len(lines) == 1 and part in lines[0]
     check("{}: {}".format(name, lines[0] if lines else done), fine and set(folder.rglob("*.mp4*")) == before, done)
 
+done = run(words("cut", prompt="fox " * 700, **small))
+check("a prompt that is too long is cut, and it is said", done.status == 0 and "the model takes 511" in done.error, done)
+run(words("empty_negative", negative_prompt="", **small | dict(save_tensors=folder / "empty_negative.safetensors", base_seed=5)))
+empty = read(folder / "empty_negative.safetensors")["text_embeds"][1]
+check("an empty negative prompt is the empty text", not any(empty[len(empty) // 2 + 64 :]) and any(empty[len(empty) // 2 :]))
+
 limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash"]  # files end at 1 KiB, as on a disk that fills up
 done = run(limited + words("full", save_tensors=None, local_ranks=2), limit=60)
 said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
@@ -174,5 +183,68 @@ check("processes that have no prompt all end: {}".format(said), done.status != 0
 done = run(torchrun(python, 2, words("world", ulysses_size=3)), limit=60)
 said = [line for line in done.error.splitlines() if line.startswith("wan_t2v")]
 check("processes that were asked for other degrees all end", done.status != 0 and said and "ranks were started" in said[0], done)
+
+done = run(words("named", save_tensors=None))
+check("the result's name alone goes to stdout", done.out == "{}\n".format(folder / "named.mp4") and "denoise" in done.error, done)
+
+
+def by_hand(*commands):
+    """Processes with a rank each, as a launcher without an agent starts them."""
+    port = free_port()
+    places = [dict(RANK=rank, WORLD_SIZE=len(commands), MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for rank in range(len(commands))]
+    return run_all([(command, environment(**place)) for command, place in zip(commands, places)])
+
+
+def sentences(outcomes):
+    return [line for o in outcomes for line in o.error.splitlines() if line.startswith("wan_t2v")]
+
+
+for flag, value in dict(sample_steps=1, prompt="another", base_seed=8, sample_solver="euler", save_file=folder / "other.mp4").items():
+    done = by_hand(words("differ", **small), words("differ", **small | {flag: value}))
+    said = sentences(done)
+    fine = [o.status for o in done] == [1, 1] and len(said) == 1 and "--" + flag in said[0] and not list(folder.glob("differ*"))
+    check("ranks with another --{} are told before the work: {}".format(flag, said), fine, *done)
+for what, changes, code, part in (
+    ("a flag that is wrong on one rank", dict(sample_steps="ten"), 2, "rank 1: --sample_steps 'ten'"),
+    ("a checkpoint that is not there on one rank", dict(ckpt_dir=folder / "nowhere"), 1, "rank 1: {}".format(folder / "nowhere")),
+):
+    done = by_hand(words("lone", **small), words("lone", **small | changes))
+    said = sentences(done)
+    check("{}: {}".format(what, said), [o.status for o in done] == [code, code] and len(said) == 1 and part in said[0], *done)
+done = by_hand(*[words("all", **small | dict(ckpt_dir=folder / "nowhere"))] * 3)
+check("a checkpoint that is nowhere is told once", [o.status for o in done] == [1, 1, 1] and len(sentences(done)) == 1, *done)
+
+# Signals, in a job that takes longer than the test.
+long = dict(size="256*256", frame_num=33, sample_steps=50, noise=None, save_tensors=None)
+starts = {"alone": words("gone", **long), "2 threads": words("gone", local_ranks=2, **long), "torchrun": torchrun(python, 2, words("gone", **long))}
+for how, command in starts.items():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while "text" not in process.stderr.readline():
+            pass
+        process.send_signal(number)
+        begin = time.monotonic()
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        taken = time.monotonic() - begin
+        # torchrun itself takes its time; wan_t2v under it does not.
+        gone = process.returncode not in (0, None) and taken < (10 if how == "torchrun" else 2) and not list(folder.glob("*gone*"))
+        check("{}, {}: gone after {:.1f} s, nothing left".format(how, number.name, taken), gone)
+
+# Memory: limits below, at and above what LibTorch takes to start.
+for megabytes in (250, 560, 620, 700, 1000, 1600):
+    limit = ["bash", "-c", 'ulimit -v $0; exec "$@"', str(megabytes * 1024)]
+    done = run(limit + words("limit", local_ranks=2, **small | dict(size="256*256", frame_num=9)), limit=120)
+    said = [line for line in done.error.splitlines() if "wan_t2v: " in line]
+    fine = done.status == 0 or (0 < done.status < 128 and len(said) == 1 and not list(folder.glob("*limit*")))
+    check("{} MB of address space: {}".format(megabytes, said or "works"), fine, done)
+    (folder / "limit.mp4").unlink(missing_ok=True)
+
+# A symbol that two libraries define is one object, and each would write to it as its own.
+libraries = [line.split()[2] for line in run(["ldd", program]).out.splitlines() if "=> /" in line]
+flags = [name for file in libraries for name in sorted({line.split()[-1] for line in run(["nm", "-D", "--defined-only", file]).out.splitlines() if " FLAGS_" in line})]
+check("no flag is defined by two of the libraries ({} are)".format(len(flags)), flags and len(flags) == len(set(flags)), run(["ldd", program]))
 
 finish()
