@@ -15,6 +15,7 @@
 
 #include "wan/cli/before_main.hpp"
 #include "wan/cli/options.hpp"
+#include "wan/generate/denoise.hpp"
 #include "wan/generate/generate.hpp"
 #include "wan/generate/needs.hpp"
 #include "wan/generate/room.hpp"
@@ -89,6 +90,7 @@ void run(const wan::Options& options, const wanpar::Place& place, std::string fa
             "--local_ranks {} makes ranks of threads, but {} has started {} processes; use one of the two",
             options.local_ranks, place.source, place.world_size));
       job = wan::plan(options, threads ? static_cast<int>(options.local_ranks) : place.world_size);
+      if (!options.noise.empty()) wan::first_latents(*job, 0);
       wan::check_memory(*job,
                         {.processes = place.local_size, .threads = static_cast<int>(options.local_ranks)});
     });
@@ -115,7 +117,7 @@ void run(const wan::Options& options, const wanpar::Place& place, std::string fa
     throw Refusal(failure.substr(1), failure[0] - '0', false);
   }
   if (world->size() > 1)
-    wanpar::require_same("wan_t2v", "options", {*world}, wan::described(*job, WANPAR_VERSION));
+    wanpar::require_same("before the work", "options", {*world}, wan::described(*job, WANPAR_VERSION));
   work(*world);
 }
 

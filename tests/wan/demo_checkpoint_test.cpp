@@ -112,6 +112,10 @@ TEST_CASE("parameter names go to diffusers and back") {
   both(Part::vae, "decoder.upsamples.7.resample.1.weight",
        "decoder.up_blocks.1.upsamplers.0.resample.1.weight");
   both(Part::vae, "decoder.upsamples.4.shortcut.bias", "decoder.up_blocks.1.resnets.0.conv_shortcut.bias");
+  CHECK(wan::official_name(Part::vae, "decoder.up_blocks.1.resnets.0.conv_shortcut.bias", 1) ==
+        "decoder.upsamples.3.shortcut.bias");
+  CHECK(wan::diffusers_name(Part::vae, "decoder.upsamples.2.resample.1.weight", 1) ==
+        "decoder.up_blocks.0.upsamplers.0.resample.1.weight");
 }
 
 }  // namespace demo_checkpoint_test

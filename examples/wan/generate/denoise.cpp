@@ -55,12 +55,12 @@ Velocity finite(Velocity velocity, const Job& job) {
     auto found = velocity(latents, timestep);
     if (is_finite(found)) return found;
     if (!is_finite(latents)) refuse_solver(job);
-    refuse(job, fmt::format(
-                    "the transformer makes NaN or infinity in step {} of {}, in {} with guidance {}: its "
-                    "weights are damaged{}",
-                    step, job.options.sample_steps, c10::toString(job.dtype), job.options.sample_guide_scale,
-                    job.dtype == at::kFloat ? ", or the guidance is too strong"
-                                            : ", or want --dtype float32 or a weaker guidance"));
+    refuse(job,
+           fmt::format("the transformer makes NaN or infinity in step {} of {}, in {} with guidance {}: its "
+                       "weights are damaged{}",
+                       step, job.options.sample_steps, name_of(job.dtype), job.options.sample_guide_scale,
+                       job.dtype == at::kFloat ? ", or the guidance is too strong"
+                                               : ", or want --dtype float32 or a weaker guidance"));
   };
 }
 

@@ -175,6 +175,8 @@ Job plan(Options options, int world_size) {
           dtype};
 }
 
+std::string name_of(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bfloat16" : "float32"; }
+
 std::string described(const Job& job, const std::string& version) {
   const auto& o = job.options;
   std::string lines;
@@ -188,7 +190,7 @@ std::string described(const Job& job, const std::string& version) {
   line("sample_shift", job.shift);
   line("sample_guide_scale", o.sample_guide_scale);
   line("base_seed", o.base_seed ? std::to_string(*o.base_seed) : "-1");
-  line("dtype", c10::toString(job.dtype));
+  line("dtype", name_of(job.dtype));
   line("device", c10::DeviceTypeName(job.device, true));
   line("dit_fsdp", o.dit_fsdp);
   line("t5_fsdp", o.t5_fsdp);

@@ -32,6 +32,9 @@ struct Job {
 /// device.
 Job plan(Options options, int world_size);
 
+/// `float32`, as --dtype has it.
+std::string name_of(at::ScalarType dtype);
+
 /// What ranks of one job must have alike, a line each: options, prompts, the checkpoint's shapes and where
 /// its tensors lie, the program's version.
 std::string described(const Job& job, const std::string& version);

@@ -34,7 +34,7 @@ at::Tensor encode(const Job& job, const wanpar::Model& encoder, Progress* progre
       throw wanpar::Error(
           fmt::format("the text encoder makes NaN or infinity of the prompts, in {}: its weights are "
                       "damaged{}",
-                      c10::toString(job.dtype),
+                      name_of(job.dtype),
                       job.dtype == at::kFloat ? "; download them again" : ", or want --dtype float32"));
     if (progress) progress->update(static_cast<int64_t>(last));
   }
