@@ -89,8 +89,8 @@ def memory(trial, steps):
 
 def signals(trial):
     torchrun = [str(ROOT / ".venv/bin/python"), "-m", "torch.distributed.run", "--no-python", "--nproc-per-node", "2", "--master-port"]
-    long = dict(size="256*256", frames=33, steps=4)
-    phases = {"start": None, "text": "rank", "denoise": "text", "decode": "denoise 4", "write": "decode 9"}
+    long = dict(size="128*128", frames=33, steps=4)
+    phases = {"start": None, "text": "rank", "denoise": "text", "decode": "denoise 4/4", "write": "decode 9/9"}
     for how in ("alone", "2 threads", "torchrun"):
         for phase, mark in phases.items():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -100,8 +100,9 @@ def signals(trial):
                 process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
                 if mark is None:
                     time.sleep(0.2)
-                while mark is not None and mark not in process.stderr.readline():
-                    pass
+                line = process.stderr.readline() if mark else ""
+                while line and mark not in line:
+                    line = process.stderr.readline()
                 own = [int(line) for line in subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()]
                 begin = time.monotonic()
                 os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal, and as a person, sends it

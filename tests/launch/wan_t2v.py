@@ -220,8 +220,9 @@ starts = {"alone": words("gone", **long), "2 threads": words("gone", local_ranks
 for how, command in starts.items():
     for number in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while "text" not in process.stderr.readline():
-            pass
+        line = process.stderr.readline()
+        while line and "text" not in line:
+            line = process.stderr.readline()
         process.send_signal(number)
         begin = time.monotonic()
         try:

@@ -37,9 +37,8 @@ void require(__rlimit_resource resource, unsigned long used, const char* how) {
   const auto needed = static_cast<uint64_t>(used) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) + kToStart;
   if (limit.rlim_cur >= needed) return;
   ::dprintf(STDERR_FILENO,
-            "%s: LibTorch needs %lu MiB of memory to start, and %s allows %lu; raise that limit\n",
-            ::program_invocation_short_name, static_cast<unsigned long>(needed >> 20), how,
-            static_cast<unsigned long>(limit.rlim_cur >> 20));
+            "wan_t2v: LibTorch needs %lu MiB of memory to start, and %s allows %lu; raise that limit\n",
+            static_cast<unsigned long>(needed >> 20), how, static_cast<unsigned long>(limit.rlim_cur >> 20));
   ::_exit(1);
 }
 
