@@ -7,6 +7,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/SmallVector.h>
 #include <fmt/format.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 
 #include <algorithm>
 #include <exception>
@@ -311,6 +312,8 @@ void watch(const at::Tensor& tensor) {
 struct Scope::Guard {
   explicit Guard(bool all_operators) : include(all_operators ? kBoth : c10::DispatchKeySet(kAttention)) {}
   c10::impl::IncludeDispatchKeyGuard include;
+  // What TorchScript runs for a module that calls it: its optimised plans have a backward of their own.
+  torch::jit::GraphOptimizerEnabledGuard as_written{false};
 };
 
 Scope::Scope(Handler& handler) {

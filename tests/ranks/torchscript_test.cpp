@@ -1,12 +1,15 @@
 // TorchScript as it comes: traced, scripted, frozen, optimised, with its fuser on.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <torch/autograd.h>
 #include <torch/csrc/jit/codegen/fuser/interface.h>
 #include <torch/csrc/jit/passes/tensorexpr_fuser.h>
 #include <torch/csrc/jit/tensorexpr/kernel.h>
+#include <torch/jit.h>
 #include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/interceptor.hpp>
+#include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
@@ -87,6 +90,22 @@ TEST_CASE("a frozen module, which has no parameters left, is split as well, and 
   on_worlds([&](Communicator world) {
     require_error([&] { frozen | wanpar::sharded_params({.group = world}); }, "has no parameters");
   });
+}
+
+TEST_CASE("TorchScript that a module calls is looked at like the module, in gradients too") {
+  on_worlds(
+      [](Communicator world) {
+        auto unit = torch::jit::compile("def f(x, w):\n    return torch.tanh(torch.matmul(x, w)) * x\n");
+        auto weight = random({16, 16}).requires_grad_();
+        auto module = [=](at::Tensor x) { return unit->run_method("f", x, weight).toTensor(); };
+        auto split = wanpar::Model(module) | wanpar::sequence_parallel({.ulysses = world, .split = {{0, 1}}});
+        auto x = random({1, 40, 16}), seed = random({1, 40, 16});
+        auto expected = torch::autograd::grad({(at::tanh(at::matmul(x, weight)) * x * seed).sum()}, {weight});
+        for (int run = 0; run < 4; ++run)
+          require_close(torch::autograd::grad({(split(x) * seed).sum()}, {weight})[0], expected[0], 1e-4,
+                        fmt::format("run {}", run));
+      },
+      {2, 3});
 }
 
 TEST_CASE("one optimised for inference is split") {
