@@ -10,6 +10,7 @@
 #include "wan/generate/text.hpp"
 #include "wan/io/load.hpp"
 #include "wan/model/transformer.hpp"
+#include "wan/text/tokenizer.hpp"
 #include "wan/text/umt5.hpp"
 #include "worlds.hpp"
 
@@ -64,7 +65,9 @@ wan::Job job_with(bool t5_fsdp, int ranks) {
   options.device = "cpu";
   options.t5_fsdp = t5_fsdp;
   auto job = wan::plan(options, ranks);
-  for (int i = 1; i < 10; ++i) job.prompts.push_back(fmt::format("prompt {} of several", i));
+  const wan::Tokenizer tokenizer(job.checkpoint.tokenizer());
+  for (int i = 1; i < 10; ++i)
+    job.texts.insert(job.texts.end() - 1, tokenizer.encode(fmt::format("prompt {} of several", i)));
   return job;
 }
 

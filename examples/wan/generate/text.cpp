@@ -51,7 +51,7 @@ Umt5 load_whole(const Job& job, const LoadOptions& options) {
 
 at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::Device device,
                        Progress* progress) {
-  const auto count = static_cast<int64_t>(job.prompts.size()) + 1;
+  const auto count = static_cast<int64_t>(job.texts.size());
   const auto& config = job.checkpoint.transformer_config();
   const LoadOptions options{.dtype = job.dtype, .device = device};
   const auto patient = world.with_timeout(kPatience);
