@@ -18,12 +18,37 @@ bool movable(at::ScalarType dtype) {
     case at::kBFloat16:
     case at::kLong:
     case at::kInt:
+    case at::kShort:
+    case at::kChar:
     case at::kByte:
+    case at::kUInt16:
+    case at::kUInt32:
+    case at::kUInt64:
     case at::kBool:
+    case at::kComplexHalf:
+    case at::kComplexFloat:
+    case at::kComplexDouble:
     case at::kFloat8_e4m3fn:
+    case at::kFloat8_e4m3fnuz:
+    case at::kFloat8_e5m2:
+    case at::kFloat8_e5m2fnuz:
+    case at::kFloat8_e8m0fnu:
       return true;
     default:
       return false;
+  }
+}
+
+/// Whether LibTorch and the transports' libraries calculate with it.
+bool has_arithmetic(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kUInt16:
+    case at::kUInt32:
+    case at::kUInt64:
+    case at::kComplexHalf:
+      return false;
+    default:
+      return !at::isFloat8Type(dtype);
   }
 }
 
@@ -34,10 +59,8 @@ void check_tensor(const at::Tensor& x, const Transport* transport, const Call& c
   if (x.layout() != at::kStrided)
     throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
   if (!movable(x.scalar_type()))
-    throw Error(
-        fmt::format("{}: {} cannot be moved; use float64, float32, float16, bfloat16, int64, int32, uint8, "
-                    "bool or float8_e4m3fn",
-                    where(call), c10::toString(x.scalar_type())));
+    throw Error(fmt::format("{}: {} cannot be moved; a quantized tensor's int_repr() can", where(call),
+                            c10::toString(x.scalar_type())));
   if (at::GradMode::is_enabled() && x.requires_grad())
     throw Error(where(call) +
                 ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or "
@@ -49,9 +72,16 @@ void check_tensor(const at::Tensor& x, const Transport* transport, const Call& c
 }
 
 void check_reducible(const Call& call) {
-  if (call.dtype == at::kFloat8_e4m3fn)
-    throw Error(where(call) + ": float8_e4m3fn moves as bytes and cannot be reduced; convert it first");
-  bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype);
+  bool is_complex = at::isComplexType(call.dtype);
+  if (!has_arithmetic(call.dtype))
+    throw Error(fmt::format("{}: {} moves as bytes and cannot be reduced; convert it first", where(call),
+                            c10::toString(call.dtype)));
+  if (is_complex && call.reduce != ReduceOp::sum && call.reduce != ReduceOp::mean)
+    throw Error(
+        fmt::format("{}: of complex numbers there are a sum and a mean; reduce torch::view_as_real() "
+                    "for others",
+                    where(call)));
+  bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype) && !is_complex;
   if (fraction)
     throw Error(where(call) +
                 ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");

@@ -85,6 +85,12 @@ Pending<T> Communicator::pending(std::shared_ptr<Work> work, std::function<T()> 
   return Pending<T>(std::move(work), std::move(finish), group_->health);
 }
 
+/// As what transports reduce a dtype: one of many that are true is true, however many there are.
+ReduceOp as_numbers(ReduceOp op, at::ScalarType dtype) {
+  if (dtype != at::kBool) return op;
+  return op == ReduceOp::sum ? ReduceOp::max : op == ReduceOp::product ? ReduceOp::min : op;
+}
+
 /// What begins a call in the transport. Only one that has begun counts, so that the ranks number the next one
 /// alike.
 template <class Begin>
@@ -104,18 +110,18 @@ Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site sit
   call.reduce = op;
   check_tensor(x, transport().get(), call);
   check_reducible(call);
+  call.reduce = as_numbers(op, call.dtype);
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
   auto shape = x.sizes().vec();
   auto dtype = x.scalar_type();
-  auto in = own(std::move(x));
-  if (dtype == at::kBool) in = in.to(at::kByte);
+  auto in = as_reducible(own(std::move(x)));
   auto out = at::empty_like(in);
   auto work = begun(call, [&] { return transport()->all_reduce(out, in, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
-    return (dtype == at::kBool ? out.ne(0) : out).view(shape);
+    return from_reducible(out, dtype).view(shape);
   });
 }
 
@@ -140,7 +146,7 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   auto whole = call.shape;
   // Sent from its place in the result, which nobody sees before all is sent: no other copy is needed.
   auto place = bytes(out).split_with_sizes(counts)[rank()];
-  if (x.numel() > 0) place.copy_(bytes(x.contiguous().view({-1})));
+  if (x.numel() > 0) place.copy_(bytes(x.resolve_conj().resolve_neg().contiguous().view({-1})));
   auto work = begun(call, [&] { return transport()->all_gather(bytes(out), place, counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
@@ -155,6 +161,7 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   call.reduce = op;
   check_tensor(x, transport().get(), call);
   check_reducible(call);
+  call.reduce = as_numbers(op, call.dtype);
   dim = check_dim(dim, x, call);
   auto extents = cut_sizes(x, dim, sizes, call);
   if (!sizes.empty()) call.sizes = extents;
@@ -163,14 +170,14 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   at::NoGradGuard no_grad;
   auto dtype = x.scalar_type();
   auto shape = with(x.sizes(), dim, extents[rank()]);
-  auto counts = times(extents, volume(with(x.sizes(), dim, 1)));
-  auto in = pack(std::move(x), dim, extents);
-  if (dtype == at::kBool) in = in.to(at::kByte);
-  auto out = at::empty({volume(shape)}, in.options());
+  auto numbers = x.is_complex() ? 2 : 1;
+  auto counts = times(extents, volume(with(x.sizes(), dim, 1)) * numbers);
+  auto in = as_reducible(pack(std::move(x), dim, extents));
+  auto out = at::empty({volume(shape) * numbers}, in.options());
   auto work = begun(call, [&] { return transport()->reduce_scatter(out, in, counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
-    return (dtype == at::kBool ? out.ne(0) : out).view(shape);
+    return from_reducible(out, dtype).view(shape);
   });
 }
 

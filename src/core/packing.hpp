@@ -18,6 +18,11 @@ int64_t volume(at::IntArrayRef shape);
 /// Flat memory that nobody else can write to: x itself where the caller gave it away, a copy otherwise.
 at::Tensor own(at::Tensor x);
 
+/// Flat memory as numbers that every transport can reduce, one or, of a complex tensor, two an element: bool
+/// as uint8, int16 as int32. And back.
+at::Tensor as_reducible(const at::Tensor& flat);
+at::Tensor from_reducible(const at::Tensor& flat, at::ScalarType dtype);
+
 /// Flat pieces, one behind the other, as tensors of the given shapes joined along dim.
 at::Tensor join(const at::Tensor& flat, const std::vector<std::vector<int64_t>>& shapes, int64_t dim);
 

@@ -1,3 +1,4 @@
+#include <utility>
 #include <wanpar/core/pending.hpp>
 
 namespace wanpar::detail {
@@ -7,10 +8,11 @@ void Health::keep(std::string failure) {
   if (failure_.empty()) failure_ = std::move(failure);
 }
 
-void Health::check() const {
+void Health::check() {
   std::lock_guard lock(mutex_);
-  if (!failure_.empty())
-    throw Error("this group failed earlier, in a transfer whose result was dropped: " + failure_);
+  if (failure_.empty()) return;
+  throw Error("this group failed earlier, in a transfer whose result was dropped: " +
+              std::exchange(failure_, {}));
 }
 
 }  // namespace wanpar::detail

@@ -18,12 +18,11 @@
 #include <wanpar/transport/local.hpp>
 
 #include "core/flat.hpp"
+#include "transport/deadline.hpp"
 #include "transport/pairwise.hpp"
 
 namespace wanpar::local {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// What all groups of one run share: which ranks have ended, and why the first one failed.
 struct Run {
@@ -128,7 +127,7 @@ class Messages : public Work {
  public:
   /// `sent`: bytes that left before, for the same purpose.
   Messages(std::shared_ptr<Hub> hub, Call call, int64_t sent = 0)
-      : hub_(std::move(hub)), call_(std::move(call)), sent_(sent) {}
+      : hub_(std::move(hub)), call_(std::move(call)), deadline_(call_.timeout), sent_(sent) {}
 
   void expect(Message message) {
     auto ticket = hub_->inboxes[call_.rank]->reserve(message.peer);
@@ -141,10 +140,9 @@ class Messages : public Work {
   }
 
   void wait() override {
-    auto deadline = Clock::now() + call_.timeout;
     for (auto& [message, ticket] : receives_) {
       auto payload =
-          hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { check_alive(message.peer, deadline); });
+          hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { check_alive(message.peer); });
       auto& tensor = payload.get();
       if (tensor.numel() != message.tensor.numel())
         throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_),
@@ -157,14 +155,14 @@ class Messages : public Work {
   std::optional<int64_t> sent() const override { return sent_; }
 
  private:
-  void check_alive(int peer, Clock::time_point deadline) {
+  void check_alive(int peer) {
     auto failure = hub_->run->first_failure();
     if (!failure.empty()) throw Error(fmt::format("{}: {}", where(call_), failure));
     if (hub_->run->ended[hub_->members[peer]])
       throw Error(fmt::format(
           "{}: rank {} has already returned and will never come; every rank must make the same calls",
           where(call_), peer));
-    if (Clock::now() > deadline) throw Error(too_late(call_, fmt::format("rank {}", peer)));
+    if (deadline_.is_over()) throw Error(too_late(call_, fmt::format("rank {}", peer)));
   }
 
   struct Posted {
@@ -173,6 +171,7 @@ class Messages : public Work {
   };
   std::shared_ptr<Hub> hub_;
   Call call_;
+  Deadline deadline_;
   std::vector<Posted> receives_;
   int64_t sent_;
 };
@@ -198,6 +197,10 @@ class Local : public Pairwise {
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                    const Call& call) override {
     return Pairwise::all_gather(out, in.clone(), counts, call);
+  }
+
+  std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
+    return Pairwise::broadcast(rank_ == call.root ? tensor.clone() : tensor, call);
   }
 
   /// A reduce-scatter, then an all-gather of the reduced pieces: all ranks together send 2 (n - 1) times the

@@ -158,9 +158,31 @@ TEST_CASE("a failure in a result that was dropped is thrown by the group's next 
         if (c.rank() == 1) return;
         { auto dropped = c.all_reduce(x()); }
         require_error([&] { c.barrier(); }, "failed earlier, in a transfer whose result was dropped");
+        require_error([&] { c.barrier(); }, "rank 1 did not come within 0.1 s");  // by the next one alone
         done = true;
       },
       {.timeout = std::chrono::milliseconds(100), .checks = wanpar::Checks::off}));
+}
+
+TEST_CASE("the timeout begins with the call: results that are dropped together wait together") {
+  std::atomic<bool> done = false;
+  std::chrono::duration<double> took{};
+  CHECK_NOTHROW(
+      wanpar::local::run(2,
+                         [&](Communicator c) {
+                           while (c.rank() == 1 && !done)
+                             std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                           if (c.rank() == 1) return;
+                           auto begin = std::chrono::steady_clock::now();
+                           {
+                             std::vector<wanpar::Pending<at::Tensor>> dropped;
+                             for (int i = 0; i < 20; ++i) dropped.push_back(c.all_reduce(x()));
+                           }
+                           took = std::chrono::steady_clock::now() - begin;
+                           done = true;
+                         },
+                         {.timeout = std::chrono::milliseconds(300), .checks = wanpar::Checks::off}));
+  CHECK(took.count() < 3);
 }
 
 }  // namespace checked_test

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/transport/local.hpp>
 
 #include "transports.hpp"
 #include "worlds.hpp"
@@ -12,14 +13,26 @@ using wanpar::ReduceOp;
 namespace communicator_test {
 namespace {
 
-const std::vector<at::ScalarType> kMovable{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,     at::kLong,
-                                           at::kInt,    at::kByte,  at::kBool, at::kFloat8_e4m3fn};
-const std::vector<at::ScalarType> kReducible{at::kDouble, at::kFloat, at::kHalf, at::kBFloat16,
-                                             at::kLong,   at::kInt,   at::kByte, at::kBool};
-
+const std::vector<at::ScalarType> kReducible{at::kDouble, at::kFloat, at::kHalf,         at::kBFloat16,
+                                             at::kLong,   at::kInt,   at::kShort,        at::kChar,
+                                             at::kByte,   at::kBool,  at::kComplexFloat, at::kComplexDouble};
+/// Of these LibTorch knows little more than how many bytes an element has.
+const std::vector<at::ScalarType> kBytesAlone{at::kUInt16,      at::kUInt32,          at::kUInt64,
+                                              at::kComplexHalf, at::kFloat8_e4m3fn,   at::kFloat8_e4m3fnuz,
+                                              at::kFloat8_e5m2, at::kFloat8_e5m2fnuz, at::kFloat8_e8m0fnu};
+const std::vector<at::ScalarType> kMovable = [] {
+  auto all = kReducible;
+  all.push_back(at::kFloat8_e4m3fn);
+  return all;
+}();
 /// What rank r holds: small whole numbers, exact in every dtype, different on every rank.
 at::Tensor values(int rank, std::vector<int64_t> shape, at::ScalarType dtype) {
   auto n = c10::multiply_integers(shape);
+  if (std::ranges::count(kBytesAlone, dtype)) {
+    shape.push_back(static_cast<int64_t>(c10::elementSize(dtype)));
+    auto bytes = at::arange(n * shape.back()).add(rank * 3).remainder(7).to(at::kByte);
+    return bytes.view(shape).view(dtype).squeeze(-1);
+  }
   return at::arange(n)
       .add(rank * 3)
       .remainder(dtype == at::kBool ? 2 : 7)
@@ -28,7 +41,7 @@ at::Tensor values(int rank, std::vector<int64_t> shape, at::ScalarType dtype) {
       .to(dtype);
 }
 
-at::Tensor float64(const at::Tensor& t) { return t.to(at::kFloat).to(at::kDouble); }
+at::Tensor float64(const at::Tensor& t) { return t.to(t.is_complex() ? at::kComplexDouble : at::kDouble); }
 
 /// Rank r's extent where extents are uneven; rank 1's is empty.
 std::vector<int64_t> uneven(int ranks) {
@@ -39,13 +52,8 @@ std::vector<int64_t> uneven(int ranks) {
 
 at::Tensor joined(int ranks, int64_t dim, const std::function<at::Tensor(int)>& piece) {
   std::vector<at::Tensor> pieces;
-  for (int r = 0; r < ranks; ++r)
-    pieces.push_back(piece(r).view({-1}).view(at::kByte).view(piece(r).scalar_type()).view(piece(r).sizes()));
-  bool bytes = pieces[0].scalar_type() == at::kFloat8_e4m3fn;  // which cat does not know
-  if (bytes)
-    for (auto& p : pieces) p = p.view(at::kByte);
-  auto all = at::cat(pieces, dim);
-  return bytes ? all.view(at::kFloat8_e4m3fn) : all;
+  for (int r = 0; r < ranks; ++r) pieces.push_back(piece(r).unsqueeze(-1).view(at::kByte));  // any dtype
+  return at::cat(pieces, dim < 0 ? dim - 1 : dim).view(piece(0).scalar_type()).squeeze(-1);
 }
 
 }  // namespace
@@ -75,6 +83,39 @@ TEST_CASE("all_reduce knows product, minimum, maximum and mean") {
     require_close(world.all_reduce(mine, ReduceOp::mean).get(), all.mean(0), 1e-12, "mean");
     require_equal(world.all_reduce(mine.to(at::kBFloat16), ReduceOp::max).get(),
                   std::get<0>(all.max(0)).to(at::kBFloat16), "maximum of bfloat16");
+  });
+}
+
+TEST_CASE("true on some rank is true and on all is true, however many there are") {
+  auto claim = [](Communicator world) {
+    auto bools = [](std::vector<int64_t> values) { return at::tensor(values).to(at::kBool); };
+    auto mine = bools({1, world.rank() == 3, 0});
+    require_equal(world.all_reduce(mine).get(), bools({1, 1, 0}), "any");
+    require_equal(world.all_reduce(mine, ReduceOp::product).get(), bools({1, 0, 0}), "all");
+    require_equal(world.reduce_scatter(at::ones({world.size()}, at::kBool)).get(), bools({1}), "one");
+  };
+  CHECK_NOTHROW(wanpar::local::run(256, claim, {.checks = wanpar::Checks::off}));
+}
+
+TEST_CASE("a mean of float16 does not leave its range where the sum would") {
+  on_transports([](Communicator world) {
+    auto x = at::full({4}, 60'000.0, at::kHalf);
+    require_equal(world.all_reduce(x, ReduceOp::mean).get(), x, "all_reduce");
+    require_equal(world.reduce_scatter(x.repeat(world.size()), 0, {}, ReduceOp::mean).get(), x,
+                  "reduce_scatter");
+  });
+}
+
+TEST_CASE("a conjugate moves as what it stands for") {
+  on_transports([](Communicator world) {
+    if (world.size() == 1) return;  // there the result is the tensor that was given
+    auto x = at::complex(at::arange(6.0), at::ones({6})).view({2, 3});
+    require_equal(world.broadcast(x.conj()).get(), x.conj().resolve_conj(), "broadcast");
+    for (int64_t dim : {0, 1})
+      require_equal(world.all_gather(x.conj(), dim).get().narrow(dim, 0, x.size(dim)).contiguous(),
+                    x.conj().resolve_conj(), "all_gather");
+    require_close(at::view_as_real(world.all_reduce(x.t().conj(), ReduceOp::mean).get()),
+                  at::view_as_real(x.t().conj().resolve_conj()), 1e-6, "all_reduce");
   });
 }
 
@@ -149,6 +190,20 @@ TEST_CASE("all_to_all_packed moves what each pair agreed on, nothing at all incl
   });
 }
 
+TEST_CASE("what has no arithmetic moves all the same") {
+  on_transports([](Communicator world) {
+    for (auto dtype : kBytesAlone) {
+      auto piece = [&](int r) { return values(r, {2, world.size()}, dtype); };
+      require_equal(world.all_gather(piece(world.rank()), 1).get(), joined(world.size(), 1, piece),
+                    "gathered");
+      if (world.size() == 1) continue;
+      auto column = [&](int r) { return piece(r).narrow(1, world.rank(), 1).clone(); };
+      require_equal(world.all_to_all(piece(world.rank()), 1, 0).get(), joined(world.size(), 0, column),
+                    "traded");
+    }
+  });
+}
+
 TEST_CASE("broadcast gives every rank the root's tensor") {
   on_transports([](Communicator world) {
     for (auto dtype : kMovable)
@@ -185,6 +240,24 @@ TEST_CASE("a receiver never sees what the sender writes later") {
     require_equal(gathered.get(), expected.to(at::kFloat), "gathered");
     require_equal(sum.get(), at::full({1000}, world.size() * (world.size() + 1) / 2.0), "sum");
     require_equal(root.get(), at::ones({1000}), "root's");
+  });
+}
+
+TEST_CASE("a receiver never sees what another rank writes to its own result") {
+  on_transports([](Communicator world) {
+    if (world.size() == 1) return;
+    auto x = at::full({1000}, 1.0 + world.rank());
+    auto root = world.broadcast(x), gathered = world.all_gather(x), sum = world.all_reduce(x);
+    if (world.rank() == 0) {  // the others look at theirs when it has written
+      auto a = root.get(), b = gathered.get(), c = sum.get();
+      a.fill_(-1), b.fill_(-1), c.fill_(-1);
+    }
+    world.barrier();
+    if (world.rank() == 0) return;
+    require_equal(root.get(), at::ones({1000}), "root's");
+    auto expected = at::arange(1.0, 1.0 + world.size()).repeat_interleave(1000);
+    require_equal(gathered.get(), expected.to(at::kFloat), "gathered");
+    require_equal(sum.get(), at::full({1000}, world.size() * (world.size() + 1) / 2.0), "sum");
   });
 }
 
@@ -253,9 +326,14 @@ TEST_CASE("arguments that do not fit are refused before anything moves, with the
                   "say 5 for this rank, but its dimension 1 has 3");
     require_error([&] { (void)world.all_gather(x, 2); }, "dimension 2 of a tensor with 2 dimensions");
     require_error([&] { (void)world.broadcast(x, n); }, fmt::format("there is no rank {}", n));
-    require_error([&] { (void)world.all_reduce(x.to(at::kComplexFloat)); }, "ComplexFloat cannot be moved");
+    auto quantized = at::quantize_per_tensor(x, 0.1, 0, at::kQInt8);
+    require_error([&] { (void)world.all_gather(quantized); }, "QInt8 cannot be moved");
+    require_error([&] { (void)world.all_reduce(x.to(at::kComplexFloat), ReduceOp::max); },
+                  "of complex numbers there are a sum and a mean");
+    require_error([&] { (void)world.all_reduce(x.to(at::kUInt16)); }, "UInt16 moves as bytes");
     require_error([&] { (void)world.all_reduce(x.to(at::kInt), ReduceOp::mean); }, "mean of whole numbers");
     require_error([&] { (void)world.all_reduce(x.to(at::kFloat8_e4m3fn)); }, "cannot be reduced");
+    require_error([&] { (void)world.all_reduce(x.to(at::kFloat8_e5m2)); }, "cannot be reduced");
     require_error([&] { (void)world.all_reduce(at::zeros({2}).requires_grad_()); }, "requires a gradient");
     require_error([&] { (void)world.exchange({{x, world.rank()}}, {}); }, "cannot send to itself");
     world.barrier();  // the group is as good as before

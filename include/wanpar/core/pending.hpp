@@ -15,10 +15,10 @@ namespace detail {
 class Health {
  public:
   void keep(std::string failure);
-  void check() const;
+  void check();
 
  private:
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::string failure_;
 };
 
@@ -26,7 +26,8 @@ class Health {
 
 /// A result on its way: it owns the tensors in flight, and the value can be reached only through get().
 ///
-/// Dropping it waits, for at most the call's timeout; a failure met there is thrown by the group's next call.
+/// Dropping it waits until the call's timeout is over, which began with the call; a failure met there is
+/// thrown by the group's next call.
 template <class T>
 class [[nodiscard]] Pending {
  public:

@@ -1,0 +1,25 @@
+#pragma once
+#include <algorithm>
+#include <chrono>
+
+namespace wanpar {
+
+/// When a wait ends that began where this was made.
+class Deadline {
+ public:
+  explicit Deadline(std::chrono::milliseconds timeout) : end_(Clock::now() + timeout) {}
+
+  bool is_over() const { return Clock::now() >= end_; }
+  /// What is left of it, or `least` where that is more: time for what takes none, if it can be done at all.
+  std::chrono::milliseconds left(std::chrono::milliseconds least = std::chrono::milliseconds(0)) const {
+    return std::max(least, std::chrono::duration_cast<std::chrono::milliseconds>(end_ - Clock::now()));
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point end_;
+};
+
+inline double seconds(std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); }
+
+}  // namespace wanpar
