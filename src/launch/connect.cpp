@@ -55,11 +55,13 @@ void check(const Place& place) {
     throw Error(fmt::format("the master port is {}; ports are 1 to 65535", place.master_port));
 }
 
-/// The CUDA device of this rank, or -1 for the CPU.
+/// The CUDA device of this rank, or -1 for the CPU. Where a rank sees a single one, that is its own: so do
+/// schedulers deal them out. That no other has the same, the ranks find out when they meet.
 int choose_device(const Place& place, Backend backend) {
   if (backend == Backend::gloo) return -1;
   auto devices = cuda_devices();
   if (devices >= place.local_size) return place.local_rank;
+  if (devices == 1) return 0;
   if (backend == Backend::automatic && devices == 0) return -1;
   throw Error(
       fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
@@ -89,7 +91,7 @@ Communicator connect(ConnectOptions options) {
 
   auto transport = meet({.host = place.master_addr,
                          .port = place.master_port,
-                         .hosts_store = place.rank == 0 && !place.store_is_there,
+                         .store_is_there = place.store_is_there,
                          .run = place.run,
                          .rank = place.rank,
                          .world_size = place.world_size,

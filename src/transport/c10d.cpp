@@ -13,13 +13,16 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #endif
 #ifdef USE_C10D_NCCL
+#include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAFunctions.h>
 
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
+#include <csignal>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
@@ -27,21 +30,25 @@
 #include "core/flat.hpp"
 #include "core/sentence.hpp"
 #include "transport/c10d_rendezvous.hpp"
+#include "transport/c10d_store.hpp"
+#include "transport/deadline.hpp"
 #include "transport/pairwise.hpp"
+#include "transport/pulse.hpp"
+#include "transport/within.hpp"
 
 C10_DECLARE_int(caffe2_log_level);
 
 namespace wanpar {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Handle = c10::intrusive_ptr<c10d::Work>;
 
 c10d::ReduceOp reduce_op(ReduceOp op) {
   switch (op) {
     case ReduceOp::sum:
-    case ReduceOp::mean:
       return c10d::ReduceOp::SUM;
+    case ReduceOp::mean:
+      return c10d::ReduceOp::AVG;
     case ReduceOp::product:
       return c10d::ReduceOp::PRODUCT;
     case ReduceOp::min:
@@ -52,13 +59,60 @@ c10d::ReduceOp reduce_op(ReduceOp op) {
   throw Error("unknown reduce operation");
 }
 
+/// That this rank belongs to a group. Where the ranks have met in a run, it can be found out of each of them
+/// whether it lives, and others learn that this one has left before its connections tell them.
+class Membership {
+ public:
+  /// Where the user made the backend, nobody can be asked.
+  explicit Membership(Pulse::Group group, std::shared_ptr<Pulse> pulse = {})
+      : group_(std::move(group)), pulse_(std::move(pulse)) {
+    if (pulse_) pulse_->enter(group_.name);
+  }
+  ~Membership() {
+    if (pulse_) pulse_->leave(group_.name);
+  }
+  Membership(const Membership&) = delete;
+  Membership& operator=(const Membership&) = delete;
+
+  /// That of a part of these ranks.
+  std::shared_ptr<Membership> of_part(const std::string& name, std::span<const int> ranks) const {
+    Pulse::Group part{name, {}};
+    for (auto rank : ranks) part.members.push_back(pulse_ ? group_.members[rank] : rank);
+    return std::make_shared<Membership>(std::move(part), pulse_);
+  }
+
+  const std::string& name() const { return group_.name; }
+  void begin(const Call& call) const {
+    if (pulse_) pulse_->begin(group_.name, call.sequence);
+  }
+  Error failed(const Call& call, int peer, const std::exception& failure) const {
+    auto detail = first_line(failure.what());
+    if (pulse_) return Error(pulse_->failed(group_, call, peer, detail));
+    return Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call),
+                             name_of(peer), detail));
+  }
+  Error late(const Call& call, int peer) const {
+    return Error(pulse_ ? pulse_->too_late(group_, call, peer) : too_late(call, name_of(peer)));
+  }
+
+ private:
+  static std::string name_of(int peer) { return peer < 0 ? "a rank" : fmt::format("rank {}", peer); }
+
+  Pulse::Group group_;
+  std::shared_ptr<Pulse> pulse_;
+};
+
 /// Transfers of one call, each with the peer that it needs, or -1 where it needs them all.
 class Transfers : public Work {
  public:
   /// `looks`: whether to look for the end without rest, where the backend's own wait looks once a
   /// millisecond.
-  explicit Transfers(Call call, std::optional<int64_t> sent = {}, bool looks = false)
-      : call_(std::move(call)), sent_(sent), looks_(looks) {}
+  Transfers(Call call, std::shared_ptr<const Membership> membership, std::optional<int64_t> sent, bool looks)
+      : call_(std::move(call)),
+        membership_(std::move(membership)),
+        deadline_(call_.timeout),
+        sent_(sent),
+        looks_(looks) {}
 
   /// Begins one by `begin`, which returns its handle.
   template <class Begin>
@@ -66,22 +120,20 @@ class Transfers : public Work {
     try {
       parts_.push_back({begin(), peer, std::move(keep)});
     } catch (const std::exception& failure) {
-      throw lost(peer, failure);
+      throw membership_->failed(call_, peer, failure);
     }
   }
 
   void wait() override {
-    auto deadline = Clock::now() + call_.timeout;
     for (auto& part : parts_) {
       try {
-        while (looks_ && !part.work->isCompleted() && Clock::now() < deadline) std::this_thread::yield();
-        auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-        part.work->wait(std::max(left, std::chrono::milliseconds(1)));
+        while (looks_ && !part.work->isCompleted() && !deadline_.is_over()) std::this_thread::yield();
+        part.work->wait(deadline_.left(std::chrono::milliseconds(1)));
       } catch (const std::exception& failure) {
-        auto error =
-            Clock::now() >= deadline ? Error(too_late(call_, who(part.peer))) : lost(part.peer, failure);
+        auto peer = part.peer;
+        auto is_late = deadline_.is_over();
         parts_.clear();
-        throw error;
+        throw is_late ? membership_->late(call_, peer) : membership_->failed(call_, peer, failure);
       }
     }
     parts_.clear();
@@ -95,25 +147,46 @@ class Transfers : public Work {
     at::Tensor keep;
   };
 
-  static std::string who(int peer) { return peer < 0 ? "a rank" : fmt::format("rank {}", peer); }
-  Error lost(int peer, const std::exception& failure) const {
-    return Error(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call_),
-                             who(peer), first_line(failure.what())));
-  }
-
   Call call_;
+  std::shared_ptr<const Membership> membership_;
+  Deadline deadline_;
   std::vector<Part> parts_;
   std::optional<int64_t> sent_;
   bool looks_;
 };
 
+/// What goes wrong where ranks meet is thrown; c10d would log it as well, with stack traces, on every rank.
+/// The level is the process's: the first of those who meet at the same time sets it, the last one puts it
+/// back.
+class QuietLog {
+ public:
+  QuietLog() {
+    std::lock_guard lock(mutex_);
+    if (meeting_++ > 0) return;
+    before_ = FLAGS_caffe2_log_level;
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3 /* fatal alone */;
+  }
+  ~QuietLog() {
+    std::lock_guard lock(mutex_);
+    if (--meeting_ == 0) FLAGS_caffe2_log_level = before_;
+  }
+
+ private:
+  static inline std::mutex mutex_;
+  static inline int meeting_ = 0, before_ = 0;
+};
+
+/// Makes the backend of a group: `timeout` is for connecting its ranks.
+using MakeBackend = std::function<c10::intrusive_ptr<c10d::Backend>(
+    const std::string& name, int rank, int size, std::chrono::milliseconds timeout)>;
+
 class C10d : public Pairwise {
  public:
-  C10d(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name,
-       std::string device)
+  C10d(c10::intrusive_ptr<c10d::Backend> backend, MakeBackend factory,
+       std::shared_ptr<const Membership> membership, std::string device)
       : backend_(std::move(backend)),
         factory_(std::move(factory)),
-        name_(std::move(name)),
+        membership_(std::move(membership)),
         device_(std::move(device)) {
     sent_.resize(size());
     received_.resize(size());
@@ -123,16 +196,23 @@ class C10d : public Pairwise {
   int size() const override { return backend_->getSize(); }
   std::string device() const override { return device_; }
 
+  /// Half types add up in float32 on the CPU, as they do between threads: a sum of which the mean is wanted
+  /// would leave the range of float16.
   std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override {
-    out.copy_(in);
+    bool is_half = in.scalar_type() == at::kHalf || in.scalar_type() == at::kBFloat16;
+    auto wide = in.is_cpu() && is_half ? in.to(at::kFloat) : out.copy_(in);
+    bool divides = call.reduce == ReduceOp::mean && !has_mean();
     c10d::AllreduceOptions options;
-    options.reduceOp = reduce_op(call.reduce);
+    options.reduceOp = divides ? c10d::ReduceOp(c10d::ReduceOp::SUM) : reduce_op(call.reduce);
     options.timeout = call.timeout;
-    std::vector<at::Tensor> tensors{out};
+    std::vector<at::Tensor> tensors{wide};
     auto turn = turn_to_start();
-    auto work = one(out, call, [&] { return backend_->allreduce(tensors, options); });
-    if (call.reduce != ReduceOp::mean) return work;
-    return std::make_shared<ThenWork>(work, [out, n = size()]() mutable { out.div_(n); });
+    auto work = one(wide, call, [&] { return backend_->allreduce(tensors, options); });
+    if (!divides && wide.is_same(out)) return work;
+    return std::make_shared<ThenWork>(work, [=, n = size()]() mutable {
+      if (divides) wide.div_(n);
+      if (!wide.is_same(out)) out.copy_(wide);
+    });
   }
 
   std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override {
@@ -169,54 +249,68 @@ class C10d : public Pairwise {
           "a group over a c10d backend of the user's own can be split only when it was given a factory for "
           "backends");
     auto list = fmt::format("{}", fmt::join(members, "-"));
-    auto name = fmt::format("{}/{}#{}", name_, list, splits_[list]++);
-    auto position = std::find(members.begin(), members.end(), rank()) - members.begin();
+    auto part =
+        membership_->of_part(fmt::format("{}/{}#{}", membership_->name(), list, splits_[list]++), members);
+    auto position = static_cast<int>(std::ranges::find(members, rank()) - members.begin());
+    return connected(call, *part, [&](std::chrono::milliseconds timeout) {
+      return remake(factory_(part->name(), position, static_cast<int>(members.size()), timeout), part);
+    });
+  }
+
+  /// What `make` makes of a new group in the call's time. Gloo's is returned when every rank is connected to
+  /// all others: were one to drop it before, Gloo would close it on those that are still at it. Other
+  /// backends connect with their first call.
+  template <class Make>
+  static std::shared_ptr<C10d> connected(Call call, const Membership& membership, const Make& make) {
+    QuietLog quiet;
+    Deadline deadline(call.timeout);
     try {
-      auto group = remake(factory_(name, static_cast<int>(position), static_cast<int>(members.size())), name);
-      group->wait_for_all(call);
+      std::shared_ptr<C10d> group = make(call.timeout);
+      if (!group->is_gloo()) return group;
+      auto first = call;
+      first.operation = Operation::barrier;
+      first.rank = group->rank();
+      first.size = group->size();
+      first.timeout = deadline.left(std::chrono::milliseconds(100));
+      first.about = fmt::format("the new group '{}'", membership.name());
+      group->barrier(first)->wait();
       return group;
     } catch (const Error&) {
       throw;
+    } catch (const StoreLost& failure) {
+      throw Error(fmt::format("{}: the group could not be connected: {}", where(call), failure.what()));
     } catch (const std::exception& failure) {
-      throw Error(
-          fmt::format("{}: the group could not be connected: {}", where(call), first_line(failure.what())));
+      throw deadline.is_over() ? membership.late(call, -1) : membership.failed(call, -1, failure);
     }
-  }
-
-  /// Returns when every rank is connected to all others: were one to drop its group before, Gloo would close
-  /// it on those that are still at it. Other backends connect with their first call.
-  void wait_for_all(Call call) {
-    if (!is_gloo()) return;
-    call.operation = Operation::barrier;
-    call.rank = rank();
-    call.size = size();
-    call.about = fmt::format("the new group '{}'", name_);
-    barrier(call)->wait();
   }
 
  protected:
   virtual std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
-                                       const std::string& name) const {
-    return std::make_shared<C10d>(std::move(backend), factory_, name, device_);
+                                       std::shared_ptr<const Membership> membership) const {
+    return std::make_shared<C10d>(std::move(backend), factory_, std::move(membership), device_);
   }
 
   std::shared_ptr<Transfers> transfers(const Call& call, std::optional<int64_t> sent = {}) const {
-    return std::make_shared<Transfers>(call, sent, looks());
+    return std::make_shared<Transfers>(call, membership_, sent, looks());
   }
+
+  /// Whether the backend reduces to a mean itself.
+  virtual bool has_mean() const { return false; }
 
   /// What waits for a device has a processor to spare.
   virtual bool looks() const { return false; }
 
   template <class Begin>
   std::shared_ptr<Work> one(at::Tensor keep, const Call& call, Begin begin) const {
+    membership_->begin(call);
     auto work = transfers(call);
     work->add(-1, std::move(keep), begin);
     return work;
   }
 
   c10::intrusive_ptr<c10d::Backend> backend_;
-  BackendFactory factory_;
-  std::string name_;
+  MakeBackend factory_;
+  std::shared_ptr<const Membership> membership_;  // ends before the backend does
 
  private:
   /// All Gloo backends of a process note their calls in one record, which threads may not write at the same
@@ -235,20 +329,38 @@ class C10d : public Pairwise {
   std::map<std::string, int> splits_;
 };
 
+std::shared_ptr<Membership> world_of(const Meeting& meeting, const Rendezvous& r) {
+  Pulse::Group all{"world", std::vector<int>(r.world_size)};
+  std::iota(all.members.begin(), all.members.end(), 0);
+  return std::make_shared<Membership>(std::move(all), meeting.pulse);
+}
+
 #ifdef USE_C10D_NCCL
+/// Calls of a backend that begin together. It would hold back all later ones if an exception left it so.
+class Coalescing {
+ public:
+  explicit Coalescing(c10d::Backend& backend) : backend_(&backend) { backend_->startCoalescing(); }
+  ~Coalescing() {
+    try {
+      if (backend_) backend_->endCoalescing();
+    } catch (const std::exception&) {  // the exception on its way says more
+    }
+  }
+  Coalescing(const Coalescing&) = delete;
+  Coalescing& operator=(const Coalescing&) = delete;
+
+  Handle end() { return std::exchange(backend_, nullptr)->endCoalescing(); }
+
+ private:
+  c10d::Backend* backend_;
+};
+
 /// NCCL has collectives of its own, faster than pairs; uneven ones are one group of sends and receives.
 class Nccl : public C10d {
  public:
-  Nccl(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory, std::string name)
-      : C10d(std::move(backend), std::move(factory), std::move(name), "cuda") {}
-
-  /// As the backend's own destructor would, but that one warns first, and names a function that is not ours.
-  ~Nccl() override {
-    try {
-      backend_->abort();
-    } catch (const std::exception&) {  // it took longer than the timeout: nobody waits for it any more
-    }
-  }
+  Nccl(c10::intrusive_ptr<c10d::Backend> backend, MakeBackend factory,
+       std::shared_ptr<const Membership> membership)
+      : C10d(std::move(backend), std::move(factory), std::move(membership), "cuda") {}
 
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,
                                    const Call& call) override {
@@ -262,8 +374,7 @@ class Nccl : public C10d {
                                        const Call& call) override {
     if (!even(counts)) return C10d::reduce_scatter(out, in, counts, call);
     c10d::ReduceScatterOptions options;
-    options.reduceOp =
-        call.reduce == ReduceOp::mean ? c10d::ReduceOp(c10d::ReduceOp::AVG) : reduce_op(call.reduce);
+    options.reduceOp = reduce_op(call.reduce);
     options.timeout = call.timeout;
     return one(in, call, [&] { return backend_->_reduce_scatter_base(out, in, options); });
   }
@@ -278,9 +389,9 @@ class Nccl : public C10d {
 
   std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
                                  const Call& call) override {
-    backend_->startCoalescing();
+    Coalescing together(*backend_);
     auto parts = C10d::exchange(sends, receives, call);
-    auto whole = backend_->endCoalescing();
+    auto whole = together.end();
     if (!whole) return parts;
     auto work = transfers(call, parts->sent());
     auto begun = [&] { return whole; };
@@ -291,11 +402,12 @@ class Nccl : public C10d {
 
  protected:
   std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
-                               const std::string& name) const override {
-    return std::make_shared<Nccl>(std::move(backend), factory_, name);
+                               std::shared_ptr<const Membership> membership) const override {
+    return std::make_shared<Nccl>(std::move(backend), factory_, std::move(membership));
   }
 
   bool looks() const override { return true; }
+  bool has_mean() const override { return true; }
 
  private:
   static bool even(std::span<const int64_t> counts) {
@@ -303,22 +415,64 @@ class Nccl : public C10d {
   }
 };
 
-std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>& store, const Rendezvous& r) {
+/// NCCL whose backend nobody else has.
+class OwnNccl : public Nccl {
+ public:
+  using Nccl::Nccl;
+
+  /// As the backend's own destructor would, but that one warns first, and names a function that is not ours.
+  ~OwnNccl() override {
+    membership_.reset();
+    try {
+      backend_->abort();
+    } catch (const std::exception&) {  // it took longer than the timeout: nobody waits for it any more
+    }
+  }
+
+ protected:
+  std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                               std::shared_ptr<const Membership> membership) const override {
+    return std::make_shared<OwnNccl>(std::move(backend), factory_, std::move(membership));
+  }
+};
+
+std::string name_of_device(int device) {
+  auto* uuid = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device))->uuid.bytes;
+  return fmt::format("{:02x}", fmt::join(reinterpret_cast<const uint8_t*>(uuid),
+                                         reinterpret_cast<const uint8_t*>(uuid) + 16, ""));
+}
+
+std::shared_ptr<Transport> over_nccl(c10::intrusive_ptr<c10d::Backend> backend, MakeBackend make,
+                                     std::shared_ptr<const Membership> membership) {
+  return std::make_shared<Nccl>(std::move(backend), std::move(make), std::move(membership));
+}
+
+std::shared_ptr<Transport> nccl(const Meeting& meeting, const Rendezvous& r, const Call& call) {
   // Whoever waits here is told what failed. LibTorch's watchdog, which does not run then, would end the
   // process a minute later, whoever has caught the error, and an exit would wait for it.
   setenv("TORCH_NCCL_BLOCKING_WAIT", "1", /*overwrite=*/0);
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(r.device));
-  BackendFactory factory = [store, timeout = r.timeout](const std::string& name, int rank,
-                                                        int size) -> c10::intrusive_ptr<c10d::Backend> {
+  MakeBackend make = [store = meeting.store](const std::string& name, int rank, int size, auto timeout) {
+    store->setTimeout(timeout);
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = timeout;
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(c10::make_intrusive<c10d::PrefixStore>(name, store),
                                                        rank, size, options);
   };
-  return std::make_shared<Nccl>(factory("world", r.rank, r.world_size), factory, "world");
+  auto world = world_of(meeting, r);
+  return C10d::connected(call, *world, [&](auto timeout) {
+    return std::make_shared<OwnNccl>(make(world->name(), r.rank, r.world_size, timeout), make, world);
+  });
 }
 #else
-std::shared_ptr<Transport> nccl(const c10::intrusive_ptr<c10d::Store>&, const Rendezvous&) {
+std::string name_of_device(int) { return {}; }
+
+std::shared_ptr<Transport> over_nccl(c10::intrusive_ptr<c10d::Backend>, MakeBackend,
+                                     std::shared_ptr<const Membership>) {
+  throw Error("this build has no NCCL: it cannot carry a group over an NCCL backend");
+}
+
+std::shared_ptr<Transport> nccl(const Meeting&, const Rendezvous&, const Call&) {
   throw Error(
       "this build has no NCCL: it was configured where no CUDA toolkit was found; use Gloo, or build where "
       "one is");
@@ -347,59 +501,72 @@ std::shared_ptr<gloo::transport::Device> gloo_device(const std::string& host) {
   Patiently starting_a_thread;
   if (auto* interface = std::getenv("GLOO_SOCKET_IFNAME"))
     return c10d::ProcessGroupGloo::createDeviceForInterface(interface);
-  bool loopback = host == "localhost" || host.starts_with("127.") || host == "::1";
-  return loopback ? c10d::ProcessGroupGloo::createDeviceForHostname(host)
-                  : c10d::ProcessGroupGloo::createDefaultDevice();
+  return is_this_host(host) ? c10d::ProcessGroupGloo::createDeviceForHostname(host)
+                            : c10d::ProcessGroupGloo::createDefaultDevice();
 }
 
-std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>& store, const Rendezvous& r) {
-  BackendFactory factory = [store, device = gloo_device(r.host), timeout = r.timeout](
-                               const std::string& name, int rank,
-                               int size) -> c10::intrusive_ptr<c10d::Backend> {
-    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
-    options->devices.push_back(device);
-    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
-                                                       rank, size, options);
+/// Gloo writes to sockets whose other end may have gone, for which a program is ended by default. It is told
+/// by an error as well. A handler that the user has set stays.
+void survive_closed_connections() {
+  struct sigaction now {};
+  if (sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
+}
+
+std::shared_ptr<Transport> gloo(const Meeting& meeting, const Rendezvous& r, const Call& call) {
+  survive_closed_connections();
+  // Gloo waits for a rank that does not connect five times as long as it is told.
+  MakeBackend make = [store = meeting.store, device = gloo_device(r.host)](const std::string& name, int rank,
+                                                                           int size, auto timeout) {
+    using Backend = c10::intrusive_ptr<c10d::Backend>;
+    auto backend = within<Backend>(timeout, [=]() -> Backend {
+      store->setTimeout(timeout);
+      auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+      options->devices.push_back(device);
+      return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store),
+                                                         rank, size, options);
+    });
+    if (!backend) throw std::runtime_error("not all ranks were connected in time");
+    return *backend;
   };
-  auto world = std::make_shared<C10d>(factory("world", r.rank, r.world_size), factory, "world", "cpu");
-  Call call;
-  call.timeout = r.timeout;
-  call.site = std::source_location::current();
-  world->wait_for_all(call);
-  return world;
+  auto world = world_of(meeting, r);
+  return C10d::connected(call, *world, [&](auto timeout) {
+    return std::make_shared<C10d>(make(world->name(), r.rank, r.world_size, timeout), make, world, "cpu");
+  });
 }
 #else
-std::shared_ptr<Transport> gloo(const c10::intrusive_ptr<c10d::Store>&, const Rendezvous&) {
+std::shared_ptr<Transport> gloo(const Meeting&, const Rendezvous&, const Call&) {
   throw Error(
       "this build has no Gloo: configure with -DWANPAR_GLOO=ON where Gloo's headers are (libgloo-dev)");
 }
 #endif
 
-/// What goes wrong in a rendezvous is thrown; c10d would log it as well, with stack traces, on every rank.
-class QuietLog {
- public:
-  QuietLog() : before_(FLAGS_caffe2_log_level) {
-    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3 /* fatal alone */;
-  }
-  ~QuietLog() { FLAGS_caffe2_log_level = before_; }
-
- private:
-  int before_;
-};
-
 }  // namespace
 
 std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend, BackendFactory factory) {
-  return std::make_shared<C10d>(std::move(backend), std::move(factory), "user", "");
+  MakeBackend make;
+  if (factory)
+    make = [factory](const std::string& name, int rank, int size, auto) { return factory(name, rank, size); };
+  auto membership = std::make_shared<Membership>(Pulse::Group{"user", {}});
+  if (backend->getBackendName() == "nccl")
+    return over_nccl(std::move(backend), std::move(make), std::move(membership));
+  return std::make_shared<C10d>(std::move(backend), std::move(make), std::move(membership), "");
 }
 
 int cuda_devices() { return at::hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0; }
 
 std::shared_ptr<Transport> meet(const Rendezvous& r) {
   QuietLog quiet;
+  Deadline deadline(r.timeout);
   try {
-    auto store = meet_in_store(r);
-    return r.device < 0 ? gloo(store, r) : nccl(store, r);
+    auto meeting = meet_in_store(r, r.device < 0 ? "" : name_of_device(r.device), deadline);
+    Call call;
+    call.operation = Operation::subgroup;
+    call.rank = r.rank;
+    call.size = r.world_size;
+    call.timeout = deadline.left(std::chrono::milliseconds(1000));
+    call.site = std::source_location::current();
+    call.about = "all ranks";
+    return r.device < 0 ? gloo(meeting, r, call) : nccl(meeting, r, call);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& failure) {

@@ -11,7 +11,7 @@ namespace wanpar {
 struct Rendezvous {
   std::string host;
   int port;
-  bool hosts_store;  ///< this process is the one that binds the port
+  bool store_is_there;  ///< a launcher's agent keeps it; otherwise rank 0 does
   std::string run;
   int rank;
   int world_size;
@@ -19,7 +19,7 @@ struct Rendezvous {
   std::chrono::milliseconds timeout;
 };
 
-/// Meets the other ranks and makes their group, Gloo's or NCCL's.
+/// Meets the other ranks and makes their group, Gloo's or NCCL's, within the timeout.
 std::shared_ptr<Transport> meet(const Rendezvous& rendezvous);
 
 /// How many CUDA devices this process could take: none where the build has no CUDA.

@@ -6,58 +6,101 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include <thread>
+#include <map>
+#include <sstream>
 #include <wanpar/core/error.hpp>
 
 #include "core/sentence.hpp"
+#include "transport/c10d_store.hpp"
+#include "transport/within.hpp"
 
 namespace wanpar {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
 
-double seconds(std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); }
+constexpr const char* kAllAreHere = "all are here";
 
-c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& r) {
+/// Whether this process is the one that binds the port.
+bool hosts_store(const Rendezvous& r) { return r.rank == 0 && !r.store_is_there; }
+
+/// How others find this process is found out here too: a resolver may take its time, as a store may.
+Meeting open_store(const Rendezvous& r, const Deadline& deadline) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(r.port);
-  options.isServer = r.hosts_store;
+  options.isServer = hosts_store(r);
   options.waitWorkers = false;
-  options.timeout = r.timeout;
+  options.timeout = deadline.left();
+  std::string detail = "no reply";
   try {
-    return c10::make_intrusive<c10d::TCPStore>(r.host, options);
+    auto meeting = within<Meeting>(deadline.left(), [host = r.host, options] {
+      auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+      auto master = Endpoint::find(host, options.port);
+      if (!master) throw Error(fmt::format("no host is known as '{}'", host));
+      return Meeting{store, std::make_shared<Pulse>(host, *master)};
+    });
+    if (meeting) return *meeting;
   } catch (const std::exception& failure) {
-    if (r.hosts_store)
-      throw Error(
-          fmt::format("rank {}: port {} of this host is already held, by another program or by a second rank "
-                      "0; set MASTER_PORT to a free port",
-                      r.rank, r.port));
-    throw Error(
-        fmt::format("rank {}: no rank 0 answers at {}:{} within {} s; is it running, and are MASTER_ADDR and "
-                    "MASTER_PORT the same on every rank? ({})",
-                    r.rank, r.host, r.port, seconds(r.timeout), first_line(failure.what())));
+    detail = first_line(failure.what());
   }
+  if (hosts_store(r))
+    throw Error(
+        fmt::format("rank {}: port {} of this host is already held, by another program or by a second rank "
+                    "0; set MASTER_PORT to a free port ({})",
+                    r.rank, r.port, detail));
+  auto somebody = within<bool>(milliseconds(500), [host = r.host, port = r.port] {
+    auto master = Endpoint::find(host, port);
+    return master && listens(*master, 200);
+  });
+  if (somebody.value_or(false))
+    throw Error(
+        fmt::format("rank {}: something listens at {}:{}, but did not answer as rank 0 would within {} s; is "
+                    "rank 0 stopped or overloaded, or does another program hold that port? Set MASTER_PORT "
+                    "to a free port, the same on every rank ({})",
+                    r.rank, r.host, r.port, seconds(r.timeout), detail));
+  throw Error(
+      fmt::format("rank {}: no rank 0 answers at {}:{} within {} s; is it running, and are MASTER_ADDR and "
+                  "MASTER_PORT the same on every rank? ({})",
+                  r.rank, r.host, r.port, seconds(r.timeout), detail));
 }
 
 std::vector<uint8_t> bytes(const std::string& text) { return {text.begin(), text.end()}; }
 std::string text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
+/// What a rank says of itself.
+struct Report {
+  std::string address, gpu;
+};
+
+/// The reports that have come: `rank gpu,address` a line.
+std::vector<Report> reports(c10d::Store& store, int world_size) {
+  std::vector<Report> all(world_size);
+  std::istringstream lines(text(store.get("here")));
+  int rank = 0;
+  std::string gpu, address;
+  while (lines >> rank && std::getline(lines >> std::ws, gpu, ',') && std::getline(lines, address))
+    all.at(rank) = {address, gpu};
+  return all;
+}
+
 /// Ends this rank with the first failure of all; the one that hosts the store stays until the others have
 /// read it too.
 [[noreturn]] void end_with(c10d::Store& store, const Rendezvous& r, const std::string& why) {
-  auto first = text(store.compareSet("failure", bytes(""), bytes(why)));
+  auto first = text(store.compareSet("verdict", bytes(""), bytes(why)));
   auto read = store.add("read", 1);
-  auto deadline = Clock::now() + std::chrono::seconds(2);
-  while (r.hosts_store && read < store.add("come", 0) && Clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  Deadline deadline(std::chrono::seconds(2));
+  while (hosts_store(r) && read < store.add("come", 0) && !deadline.is_over()) {
+    std::this_thread::sleep_for(milliseconds(10));
     read = store.add("read", 0);
   }
-  throw Error(first);
+  throw Error(first == kAllAreHere ? why : first);
 }
 
-/// Every rank reports once; what does not fit is written where all see it, so that all end with the same
-/// sentence.
-void report_and_wait(c10d::Store& store, const Rendezvous& r) {
+/// Every rank reports once, and the last one says that all are here; what does not fit is said in the same
+/// place, so that all end with the same sentence. Nobody asks again and again: the store tells when that is
+/// there. Gives all reports.
+std::vector<Report> report_and_wait(c10d::Store& store, const Rendezvous& r, const Deadline& deadline,
+                                    const Report& own) {
   auto fail = [&](const std::string& why) { end_with(store, r, why); };
   store.add("come", 1);
   auto first =
@@ -69,26 +112,47 @@ void report_and_wait(c10d::Store& store, const Rendezvous& r) {
   if (store.add(fmt::format("rank {}", r.rank), 1) > 1)
     fail(fmt::format("rank {} was started twice; give each process a rank of its own", r.rank));
 
-  auto deadline = Clock::now() + r.timeout;
-  for (std::vector<int> missing;; missing.clear()) {
+  store.append("here", bytes(fmt::format("{} {},{}\n", r.rank, own.gpu, own.address)));
+  if (store.add("ranks", 1) == r.world_size) store.compareSet("verdict", bytes(""), bytes(kAllAreHere));
+  try {
+    store.wait({"verdict"}, deadline.left(milliseconds(1)));
+  } catch (const StoreLost&) {
+    throw;
+  } catch (const std::exception&) {  // it is not there
+    store.setTimeout(milliseconds(1000));
+    auto all = reports(store, r.world_size);
+    std::vector<int> missing;
     for (int rank = 0; rank < r.world_size; ++rank)
-      if (!store.check({fmt::format("rank {}", rank)})) missing.push_back(rank);
-    if (store.check({"failure"})) fail(text(store.get("failure")));
-    if (missing.empty()) return;
-    if (Clock::now() > deadline)
-      fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout),
-                       missing.size() > 1 ? "ranks" : "rank", fmt::join(missing, ", "), r.world_size));
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      if (all[rank].address.empty()) missing.push_back(rank);
+    fail(fmt::format("rank {} waited {} s for {} {} of {}, which never came", r.rank, seconds(r.timeout),
+                     missing.size() > 1 ? "ranks" : "rank", fmt::join(missing, ", "), r.world_size));
   }
+  if (auto verdict = text(store.get("verdict")); verdict != kAllAreHere) fail(verdict);
+  auto all = reports(store, r.world_size);
+  std::map<std::string, int> holders;
+  for (int rank = 0; rank < r.world_size; ++rank)
+    if (auto [held, is_first] = holders.emplace(all[rank].gpu, rank); !is_first && !all[rank].gpu.empty())
+      end_with(store, r,
+               fmt::format("Not enough GPUs available: ranks {} and {} have the same one; start one rank for "
+                           "each GPU, or show each rank another by CUDA_VISIBLE_DEVICES",
+                           held->second, rank));
+  return all;
 }
 
 }  // namespace
 
-c10::intrusive_ptr<c10d::Store> meet_in_store(const Rendezvous& r) {
-  auto store = c10::make_intrusive<c10d::PrefixStore>("wanpar" + r.run, open_store(r));
-  store->setTimeout(r.timeout);
-  report_and_wait(*store, r);
-  return store;
+Meeting meet_in_store(const Rendezvous& r, const std::string& gpu, const Deadline& deadline) {
+  auto [opened, pulse] = open_store(r, deadline);
+  auto keeper = r.store_is_there ? "the launcher's agent" : "rank 0";
+  auto limited = c10::make_intrusive<LimitedStore>(
+      opened, deadline.left(milliseconds(1000)),
+      fmt::format("{}, which keeps the store of all ranks at {}:{},", keeper, r.host, r.port));
+  auto store = c10::make_intrusive<c10d::PrefixStore>("wanpar" + r.run, limited);
+  std::vector<std::string> addresses;
+  for (auto& report : report_and_wait(*store, r, deadline, {pulse->address(), gpu}))
+    addresses.push_back(report.address);
+  pulse->meet(r.rank, r.store_is_there ? -1 : 0, addresses);
+  return {store, pulse};
 }
 
 }  // namespace wanpar

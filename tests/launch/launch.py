@@ -36,6 +36,9 @@ check("without a launcher there is one rank", alone.out == "rank 0 of 1 by alone
 by_hand = ranks(free_port(), (0, 2), (1, 2))
 check("two ranks meet by hand", [o.out for o in by_hand] == ["rank 0 of 2 by torchrun\n", "rank 1 of 2 by torchrun\n"], *by_hand)
 
+handled = ranks(free_port(), (0, 2), (1, 2), words=["--handler"])
+check("SIGPIPE ends no rank, and a handler of the user's stays", all(o.status == 0 for o in by_hand + handled), *by_hand, *handled)
+
 odd = ranks(free_port(), (0, 2), (1, 3))
 check("ranks that disagree on the world size all say so", all_say(odd, "start every rank with the same world size"), *odd)
 
@@ -51,8 +54,9 @@ check("so is rank 0", all_say(headless, "no rank 0 answers at 127.0.0.1:"), *hea
 with socket.socket() as holder:
     holder.bind(("0.0.0.0", 0))
     holder.listen()
-    held = ranks(holder.getsockname()[1], (0, 2))
-check("a port that is held is named", all_say(held, "is already held"), *held)
+    held = ranks(holder.getsockname()[1], (0, 2), (1, 2))
+check("a port that is held is named", all_say(held[:1], "is already held"), *held)
+check("so it is by a rank that its holder does not answer", all_say(held[1:], "but did not answer as rank 0 would within 4 s"), *held)
 
 gpus = ranks(free_port(), (0, 2), (1, 2), words=["--nccl"])
 no_gpu = all("devices" in o.error for o in gpus)

@@ -33,7 +33,8 @@ struct Send {
 /// nobody sees. Move a tensor in that nobody else holds, and no copy is made. Groups of one rank return at
 /// once, and what they return is the tensor that was given. Calls of one communicator come from one thread at
 /// a time. They throw Error: at once for arguments that do not fit, from get() for a transfer that failed or
-/// was not complete when the timeout was over, which begins with the call. Values carry no gradient: a tensor that would need one is refused.
+/// was not complete when the timeout was over, which begins with the call. Values carry no gradient: a tensor
+/// that would need one is refused.
 class Communicator {
  public:
   using Site = std::source_location;

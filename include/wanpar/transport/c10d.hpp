@@ -16,7 +16,9 @@ using BackendFactory =
     std::function<c10::intrusive_ptr<c10d::Backend>(const std::string& name, int rank, int size)>;
 
 /// The transport over a c10d backend of the user's own. It needs allreduce, broadcast, send and recv of the
-/// backend; everything else is made of these. Without a factory, its groups cannot be split.
+/// backend; everything else is made of these. One of NCCL moves tensors on a GPU, by its own collectives; any
+/// other takes them where they are, and those that groups make for themselves on the CPU. Without a factory,
+/// its groups cannot be split.
 std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend,
                                           BackendFactory factory = {});
 
