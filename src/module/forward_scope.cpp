@@ -10,6 +10,7 @@
 #include <wanpar/module/interceptor.hpp>
 
 #include "core/sentence.hpp"
+#include "module/crossing.hpp"
 
 namespace wanpar {
 namespace {
@@ -88,10 +89,16 @@ Forward::Forward(const std::vector<Communicator>& groups) {
 
 void Forward::begin(std::unique_ptr<ForwardScope> scope, Arguments& arguments) {
   scope_ = std::move(scope);
+  const Crossing crossing(arguments.tensors);
   scope_->enter(arguments);
+  crossing.tell(arguments.tensors);
 }
 
-void Forward::end(NamedTensors& results) { scope_->leave(results); }
+void Forward::end(NamedTensors& results) {
+  const Crossing crossing(results);
+  scope_->leave(results);
+  crossing.tell(results);
+}
 
 void Forward::fail() try {
   if (scope_) scope_->fail();

@@ -18,6 +18,7 @@
 
 #include "module/absent_memory.hpp"
 #include "module/boxed_tensors.hpp"
+#include "module/crossing.hpp"
 
 namespace wanpar {
 namespace {
@@ -358,16 +359,25 @@ Operator opened(const Operator& op) {
 }
 
 at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {
+  auto all = [&] {
+    NamedTensors tensors{{"x", x}};
+    for (auto& companion : companions) tensors.push_back({"companion", companion.tensor});
+    return tensors;
+  };
+  const Crossing crossing(all());
   Plain plain;
   each_inwards_out<TokenHandler>(
       [&](TokenHandler& handler) { x = handler.split_sequence(std::move(x), dim, companions); });
+  crossing.tell(all());
   return x;
 }
 
 at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
+  const Crossing crossing({{"x", x}});
   Plain plain;
   each_inwards_out<TokenHandler>(
       [&](TokenHandler& handler) { x = handler.gather_sequence(std::move(x), dim); });
+  crossing.tell({{"x", x}});
   return x;
 }
 

@@ -113,7 +113,9 @@ TEST_CASE("the payload of a forward is what the formula says") {
       recording.clear();
       parallel(samples({batch, 12}));
       auto sent = world.all_reduce(at::tensor({recording.total().bytes})).get().item<int64_t>();
-      require(sent == (world.size() - 1) * batch * 12 * 8, text(world, batch));
+      // Beside the result, what ranks compare: names and values of one argument, and what the result is.
+      auto expected = (world.size() - 1) * (batch * 12 * 8 + world.size() * (24 + 16 + 24));
+      require(sent == expected, fmt::format("{}: {} bytes are {}", text(world, batch), sent, expected));
     }
   });
 }

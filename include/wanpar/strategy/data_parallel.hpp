@@ -22,16 +22,24 @@ namespace wanpar {
 
 /// What the inputs of a rank are.
 enum class BatchMode {
-  whole,  ///< every rank gives the same whole batch and has the whole result, as on one rank
+  whole,  ///< every rank gives the same whole batch, which is compared, and has the whole result, as on one
+          ///< rank
   local,  ///< every rank gives a batch of its own and has the result of that
+};
+
+struct BatchDim {
+  int64_t dim = 0;
+  ValueName result = {};  ///< which of several; all of them where left out
 };
 
 struct DataParallelOptions {
   Communicator group = {};
   BatchMode mode = BatchMode::whole;
-  /// whole: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is. Of a
-  /// result, every tensor has the batch in its dimension 0.
+  /// whole: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is.
   ValueNames batch = ValueNames::first();
+  /// whole: where the batch is in results, instead of what their operators tell. For modules with operators
+  /// that are not known, each of which must treat samples one by one.
+  std::vector<BatchDim> gather = {};
   /// When wrapped, parameters and buffers become those of rank 0.
   bool sync_module_states = true;
   /// local: before each forward outside no_sync, buffers (running statistics) become those of rank 0. Off,
@@ -39,7 +47,7 @@ struct DataParallelOptions {
   bool broadcast_buffers = true;
   /// Gradients travel in buckets of about this size.
   int64_t bucket_bytes = int64_t{25} << 20;
-  /// A parameter that had no part in a rank's forward counts as a gradient of zero there, and
+  /// A parameter that some rank's forward uses and another's does not counts as a gradient of zero there, and
   /// unused_parameters() names it; otherwise that is an Error. Buckets then leave at the end of backward.
   bool find_unused_parameters = false;
 };
@@ -69,24 +77,27 @@ class DataParallelStrategy {
 ///
 /// whole: exact for any batch, one smaller than the group too (a rank without samples runs the first one
 /// and drops it). Each rank computes the loss of the whole result; a plain loss.backward() then gives every
-/// rank the parameter gradients, and the gradients of inputs, that one rank would have. What mixes samples
-/// would be exact to a part of the batch only: a module seen to write a buffer, as batch norm in training
-/// counts its batches, is refused; others are not seen. Random operators draw on each rank for itself.
+/// rank the parameter gradients, and the gradients of inputs, that one rank would have. Of a result, samples
+/// are gathered along the dimension that they have come to; what mixes samples, or is not known not to, is
+/// refused where a result stems from it, and so is what depends on them in buffers. Results that do not stem
+/// from the batch are given as they are. Random operators draw on each rank for itself.
 ///
 /// local: each rank computes the loss of its own result; after a plain loss.backward() every rank has the
 /// mean of the ranks' parameter gradients. With equally large batches and a mean for loss, that is the
 /// gradient of the whole batch.
 ///
 /// In both, all-reduces of gradients start while backward is still under way, and backward() returns with
-/// them done. It throws Error on every rank when a parameter had no gradient on some rank, naming it. All
-/// parameters that need a gradient must be the module's own: a function around a module has none and is
-/// refused. Each rank that trains has a module of its own; without gradients ranks may share one.
+/// them done; so does any backward that comes to the parameters, as one of a penalty on them. It throws Error
+/// on every rank when a parameter had a gradient on some ranks only, naming it. All parameters that need a
+/// gradient must be the module's own: a function around a module has none and is refused. Each rank that
+/// trains has a module of its own; without gradients ranks may share one.
 ///
 /// The two branches of guidance are a batch of two, so nothing more is needed for them: over a group of two,
 /// `model(at::cat({x, x}), at::cat({text, no_text}))` computes one branch on each rank, and over
 /// `mesh["cfg"]`, outside a SequenceParallel over another axis, one in each half of the ranks.
 ///
-/// Payload leaving a rank, n ranks: whole forward (n − 1) · its part of the result; backward
+/// Payload leaving a rank, n ranks: whole forward (n − 1) · (its part of the result + 48 bytes + 16 for each
+/// argument), and 8 more where there are buffers, reduced; backward
 /// 2 (n − 1) / n · (parameters + 2 elements for each of them), to the element where n does not divide a
 /// bucket, and as much of each argument that needs a gradient; wrapping and each local forward
 /// (n − 1) · (parameters and) buffers from rank 0; once, with the first gradients, 8 bytes a parameter from

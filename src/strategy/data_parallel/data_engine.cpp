@@ -13,7 +13,8 @@
 
 #include "module/leaves.hpp"
 #include "module/same_module.hpp"
-#include "strategy/data_parallel/buckets.hpp"
+#include "module/same_values.hpp"
+#include "module/times_written.hpp"
 
 namespace wanpar {
 namespace {
@@ -35,10 +36,12 @@ std::string text_of(const ValueNames& names) {
 
 /// A line for each option that every rank must give alike.
 std::string text_of(const DataParallelOptions& options) {
+  std::string gather;
+  for (auto& [dim, result] : options.gather) gather += fmt::format("\ngather '{}' {}", result.text(), dim);
   return fmt::format(
-      "mode {}\nbatch [{}]\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
+      "mode {}\nbatch [{}]{}\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
       "find_unused_parameters {}",
-      options.mode == BatchMode::whole ? "whole" : "local", text_of(options.batch),
+      options.mode == BatchMode::whole ? "whole" : "local", text_of(options.batch), gather,
       options.sync_module_states, options.broadcast_buffers, options.bucket_bytes,
       options.find_unused_parameters);
 }
@@ -46,6 +49,12 @@ std::string text_of(const DataParallelOptions& options) {
 bool is_sharded(const NamedTensor& item) { return item.placement != nullptr; }
 
 }  // namespace
+
+std::vector<int64_t> versions_of(const NamedTensors& tensors) {
+  std::vector<int64_t> versions;
+  for (auto& [name, tensor] : tensors) versions.push_back(times_written(tensor));
+  return versions;
+}
 
 DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(distinct(parameters)), buffers_(distinct(buffers)) {
@@ -57,10 +66,16 @@ DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, Nam
   require_same_module("DataParallel", {group()}, states);
   std::erase_if(states, is_sharded);
   if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
+  buffer_versions_ = versions_of(buffers_);
 }
 
 DataEngine::~DataEngine() {
   if (reducer_) reducer_->release();
+}
+
+bool DataEngine::states_all_results() const {
+  return std::any_of(options_.gather.begin(), options_.gather.end(),
+                     [](auto& gather) { return gather.result.text().empty(); });
 }
 
 void DataEngine::check_options() const {
@@ -74,22 +89,61 @@ void DataEngine::check_options() const {
     throw Error(fmt::format("DataParallel: .bucket_bytes is {}; the least is 1", options_.bucket_bytes));
 }
 
+void DataEngine::pause() {
+  ++pauses_;
+  if (reducer_) reducer_->pause(true);
+}
+
+void DataEngine::resume() {
+  --pauses_;
+  if (reducer_) reducer_->pause(pauses_ > 0);
+}
+
+/// What the module writes to without LibTorch's counting it, as batch norm does to its statistics, is written
+/// so here: two forwards may come before the backward of the first.
+void DataEngine::share_buffers() {
+  const auto versions = versions_of(buffers_);
+  broadcast_values(group(), buffers_, options_.bucket_bytes, [&](size_t i, const at::Tensor& values) {
+    bool is_counted = versions[i] != buffer_versions_[i];
+    auto& buffer = buffers_[i].tensor;
+    (is_counted ? buffer : buffer.variable_data()).copy_(values);
+  });
+  buffer_versions_ = versions_of(buffers_);
+}
+
+void DataEngine::check_parameters() const {
+  const auto versions = versions_of(parameters_);
+  for (size_t i = 0; i < versions.size(); ++i)
+    if (versions[i] != parameter_versions_[i])
+      throw Error(
+          fmt::format("DataParallel: the module writes to its parameter {} in forward, as an embedding with "
+                      "max_norm does: "
+                      "each rank by its own samples, so that their weights would part; do so behind the "
+                      "optimizer's step, "
+                      "where every rank does the same",
+                      parameters_[i].name));
+}
+
 void DataEngine::prepare() {
   bool shares_buffers = !is_whole() && options_.broadcast_buffers && pauses_ == 0 && !buffers_.empty();
-  if (shares_buffers) broadcast_values(group(), buffers_, options_.bucket_bytes);
+  if (shares_buffers) share_buffers();
+  parameter_versions_ = versions_of(parameters_);
   if (!at::GradMode::is_enabled()) return;
 
   auto trained = parameters_;
   std::erase_if(trained, [](auto& item) { return !item.tensor.requires_grad(); });
   leave_sharded(trained);
-  if (reducer_ ? reducer_->serves(trained) : trained.empty()) return;
+  if (reducer_ ? reducer_->serves(trained) : trained.empty()) {
+    if (reducer_) reducer_->begin_forward();
+    return;
+  }
   if (reducer_) reducer_->release();
   reducer_.reset();
-  leaves_are_known_ = false;
-  if (!trained.empty())
-    reducer_ = std::make_shared<GradientReducer>(
-        group(), std::move(trained),
-        GradientReducer::Options{options_.bucket_bytes, options_.find_unused_parameters});
+  if (trained.empty()) return;
+  reducer_ = std::make_shared<GradientReducer>(
+      group(), std::move(trained),
+      GradientReducer::Options{options_.bucket_bytes, options_.find_unused_parameters});
+  reducer_->pause(pauses_ > 0);
 }
 
 /// Gradients of sharded parameters go to who shards them, and are averaged there. That must be over our ranks
@@ -115,7 +169,7 @@ void DataEngine::check_leaves(const std::vector<at::Tensor>& results,
                               const std::vector<at::Tensor>& arguments) {
   bool needs_gradient =
       std::any_of(results.begin(), results.end(), [](auto& x) { return x.requires_grad(); });
-  if (leaves_are_known_ || !needs_gradient) return;
+  if (!needs_gradient) return;
   std::unordered_set<at::TensorImpl*> known;
   for (auto& item : parameters_) known.insert(item.tensor.unsafeGetTensorImpl());
   for (auto& leaf : leaves_of(results, arguments))
@@ -124,13 +178,12 @@ void DataEngine::check_leaves(const std::vector<at::Tensor>& results,
           "DataParallel: the result depends on a tensor {}{} that needs a gradient and is no parameter of "
           "the module, so no rank would share it; wrap the module itself, not a function around it",
           c10::toString(leaf.scalar_type()), leaf.sizes()));
-  leaves_are_known_ = true;
 }
 
-bool DataEngine::reduces() const { return reducer_ && pauses_ == 0 && at::GradMode::is_enabled(); }
+bool DataEngine::reduces() const { return reducer_ && at::GradMode::is_enabled(); }
 
 void DataEngine::watch(at::Tensor& result, bool in_parts) {
-  if (reducer_) reducer_->watch(result, {.reduces = pauses_ == 0, .in_parts = in_parts});
+  if (reducer_) reducer_->watch(result, in_parts);
 }
 
 std::vector<std::string> DataEngine::unused() const {

@@ -9,6 +9,9 @@
 
 namespace wanpar {
 
+/// How often each has been written to.
+std::vector<int64_t> versions_of(const NamedTensors& tensors);
+
 /// One rank's side of the strategy.
 class DataEngine {
  public:
@@ -20,19 +23,23 @@ class DataEngine {
   const DataParallelOptions& options() const { return options_; }
   const Communicator& group() const { return options_.group; }
   bool is_whole() const { return options_.mode == BatchMode::whole; }
+  /// Whether .gather names every result there may be.
+  bool states_all_results() const;
   const NamedTensors& buffers() const { return buffers_; }
 
-  void pause() { ++pauses_; }
-  void resume() { --pauses_; }
+  /// Backwards, from now on, leave gradients as they are; pauses nest.
+  void pause();
+  void resume();
 
   /// Before the module is called.
   void prepare();
+  /// Behind it. Throws Error for a module that has written to a parameter: each rank by its own samples.
+  void check_parameters() const;
 
-  /// Is every gradient that the results need one of the module's parameters or of the arguments? Asked in the
-  /// first forward that has a gradient.
+  /// Is every gradient that the results need one of the module's parameters or of the arguments?
   void check_leaves(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments);
 
-  /// Whether the backward of a forward that begins now averages gradients.
+  /// Whether a backward of a forward that begins now may average gradients.
   bool reduces() const;
   /// A result of the module, whose gradients come in several parts or each at once.
   void watch(at::Tensor& result, bool in_parts);
@@ -41,11 +48,14 @@ class DataEngine {
  private:
   void check_options() const;
   void leave_sharded(NamedTensors& trained);
+  void share_buffers();
 
   DataParallelOptions options_;
   NamedTensors parameters_, buffers_;
+  std::vector<int64_t> parameter_versions_;  // before the call
+  std::vector<int64_t> buffer_versions_;     // when the buffers were last made alike
   std::shared_ptr<GradientReducer> reducer_;
-  bool leaves_are_known_ = false, averages_are_known_ = false;
+  bool averages_are_known_ = false;
   int pauses_ = 0;
 };
 

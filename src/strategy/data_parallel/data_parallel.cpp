@@ -6,28 +6,33 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 
 #include "core/arguments.hpp"
 #include "module/gradient_reduction.hpp"
-#include "module/times_written.hpp"
+#include "module/same_values.hpp"
+#include "strategy/data_parallel/batch_trace.hpp"
 #include "strategy/data_parallel/data_engine.hpp"
 
 namespace wanpar {
 namespace {
 
-std::vector<int64_t> versions_of(const NamedTensors& tensors) {
-  std::vector<int64_t> versions;
-  for (auto& [name, tensor] : tensors) versions.push_back(times_written(tensor));
-  return versions;
+/// To be called in a backward of a whole batch.
+void check_differentiates_once() {
+  if (at::GradMode::is_enabled())
+    throw Error(
+        "DataParallel: gradients of gradients do not pass a batch that is cut over ranks; call backward() "
+        "without create_graph, or use BatchMode::local");
 }
 
 /// x, which every rank has alike; its gradient is the mean of theirs.
 at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
   auto same = x.view_as(x);
   same.register_hook([group](const at::Tensor& gradient) {
+    check_differentiates_once();
     Plain plain;
     return group.all_reduce(gradient, ReduceOp::mean).get();
   });
@@ -49,23 +54,32 @@ class DataForward : public ForwardScope, public GradientReduction {
   }
 
   void enter(Arguments& arguments) override {
-    Plain plain;
-    if (engine_->is_whole()) check_names("DataParallel", ".batch", engine_->options().batch, arguments);
-    for (auto& [name, x] : arguments.tensors) {
-      if (!x.defined()) continue;
-      if (engine_->is_whole()) x = substitute(x, given(name, x));
-      arguments_.push_back(x);
+    {
+      Plain plain;
+      if (engine_->is_whole()) check_arguments(arguments);
+      for (auto& [name, x] : arguments.tensors) {
+        if (!x.defined()) continue;
+        if (engine_->is_whole()) x = substitute(x, given(name, x));
+        arguments_.push_back(x);
+      }
     }
+    if (engine_->is_whole() && total_ > 0 && !engine_->states_all_results()) trace_scope_.emplace(trace_);
   }
 
   void leave(NamedTensors& results) override {
+    trace_scope_.reset();
     scope_.reset();
     std::vector<at::Tensor> found;
     for (auto& [name, x] : results)
       if (x.defined()) found.push_back(x);
-    check(found);
+    engine_->check_parameters();
+    if (at::GradMode::is_enabled()) engine_->check_leaves(found, arguments_);
+    if (engine_->is_whole()) {
+      check_buffers();
+      join(results);
+    }
     for (auto& [name, x] : results)
-      if (x.defined()) x = whole(name, std::move(x));
+      if (x.defined()) engine_->watch(x, is_deferred());
   }
 
  private:
@@ -73,7 +87,10 @@ class DataForward : public ForwardScope, public GradientReduction {
   at::Tensor given(const std::string& name, at::Tensor x) {
     bool wants_gradient = at::GradMode::is_enabled() && x.requires_grad();
     if (wants_gradient) x = with_mean_gradient(x, engine_->group());
-    return engine_->options().batch.name(name) ? samples(name, x) : x;
+    if (!engine_->options().batch.name(name)) return x;
+    x = samples(name, x);
+    if (total_ > 0) trace_.begin(x);
+    return x;
   }
 
   /// This rank's samples of an argument. A rank without any is given the first one, so that it takes part in
@@ -95,50 +112,117 @@ class DataForward : public ForwardScope, public GradientReduction {
     return x.narrow(0, own_ > 0 ? begin_ : 0, given_);
   }
 
-  /// What every rank finds alike, before the result moves.
-  void check(const std::vector<at::Tensor>& results) const {
-    if (at::GradMode::is_enabled()) engine_->check_leaves(results, arguments_);
-    if (!engine_->is_whole()) return;
+  /// Every rank must have been given the same batch, of which each runs a part.
+  void check_arguments(const Arguments& arguments) const {
+    check_names("DataParallel", ".batch", engine_->options().batch, arguments);
+    require_same_values("DataParallel", "arguments", engine_->group(), named(arguments.tensors, "argument"),
+                        "in BatchMode::whole every rank gives the same whole batch, of which it runs a part; "
+                        "where each rank has a batch of its own, as under DDP, set .mode = BatchMode::local",
+                        arguments.signature);
+  }
+
+  static NamedTensors named(NamedTensors tensors, const std::string& what) {
+    for (auto& item : tensors) item.name = item.name.empty() ? what : what + " " + item.name;
+    return tensors;
+  }
+
+  /// What the module writes to its buffers must not depend on the samples that are here.
+  void check_buffers() const {
+    if (engine_->buffers().empty()) return;
+    bool is_written = versions_of(engine_->buffers()) != versions_;
+    if (on_any_rank(engine_->group(), is_written))
+      require_same_values(
+          "DataParallel", "buffers", engine_->group(), named(engine_->buffers(), "buffer"),
+          "the module wrote its buffers, as batch norm does in training, from this rank's part "
+          "of the batch alone; call eval(), or use BatchMode::local");
+  }
+
+  /// Results of the whole batch in the place of those of this rank's samples.
+  void join(NamedTensors& results) const {
     if (!shares_)
       throw Error("DataParallel: every argument that .batch names was left out, so there is no batch");
-    for (auto& result : results)
-      if (result.dim() == 0 || result.size(0) != given_)
-        throw Error(fmt::format(
-            "DataParallel: a result of {} for {} samples cannot be gathered; dimension 0 must be the batch",
-            result.sizes(), given_));
-    auto versions = versions_of(engine_->buffers());
-    for (size_t i = 0; i < versions.size(); ++i)
-      if (versions[i] != versions_[i])
-        throw Error(
-            fmt::format("DataParallel: the module wrote its buffer {}, as batch norm does in training, from "
-                        "this rank's part of the batch alone; call eval(), or use BatchMode::local",
-                        engine_->buffers()[i].name));
+    std::vector<BatchPlace> places;
+    std::string lines;  // what all ranks must have found alike
+    NamedTensors without_batch;
+    for (auto& [name, x] : results) {
+      auto& place = places.emplace_back(x.defined() ? place_of(name, x) : BatchPlace{});
+      auto sizes = x.defined() ? x.sizes().vec() : std::vector<int64_t>{};
+      if (place.dim) sizes[*place.dim] = 0;
+      lines += fmt::format("result {} {}, batch along {}\n", name, sizes, place.dim.value_or(-1));
+      if (x.defined() && !place.dim && total_ > 0) without_batch.push_back({name, x});
+    }
+    if (at::GradMode::is_enabled() && engine_->options().gather.empty()) check_kept(tensors_in(results));
+    require_same("DataParallel", "results", {engine_->group()}, lines);
+    if (!without_batch.empty())
+      require_same_values("DataParallel", "results", engine_->group(), named(without_batch, "result"),
+                          "dimension 0, or another one, must be the batch, or every rank must find the same");
+    for (size_t i = 0; i < results.size(); ++i)
+      if (places[i].dim) results[i].tensor = gathered(results[i].name, results[i].tensor, places[i]);
+  }
+
+  /// A loss that the module keeps would be that of a part of the batch.
+  void check_kept(const Tensors& results) const {
+    auto why = trace_.kept_beside(results);
+    if (!why.empty())
+      throw Error(
+          fmt::format("DataParallel: the module keeps a tensor with a history beside its result, made of "
+                      "this rank's part of "
+                      "the batch alone: it went through {}; give on what each sample adds as a part of the "
+                      "result, or use "
+                      "BatchMode::local",
+                      why));
+  }
+
+  /// Where the batch is in a result: as the user says, or as the operators tell. Throws Error where they do
+  /// not.
+  BatchPlace place_of(const std::string& name, const at::Tensor& x) const {
+    auto place = total_ == 0 ? BatchPlace{} : stated(name).value_or(trace_.of(x));
+    auto where = name.empty() ? "the result" : "result " + name;
+    if (!place.lost.empty())
+      throw Error(fmt::format(
+          "DataParallel: where the batch is in {} {} is not known: it went through {}; run what mixes "
+          "samples outside of the wrapper, name the dimension in .gather if each sample is there by "
+          "itself, or use BatchMode::local",
+          where, x.sizes(), place.lost));
+    if (place.dim && *place.dim < 0) *place.dim += x.dim();
+    bool fits =
+        !place.dim || (*place.dim >= 0 && *place.dim < x.dim() && x.size(*place.dim) == given_ * place.each);
+    if (!fits)
+      throw Error(
+          fmt::format("DataParallel: {} {} for {} samples does not hold them along dimension {}; see .gather",
+                      where, x.sizes(), given_, *place.dim));
+    return place;
+  }
+
+  std::optional<BatchPlace> stated(const std::string& name) const {
+    for (auto& gather : engine_->options().gather)
+      if (gather.result.names(name)) return BatchPlace{.dim = gather.dim};
+    return {};
   }
 
   /// What the caller has in the place of a tensor of the result.
-  at::Tensor whole(const std::string& name, at::Tensor result) const {
-    if (engine_->is_whole()) {
-      auto ranks = engine_->group().size();
-      auto own = result.narrow(0, 0, own_);
-      auto group = name.empty() ? engine_->group() : engine_->group().about("result " + name);
-      auto all = group.all_gather(own.detach(), 0, *shares_).get();
-      if (at::GradMode::is_enabled() && own.requires_grad()) {
-        // Gradients are averaged over the ranks, but here they are to be added up.
-        own.register_hook([ranks](const at::Tensor& gradient) {
-          Plain plain;
-          return gradient * ranks;
-        });
-        auto end = begin_ + own_;
-        all = at::cat({all.narrow(0, 0, begin_), own, all.narrow(0, end, total_ - end)});
-      }
-      result = std::move(all);
-    }
-    engine_->watch(result, is_deferred());
-    return result;
+  at::Tensor gathered(const std::string& name, const at::Tensor& result, const BatchPlace& place) const {
+    const auto ranks = engine_->group().size();
+    const auto dim = *place.dim;
+    auto sizes = *shares_;
+    for (auto& size : sizes) size *= place.each;
+    auto own = result.narrow(dim, 0, own_ * place.each);
+    auto group = name.empty() ? engine_->group() : engine_->group().about("result " + name);
+    auto all = group.all_gather(own.detach(), dim, sizes).get();
+    if (!at::GradMode::is_enabled() || !own.requires_grad()) return all;
+    // Gradients are averaged over the ranks, but here they are to be added up.
+    own.register_hook([ranks](const at::Tensor& gradient) {
+      check_differentiates_once();
+      Plain plain;
+      return gradient * ranks;
+    });
+    const auto begin = begin_ * place.each, end = begin + own.size(dim);
+    return at::cat({all.narrow(dim, 0, begin), own, all.narrow(dim, end, all.size(dim) - end)}, dim);
   }
 
   std::shared_ptr<DataEngine> engine_;
-  std::optional<Scope> scope_;
+  BatchTrace trace_;
+  std::optional<Scope> scope_, trace_scope_;
   std::optional<std::vector<int64_t>> shares_;  // of the batch, by rank
   int64_t total_ = 0, begin_ = 0, own_ = 0, given_ = 0;
   std::vector<int64_t> versions_;  // of the buffers, before the call

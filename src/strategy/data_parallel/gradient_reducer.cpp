@@ -33,8 +33,8 @@ std::string some_of(std::vector<std::string> names) {
 struct GradientReducer::Hook : torch::autograd::FunctionPostHook {
   Hook(GradientReducer* reducer, size_t index) : reducer(reducer), index(index) {}
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
-                                            const torch::autograd::variable_list&) override {
-    reducer->arrived(index);
+                                            const torch::autograd::variable_list& gradients) override {
+    reducer->arrived(index, gradients[0].defined());
     return outputs;
   }
   GradientReducer* reducer;
@@ -111,14 +111,25 @@ void GradientReducer::forget() {
   order_.clear();
 }
 
-void GradientReducer::watch(at::Tensor& result, Watch watch) {
+void GradientReducer::watch(at::Tensor& result, bool in_parts) {
   if (!result.requires_grad()) return;
   if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook for good
-  result.register_hook([self = shared_from_this(), watch](const at::Tensor&) { self->begin(watch); });
+  result.register_hook([self = shared_from_this(), in_parts](const at::Tensor&) { self->begin(in_parts); });
+}
+
+void GradientReducer::pause(bool on) {
+  std::lock_guard lock(mutex_);
+  is_paused_ = on;
+}
+
+void GradientReducer::begin_forward() {
+  if (torch::autograd::get_current_graph_task_id() != kNone) return;  // a part of a forward that runs again
+  std::lock_guard lock(mutex_);
+  forget();
 }
 
 /// The first thing that a backward does in the module.
-void GradientReducer::begin(Watch watch) {
+void GradientReducer::begin(bool in_parts) {
   std::lock_guard lock(mutex_);
   if (released_)
     throw Error(
@@ -126,13 +137,22 @@ void GradientReducer::begin(Watch watch) {
         "changed since; call backward() before");
   auto task = torch::autograd::get_current_graph_task_id();
   if (task == task_) {
-    in_parts_ |= watch.in_parts;
+    in_parts_ |= in_parts;
     return;
   }
   forget();
-  if (!watch.reduces || !is_asked_for()) return;
+  reduce(task, in_parts);
+}
+
+void GradientReducer::reduce(int task, bool in_parts) {
+  if (is_paused_ || !is_asked_for()) return;
+  if (at::GradMode::is_enabled())
+    throw Error(
+        "DataParallel: gradients that are to be differentiated themselves cannot be averaged over ranks; "
+        "call "
+        "backward() without create_graph, or ask for gradients of inputs alone");
   task_ = task;
-  in_parts_ = watch.in_parts;
+  in_parts_ = in_parts;
   torch::autograd::Engine::get_default_engine().queue_callback(
       [self = shared_from_this()] { self->finish(); });
 }
@@ -151,9 +171,11 @@ bool GradientReducer::is_asked_for() const {
   return false;
 }
 
-void GradientReducer::arrived(size_t index) {
+void GradientReducer::arrived(size_t index, bool is_defined) {
   std::lock_guard lock(mutex_);
+  if (!is_defined) return;  // nothing came, or it came in a backward within this one
   had_one_[index] = true;
+  if (task_ == kNone) reduce(torch::autograd::get_current_graph_task_id(), true);
   if (task_ == kNone) return;
   if (arrived_[index] && in_parts_) return;
   if (arrived_[index])
@@ -173,11 +195,9 @@ at::Tensor GradientReducer::gradient(size_t index) const {
   auto& [name, tensor] = parameters_[index];
   auto& grad = tensor.grad();
   if (!grad.defined()) return at::zeros({tensor.numel()}, tensor.options());
-  if (grad.requires_grad() || grad.layout() != at::kStrided)
-    throw Error(fmt::format("DataParallel: the gradient of {} is {}", name,
-                            grad.requires_grad() ? "to be differentiated itself, which an average over ranks "
-                                                   "does not carry; call backward() without create_graph"
-                                                 : "sparse; make the module's embedding with sparse(false)"));
+  if (grad.layout() != at::kStrided)
+    throw Error(fmt::format(
+        "DataParallel: the gradient of {} is sparse; make the module's embedding with sparse(false)", name));
   return grad.to(tensor.scalar_type()).reshape({-1});
 }
 
@@ -215,15 +235,18 @@ void GradientReducer::finish() {
     }
   }
   unused_.clear();
-  for (size_t i = 0; i < parameters_.size(); ++i)
+  std::vector<std::string> disputed;  // where no rank had one there is nothing to disagree about
+  for (size_t i = 0; i < parameters_.size(); ++i) {
     if (had_none[i]) unused_.push_back(parameters_[i].name);
+    if (had_none[i] && had_one[i]) disputed.push_back(parameters_[i].name);
+  }
   had_one_.assign(parameters_.size(), false);
-  if (!unused_.empty() && !options_.find_unused) {
+  if (!disputed.empty() && !options_.find_unused) {
     forget();
     throw Error(
-        fmt::format("DataParallel: {} of {} parameters had no gradient on some rank: {}; let every rank use "
-                    "each, or set .find_unused_parameters",
-                    unused_.size(), parameters_.size(), some_of(unused_)));
+        fmt::format("DataParallel: {} of {} parameters had no gradient on some rank, and one on another: {}; "
+                    "let every rank use each, or set .find_unused_parameters",
+                    disputed.size(), parameters_.size(), some_of(disputed)));
   }
   for (size_t i = 0; i < flights_.size(); ++i) write(flights_[i], means[i], had_one);
   if (!order_is_learnt_ && !options_.find_unused) learn_order();

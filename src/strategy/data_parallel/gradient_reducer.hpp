@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "strategy/data_parallel/buckets.hpp"
+#include "module/buckets.hpp"
 
 namespace torch::autograd {
 struct Node;
@@ -21,7 +21,10 @@ namespace wanpar {
 /// A hook behind each parameter's gradient counts its bucket down; a bucket that is full, and all before it,
 /// leaves at once. The engine's last callback sends what is left and waits. Behind its gradients a bucket
 /// carries two marks for each parameter, "had one here" and "had none here", so that every rank learns of a
-/// parameter without gradient, and no rank waits for it.
+/// parameter that had a gradient on some ranks only, and no rank waits for it.
+///
+/// A backward that comes by a watched result reduces while it is under way. One that comes to the parameters
+/// past all results (a loss that the module keeps, a penalty on weights) reduces at its end.
 class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
  public:
   struct Options {
@@ -41,12 +44,15 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   /// Are these the parameters, and the hooks still behind their gradients?
   bool serves(const NamedTensors& parameters) const;
 
-  /// What the backward through a result does with gradients.
-  struct Watch {
-    bool reduces;   ///< averages them, or only notes them
-    bool in_parts;  ///< of a parameter they come in several parts; what is averaged is their sum
-  };
-  void watch(at::Tensor& result, Watch watch);
+  /// A result, through which a backward will come. `in_parts`: of a parameter it brings the gradient in
+  /// several parts, and what is averaged is their sum.
+  void watch(at::Tensor& result, bool in_parts);
+
+  /// Backwards only note gradients, or average them, too.
+  void pause(bool on);
+
+  /// A new forward: what a backward that threw has left is forgotten.
+  void begin_forward();
 
   /// Parameters without a gradient on some rank, in the last backward that reduced.
   const std::vector<std::string>& unused() const { return unused_; }
@@ -61,8 +67,9 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   struct Hook;
 
   void cut(const std::vector<size_t>& order);
-  void begin(Watch watch);
-  void arrived(size_t index);
+  void begin(bool in_parts);
+  void reduce(int task, bool in_parts);
+  void arrived(size_t index, bool is_defined);
   void forget();
   bool is_asked_for() const;
   void launch(Flight& flight);
@@ -87,7 +94,7 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   std::vector<bool> arrived_;      // in this backward
   std::vector<int64_t> order_;     // of arrival
   bool order_is_learnt_ = false;
-  bool released_ = false;
+  bool is_paused_ = false, released_ = false;
   std::vector<std::string> unused_;
 };
 

@@ -1,5 +1,4 @@
 #pragma once
-#include <wanpar/core/communicator.hpp>
 #include <wanpar/module/parameters.hpp>
 
 #include <span>
@@ -14,9 +13,5 @@ using Bucket = std::vector<size_t>;
 /// bucket that is complete first comes first.
 std::vector<Bucket> cut_into_buckets(const NamedTensors& tensors, std::span<const size_t> order,
                                      int64_t bytes);
-
-/// Collective. Writes rank 0's values into every rank's tensors. A bucket that holds them already is not
-/// touched, so that a graph which saved its tensors stays valid and ranks may share them.
-void broadcast_values(const Communicator& group, const NamedTensors& tensors, int64_t bucket_bytes);
 
 }  // namespace wanpar

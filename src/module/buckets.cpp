@@ -1,10 +1,6 @@
-#include "strategy/data_parallel/buckets.hpp"
-
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
+#include "module/buckets.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 namespace wanpar {
 
@@ -39,27 +35,6 @@ std::vector<Bucket> cut_into_buckets(const NamedTensors& tensors, std::span<cons
   std::sort(buckets.begin(), buckets.end(),
             [&](const Bucket& a, const Bucket& b) { return turn[a.back()] < turn[b.back()]; });
   return buckets;
-}
-
-void broadcast_values(const Communicator& group, const NamedTensors& tensors, int64_t bucket_bytes) {
-  at::NoGradGuard no_grad;
-  std::vector<size_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  for (auto& bucket : cut_into_buckets(tensors, order, bucket_bytes)) {
-    std::vector<at::Tensor> pieces;
-    for (auto index : bucket) pieces.push_back(tensors[index].tensor.detach().reshape({-1}));
-    auto own = at::cat(pieces);
-    auto bytes = own.view(at::kByte);  // any dtype, complex ones too
-    auto values = group.broadcast(bytes).get();
-    if (group.rank() == 0 || bytes.equal(values)) continue;
-    values = values.view(own.scalar_type());
-    int64_t at = 0;
-    for (auto index : bucket) {
-      auto tensor = tensors[index].tensor;
-      tensor.copy_(values.narrow(0, at, tensor.numel()).view(tensor.sizes()));
-      at += tensor.numel();
-    }
-  }
 }
 
 }  // namespace wanpar
