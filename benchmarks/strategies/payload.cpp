@@ -135,10 +135,17 @@ Case checkpointed(const Size& size, const Communicator& world) {
           }};
 }
 
-/// The result is gathered; each parameter's gradient is reduced with two marks beside it.
+/// What ranks were given is compared: its names, and two numbers for each tensor.
+double compared_bytes(int64_t tensors, int ranks) {
+  return static_cast<double>((24 + 16 * tensors) * (ranks - 1));
+}
+
+/// What was given and what the result is are compared, and it is gathered; each parameter's gradient is
+/// reduced with two marks beside it.
 double data_bytes(int64_t width, int64_t own, int64_t layers, int ranks, int rank) {
   auto parameters = layers * (width * width + width), marks = 2 * 2 * layers;
-  return static_cast<double>(kElement * own * width * (ranks - 1)) +
+  return compared_bytes(1, ranks) + compared_bytes(0, ranks) +
+         static_cast<double>(kElement * own * width * (ranks - 1)) +
          all_reduced(parameters + marks, kElement, ranks, rank);
 }
 
@@ -157,7 +164,8 @@ Case data(const Size& size, const Communicator& world) {
 /// to all.
 double pipeline_bytes(int64_t width, int64_t samples, int stages, int rank) {
   auto activations = static_cast<double>(kElement * samples * width);
-  return (rank < stages - 1 ? activations : activations * (stages - 1)) + (rank > 0 ? activations : 0);
+  return compared_bytes(1, stages) + (rank < stages - 1 ? activations : activations * (stages - 1)) +
+         (rank > 0 ? activations : 0);
 }
 
 Case pipeline(const Size& size, const Communicator& world) {
@@ -175,7 +183,8 @@ Case pipeline(const Size& size, const Communicator& world) {
 Case train_step(const Size& size, const Communicator& world) {
   const int n = world.size(), rank = world.rank();
   auto activations = static_cast<double>(kElement * size.tokens * size.width);
-  auto bytes = (rank < n - 1 ? activations : 0) + (rank > 0 ? activations : 0) + all_reduced(2, 8, n, rank);
+  auto bytes = compared_bytes(2, n) + (rank < n - 1 ? activations : 0) + (rank > 0 ? activations : 0) +
+               all_reduced(2, 8, n, rank);
   auto model = perceptron(size.width, n);
   auto wrapped = std::make_shared<std::optional<wanpar::BlockPipeline<torch::nn::Sequential>>>();
   return {bytes, [=](const Communicator& counted) {

@@ -7,8 +7,7 @@
 
 namespace wanpar {
 
-BlocksScope::BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler,
-                         std::function<void()> end)
+BlocksScope::BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler, End end)
     : handler_(std::move(handler)), end_(std::move(end)) {
   auto around = handlers();
   auto is_of_its_type = [&mine = *handler_](Handler* other) { return typeid(*other) == typeid(mine); };

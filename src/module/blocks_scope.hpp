@@ -11,18 +11,19 @@ namespace wanpar {
 /// A forward through a module, to whose run_blocks a handler listens.
 class BlocksScope : public ForwardScope {
  public:
-  /// `end` is called behind a forward that came to its end: it throws Error when the module has run no
-  /// blocks. Throws Error inside of another handler of its type; `strategy` begins the sentence.
-  BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler, std::function<void()> end);
+  /// `end` is called behind a forward that came to its end, with its results: it throws Error when the module
+  /// has run no blocks. Throws Error inside of another handler of its type; `strategy` begins the sentence.
+  using End = std::function<void(const NamedTensors& results)>;
+  BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler, End end);
 
-  void leave(NamedTensors&) override {
+  void leave(NamedTensors& results) override {
     scope_.reset();
-    end_();
+    end_(results);
   }
 
  private:
   std::shared_ptr<Handler> handler_;
-  std::function<void()> end_;
+  End end_;
   std::optional<Scope> scope_;
 };
 

@@ -75,7 +75,8 @@ class Checkpointing : public BlocksHandler {
 std::unique_ptr<ForwardScope> ActivationCheckpointingStrategy::begin(const Arguments&,
                                                                      std::shared_ptr<void> module) const {
   auto handler = std::make_shared<Checkpointing>(std::move(module));
-  return std::make_unique<BlocksScope>(kCheckpointing, handler, [&handler = *handler] { handler.end(); });
+  return std::make_unique<BlocksScope>(kCheckpointing, handler,
+                                       [&handler = *handler](auto&) { handler.end(); });
 }
 
 }  // namespace wanpar

@@ -105,7 +105,7 @@ BlockDistributionStrategy::BlockDistributionStrategy(Options options, const Modu
 std::unique_ptr<ForwardScope> BlockDistributionStrategy::begin(const Arguments&,
                                                                std::shared_ptr<void>) const {
   engine_->begin();
-  return std::make_unique<BlocksScope>(kDistribution, engine_, [&engine = *engine_] { engine.end(); });
+  return std::make_unique<BlocksScope>(kDistribution, engine_, [&engine = *engine_](auto&) { engine.end(); });
 }
 
 void BlockDistributionStrategy::check_to(at::Device device) {

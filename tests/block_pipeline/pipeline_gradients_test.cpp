@@ -219,7 +219,9 @@ TEST_CASE("the payload of training is that of the formula") {
         for (int call = 0; call < 2; ++call) {
           recording.clear();
           model.train_step({x, time}, target, squares);
-          auto expected = 2 * activations + 2 * (stages - 1) * (outside + 8 * (2 + outside_count));
+          auto compared = 24 + 16 * 3;  // two inputs and the target
+          auto expected = 2 * activations + 2 * (stages - 1) * (outside + 8 * (2 + outside_count)) +
+                          stages * (stages - 1) * compared;
           if (call == 0) expected += stages * (stages - 1) * 1024;
           auto bytes = world.all_reduce(at::tensor({recording.total().bytes})).get().item<int64_t>();
           // Where a library's all-reduce is booked by its formula, each rank's part is rounded down.

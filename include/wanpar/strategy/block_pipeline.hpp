@@ -38,12 +38,19 @@ struct BlockPipelineOptions {
   /// One for each side tensor. Where left out, a side tensor whose dimension 0 is not as long as the batch
   /// goes whole; one that is as long might be either, and is refused.
   std::vector<Side> side = {};
+  /// When wrapped, parameters and buffers that every rank holds, with memory, become those of rank 0.
+  bool sync_module_states = true;
 };
 
 struct TrainOptions {
   /// Inputs that are not per sample. All others, and the target, have the batch in dimension 0.
   ValueNames whole = {};
   LossOf loss = LossOf::mean;
+  /// For a mean over a part of the targets (ignore_index, class weights, a mask): what those of a micro-batch
+  /// weigh in it, as one number, by its part of the target. Left out, each sample weighs the same.
+  ///
+  ///     .weight = [](const at::Tensor& target) { return target.ne(-100).sum(); }
+  std::function<at::Tensor(const at::Tensor& target)> weight = {};
   /// Ranks that train the same stage on other samples: loss and gradients become the mean over them.
   Communicator replicas = {};
 };
@@ -98,14 +105,15 @@ class BlockPipelineStrategy {
 /// *Gradients.* `loss.backward()`, called on every rank, goes back through the stages, all forwards before
 /// all backwards. `train_step` runs 1F1B instead, which keeps fewer micro-batches alive. Afterwards each rank
 /// holds the gradients of its own blocks, and every rank those of all parameters outside of blocks, whole.
-/// Gradients of a parameter that two stages use are refused by backward() and summed by train_step.
+/// Gradients of a parameter that two stages use, or of what a block reads elsewhere than in its arguments,
+/// are refused by backward() and summed by train_step.
 ///
 /// *Payload*, all ranks together, of S stages with activations of a_s bytes (the whole batch) behind stage s
 /// and a result of r bytes: forward Σ a_s for s < S − 1, and (S − 1)·r to give all ranks the result.
 /// backward() Σ a_s, (S − 1)·bytes of x where that needs a gradient, and 2 (S − 1) bytes of each side tensor
 /// that does. train_step 2 Σ a_s, and 2 (S − 1) times the bytes of the parameters outside of blocks and of 2
-/// + n numbers, n of those parameters. The first pass of each shape compares what the stages give: S·(S − 1)
-/// KiB more.
+/// + n numbers, n of those parameters. Every pass compares what the ranks were given: S·(S − 1)·(24 + 16 t)
+/// bytes for t tensors. The first pass of each shape compares what the stages give: S·(S − 1) KiB more.
 ///
 /// One instance belongs to one rank, its calls are collective over the stages.
 ///
@@ -118,8 +126,9 @@ class BlockPipeline : public Wrapped<Module, BlockPipelineStrategy> {
 
   /// Collective. One 1F1B pass: the loss of the whole batch [] on every rank, gradients added to `grad()`.
   /// `loss(output, target)` is called by the last stage, a micro-batch at a time; a mean over samples is
-  /// weighed by their number. A module that calls run_blocks gives it what comes after the blocks. Throws
-  /// Error for a module without blocks.
+  /// weighed by their number, and called once more, without gradients, for two micro-batches together, to see
+  /// that it is one. A module that calls run_blocks gives it what comes after the blocks. Throws
+  /// Error for a module without blocks, and for a loss that is not what .loss and .weight say.
   at::Tensor train_step(Tensors inputs, at::Tensor target, const BlockPipelineStrategy::Loss& loss,
                         const TrainOptions& options = {}) {
     auto by_blocks = [this](Values values) {

@@ -12,9 +12,11 @@ BlockPipelineStrategy::BlockPipelineStrategy(Options options, const ModuleTensor
 bool BlockPipelineStrategy::is_alone() const { return engine_->stages().size() == 1; }
 std::vector<Communicator> BlockPipelineStrategy::groups() const { return {engine_->stages()}; }
 
-std::unique_ptr<ForwardScope> BlockPipelineStrategy::begin(const Arguments&, std::shared_ptr<void>) const {
-  engine_->begin();
-  return std::make_unique<BlocksScope>("BlockPipeline", engine_, [&engine = *engine_] { engine.end(); });
+std::unique_ptr<ForwardScope> BlockPipelineStrategy::begin(const Arguments& arguments,
+                                                           std::shared_ptr<void>) const {
+  engine_->begin(arguments);
+  return std::make_unique<BlocksScope>("BlockPipeline", engine_,
+                                       [&engine = *engine_](auto& results) { engine.end(results); });
 }
 
 const BlockRanges& BlockPipelineStrategy::rebalance(const Communicator& replicas) {

@@ -13,18 +13,19 @@ Boundary Boundary::of(const at::Tensor& x) {
     throw Error(fmt::format(
         "BlockPipeline: a block gives {}, of more than 16 dimensions; flatten some of them in the block",
         x.sizes()));
-  return {x.scalar_type(), x.requires_grad(), x.sizes().vec()};
+  return {x.scalar_type(), x.requires_grad(), false, x.sizes().vec()};
 }
 
 std::string Boundary::text() const {
-  return fmt::format("{} {:d} {}", static_cast<int>(dtype), requires_grad, fmt::join(shape, " "));
+  return fmt::format("{} {:d} {:d} {}", static_cast<int>(dtype), requires_grad, writes,
+                     fmt::join(shape, " "));
 }
 
 Boundary Boundary::from_text(const std::string& text) {
   std::istringstream words(text);
   int dtype = 0;
   Boundary boundary;
-  words >> dtype >> boundary.requires_grad;
+  words >> dtype >> boundary.requires_grad >> boundary.writes;
   boundary.dtype = static_cast<at::ScalarType>(dtype);
   for (int64_t extent; words >> extent;) boundary.shape.push_back(extent);
   return boundary;

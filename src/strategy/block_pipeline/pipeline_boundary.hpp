@@ -11,6 +11,7 @@ namespace wanpar {
 struct Boundary {
   at::ScalarType dtype{};
   bool requires_grad = false;
+  bool writes = false;  ///< whether it has written to what it was given
   std::vector<int64_t> shape;
 
   static Boundary of(const at::Tensor& x);

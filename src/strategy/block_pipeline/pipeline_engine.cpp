@@ -6,23 +6,32 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
+#include <sstream>
 #include <wanpar/core/agreement.hpp>
 
 #include "core/flag.hpp"
 #include "module/deferred.hpp"
 #include "module/gradient_reduction.hpp"
+#include "module/leaves.hpp"
 #include "module/no_blocks.hpp"
 #include "module/same_module.hpp"
+#include "module/same_values.hpp"
+#include "module/shared_parameters.hpp"
 #include "module/storage_memory.hpp"
+#include "module/times_written.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_tape.hpp"
 
 namespace wanpar {
 namespace {
 
+constexpr int64_t kBucketBytes = int64_t{25} << 20;
+
 /// A line for each option that every rank must give alike.
 std::string text_of(const BlockPipelineOptions& options) {
-  auto text = fmt::format("micro_batches {}\nranges ", options.micro_batches);
+  auto text = fmt::format("micro_batches {}\nsync_module_states {}\nranges ", options.micro_batches,
+                          options.sync_module_states);
   if (auto* ranges = std::get_if<BlockRanges>(&options.ranges))
     for (auto& range : *ranges) text += fmt::format("[{}, {}) ", range.begin, range.end);
   else if (auto* profile = std::get_if<BySeconds>(&options.ranges))
@@ -65,22 +74,71 @@ PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parame
   auto all = parameters_;
   all.insert(all.end(), buffers.begin(), buffers.end());
   holds_own_stage_only_ = require_same_or_own("BlockPipeline", stages(), all);
+  if (stages().size() == 1) return;
+  if (!holds_own_stage_only_ && are_shared({stages()}, parameters_)) shared_ = parameters_;
+  if (options_.sync_module_states) share_states(std::move(all));
+}
+
+/// Collective. Parameters and buffers that every rank holds, with memory of its own, become those of rank 0.
+void PipelineEngine::share_states(NamedTensors states) {
+  std::map<std::string, int> holders;
+  std::string names;
+  std::erase_if(states, [](auto& item) { return item.placement || is_deferred(item.tensor); });
+  for (auto& item : states) names += item.name + '\n';
+  for (auto& text : texts_of_all(stages(), names)) {
+    std::istringstream lines(text);
+    for (std::string name; std::getline(lines, name);) ++holders[name];
+  }
+  std::erase_if(states, [&](auto& item) { return holders[item.name] < stages().size(); });
+  broadcast_values(stages(), states, kBucketBytes);
+}
+
+void PipelineEngine::check_own_parameters() const {
+  if (!shared_.empty())
+    throw Error(
+        "train_step: several ranks are threads that share this module's parameters, whose gradients would be "
+        "added up once a rank; give each rank a module of its own");
+}
+
+void PipelineEngine::begin(const Arguments& given) {
+  begin();
+  auto arguments = given.tensors;
+  for (auto& item : arguments) item.name = "argument " + item.name;
+  require_same_values(
+      "BlockPipeline", "arguments", stages(), arguments,
+      "every stage is to be given the same whole batch: let all ranks load and shuffle alike, or "
+      "broadcast the batch",
+      given.signature);
 }
 
 void PipelineEngine::begin() {
   next_stack_ = 0;
-  if (!passage_) {
-    trace_.clear();
-    if (!is_examined_) use_.examine(at::GradMode::is_enabled());
-  }
+  written_.clear();
+  if (!passage_) trace_.clear();
 }
 
-void PipelineEngine::end() {
+void PipelineEngine::end(const NamedTensors& results) {
   if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
-  if (!use_.is_examining()) return;
-  check_use(ParameterUse::Shared::refused);
-  is_examined_ = true;
-  use_.examine(false);
+  if (!at::GradMode::is_enabled()) return;
+  auto tensors = tensors_in(results);
+  check_outside(tensors, {}, Shared::refused);
+  for (auto& [given, result] : std::exchange(written_, {}))
+    if (depends_on(tensors, given, {result}))
+      throw Error(
+          "BlockPipeline: the first block writes to what it is given, which is used behind the blocks, too, "
+          "where "
+          "its gradient would not be right; let that block make a new tensor, or clone what it is given");
+}
+
+void PipelineEngine::check_outside(const Tensors& results, const Tensors& arguments, Shared shared) const {
+  wanpar::check_outside(leaves_of(results, arguments), parameters_, stacks_, shared);
+}
+
+void PipelineEngine::check_inside(const at::Tensor& y, Tensors given, const Tensors& side,
+                                  Shared shared) const {
+  if (!at::GradMode::is_enabled()) return;
+  given.insert(given.end(), side.begin(), side.end());
+  wanpar::check_inside(leaves_of({y}, given), parameters_, stacks_, stages().rank(), shared);
 }
 
 void PipelineEngine::end_passage() const {
@@ -115,28 +173,47 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
     throw Error(
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
-  use_.ignore(passage_->received);
-  if (!is_first()) x = substitute(x, passage_->received);
-  passage_->left = use_.is_examining()
-                       ? run_and_check(stack, blocks, std::move(x), std::move(side), next, passage_->is_cut)
-                       : run_mine(stack, blocks, std::move(x), std::move(side), next);
+  passage_->left = run_in_passage(stack, blocks, std::move(x), std::move(side), next);
   return is_last() ? passage_->left : at::Tensor();  // what comes after the blocks is the last stage's
 }
 
-at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                                    std::vector<at::Tensor> side, const NextBlocks& next) {
-  Flag inside(is_inside_);
-  return next(stack.part(blocks), std::move(x), std::move(side));
+at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                          std::vector<at::Tensor> side, const NextBlocks& next) {
+  auto before = side;
+  if (is_first()) before.push_back(x);
+  check_outside(before, {}, Shared::summed);
+  if (!is_first()) x = substitute(x, passage_->received);
+  auto written = times_written(x);
+  auto y = run_mine(stack, blocks, x, side, next, passage_->is_cut);
+  if (is_first() && times_written(x) != written)
+    throw Error(
+        "BlockPipeline: the first block writes to what it is given, which what comes after the blocks would "
+        "not "
+        "see, on another stage; let that block make a new tensor, or clone what it is given");
+  check_inside(y, {x}, side, Shared::summed);
+  return y;
 }
 
-at::Tensor PipelineEngine::run_and_check(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                                         std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut) {
+/// The blocks of this stage, on a micro-batch, which is a part of a batch that is cut.
+at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                    std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut) {
+  Flag inside(is_inside_);
+  auto times_beside_written = [&] {
+    int64_t sum = 0;
+    for (auto& tensor : side) sum += times_written(tensor);
+    return sum;
+  };
   auto versions = stack.versions();
-  auto y = run_mine(stack, blocks, std::move(x), std::move(side), next);
+  auto beside = times_beside_written();
+  auto y = next(stack.part(blocks), std::move(x), side);
   if (is_cut && versions != stack.versions())
     throw Error(
         "BlockPipeline: a block writes to its own buffers, as a batch norm in training does: on "
         "micro-batches that gives another result than on the batch; call eval(), or set micro_batches to 1");
+  if (beside != times_beside_written())
+    throw Error(
+        "BlockPipeline: a block writes to a tensor that is given to all blocks, which other stages would not "
+        "see; let it make a new tensor, and give that on as a part of its result");
   return y;
 }
 
@@ -144,7 +221,6 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
   for (auto* handler : handlers())
     if (auto* reduction = dynamic_cast<GradientReduction*>(handler)) reduction->defer();
-  check_use(ParameterUse::Shared::refused);
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
   auto samples = x.dim() > 0 ? x.size(0) : 1;
@@ -159,30 +235,34 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   if (at::GradMode::is_enabled())
     tape = std::make_shared<PipelineTape>(shared_from_this(), sizes, x, side, cut);
   auto side_of = [&](int64_t m) {
-    if (tape) return tape->side(m);
-    std::vector<at::Tensor> mine;
-    for (size_t i = 0; i < side.size(); ++i)
-      mine.push_back(cut[i] == Side::cut && side[i].defined() ? samples_of(side[i], sizes, m) : side[i]);
+    std::vector<at::Tensor> mine = tape ? tape->side(m) : side;
+    for (size_t i = 0; i < side.size(); ++i) {
+      if (!side[i].defined()) continue;
+      Plain plain;
+      if (!tape && cut[i] == Side::cut) mine[i] = samples_of(side[i], sizes, m);
+      mine[i] = substitute(side[i], mine[i]);
+    }
     return mine;
+  };
+  auto entry_of = [&](int64_t m, const at::Tensor& received) {
+    Plain plain;
+    auto entered = tape ? tape->enter(m, received) : received.defined() ? received : samples_of(x, sizes, m);
+    return substitute(x, std::move(entered));
   };
 
   std::vector<at::Tensor> results;  // of the last stage
+  const auto times_x_written = times_written(x);
+  auto has_written = [&] { return is_first() && times_written(x) != times_x_written; };
   StageWork work;
+  work.has_written = has_written;
   work.forward = [&](int64_t m, at::Tensor received) {
-    use_.ignore(received);
-    auto entered = received.defined() ? substitute(x, received) : at::Tensor();
-    if (tape)
-      entered = tape->enter(m, entered);
-    else if (!entered.defined())
-      entered = samples_of(x, sizes, m);
-    use_.ignore(entered);
     auto beside = side_of(m);
-    for (auto& tensor : beside) use_.ignore(tensor);
-
-    auto y = is_first_pass && m == 0
-                 ? run_and_check(stack, blocks, std::move(entered), std::move(beside), next, count > 1)
-                 : run_mine(stack, blocks, std::move(entered), std::move(beside), next);
-    if (m == 0) check_use(ParameterUse::Shared::refused);
+    auto y = run_mine(stack, blocks, entry_of(m, received), beside, next, count > 1);
+    if (tape) check_inside(y, tape->given(m), beside, Shared::refused);
+    if (!is_first_pass && has_written() != known[stages().rank()].writes)
+      throw Error(
+          "BlockPipeline: the first block writes to what it is given in some passes only; let it make a new "
+          "tensor");
     if (tape) tape->leave(m, y);
     if (is_last()) results.push_back(y.detach());
     return y;
@@ -207,6 +287,13 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
     result = stages().broadcast(std::move(result), stages().size() - 1).get();
   }
   if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
+  if (known[0].writes) {  // as it would have on one rank
+    Plain plain;
+    at::NoGradGuard no_grad;
+    auto now = stages().broadcast(x.detach(), 0).get();
+    if (!is_first()) x.detach().copy_(now);
+    written_.push_back({x, result});
+  }
   return substitute(x, std::move(result));
 }
 
@@ -216,7 +303,6 @@ void PipelineEngine::rebalance(const Communicator& replicas) {
   if (is_trained_) synchronize();
   for (auto& stack : stacks_) stack.rebalance(replicas);
   learnt_.clear();
-  is_examined_ = false;
 }
 
 /// Collective. Parameters that were constructed deferred, and loaded by their own stage alone, cannot leave

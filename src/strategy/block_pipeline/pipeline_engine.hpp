@@ -1,4 +1,5 @@
 #pragma once
+#include <wanpar/module/forward_scope.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 
@@ -14,9 +15,7 @@
 namespace wanpar {
 
 /// One rank's side of the strategy: takes the place of the loop over the blocks.
-class PipelineEngine : public BlocksHandler,
-                       public OperatorHandler,
-                       public std::enable_shared_from_this<PipelineEngine> {
+class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this<PipelineEngine> {
  public:
   PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers);
 
@@ -33,8 +32,11 @@ class PipelineEngine : public BlocksHandler,
   /// Tells that parameters differ by stage from now on.
   void set_trained() { is_trained_ = true; }
 
+  /// Collective. A pass through the module begins, which every rank has called with these.
+  void begin(const Arguments& given);
   void begin();
-  void end();
+  /// It has come to its end.
+  void end(const NamedTensors& results);
   void rebalance(const Communicator& replicas);
   void synchronize();
 
@@ -48,19 +50,16 @@ class PipelineEngine : public BlocksHandler,
   /// Throws Error when the module has run no blocks.
   void end_passage() const;
 
-  /// Which parameters the pass at hand uses.
-  ParameterUse& use() { return use_; }
-  void check_use(ParameterUse::Shared shared) const {
-    use_.check(parameters_, stacks_, stages().rank(), shared);
-  }
+  /// Throws Error where `results` depend on parameters whose gradients would not be whole, other than through
+  /// `arguments`.
+  void check_outside(const Tensors& results, const Tensors& arguments, Shared shared) const;
+  /// Throws Error where the ranks are threads that share the parameters.
+  void check_own_parameters() const;
+  /// The parameters, where threads share them.
+  const NamedTensors& shared() const { return shared_; }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override;
-  bool intercepts_operators() const override { return use_.is_examining(); }
-  Tensors around(const Operator& op, const Next& next) override {
-    use_.note(op, is_inside_);
-    return next(op);
-  }
 
  private:
   void check_memory(std::string_view what, const std::function<bool(const NamedTensor&)>& counts);
@@ -68,21 +67,26 @@ class PipelineEngine : public BlocksHandler,
   at::Tensor run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                        std::vector<at::Tensor> side, const NextBlocks& next);
   at::Tensor run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                      std::vector<at::Tensor> side, const NextBlocks& next);
-  at::Tensor run_and_check(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                           std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut);
+                      std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut);
+  at::Tensor run_in_passage(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                            std::vector<at::Tensor> side, const NextBlocks& next);
+  void check_inside(const at::Tensor& y, Tensors given, const Tensors& side, Shared shared) const;
+  void share_states(NamedTensors states);
+
+  /// What a stack was given, and gives, where its first block has written to the one.
+  struct Written {
+    at::Tensor given, result;
+  };
 
   BlockPipelineOptions options_;
-  NamedTensors parameters_;
+  NamedTensors parameters_, shared_;
   std::deque<PipelineStack> stacks_;
   size_t next_stack_ = 0;
   bool is_inside_ = false, is_trained_ = false, holds_own_stage_only_ = false;
   Passage* passage_ = nullptr;
   std::map<std::string, Boundaries> learnt_;
   std::vector<PipelineEvent> trace_;
-
-  ParameterUse use_;
-  bool is_examined_ = false;
+  std::vector<Written> written_;  // in the pass at hand
 };
 
 /// Which parameters need a gradient, in a text that differs where that does.

@@ -59,6 +59,7 @@ Boundaries StageRunner::learn(const std::function<bool(int stage)>& is_batched) 
 Boundary StageRunner::first_forward(bool is_batched) {
   auto result = compute(work_.forward, false, 0, take_activation(0));
   auto mine = Boundary::of(result);
+  mine.writes = work_.has_written && work_.has_written();
   if (is_batched && (mine.shape.empty() || mine.shape[0] != sizes_[0]))
     throw Error(fmt::format(
         "BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain the batch "

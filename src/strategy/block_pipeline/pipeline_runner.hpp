@@ -18,6 +18,7 @@ struct StageWork {
   using Compute = std::function<at::Tensor(int64_t micro_batch, at::Tensor received)>;
   Compute forward;        ///< from an activation to the next one
   Compute backward = {};  ///< from the gradient of what forward gave to that of what it was given
+  std::function<bool()> has_written = {};  ///< whether forward has written to what is given on this rank
 };
 
 /// Carries out the steps of one stage: computes, and exchanges with its neighbours while it does.

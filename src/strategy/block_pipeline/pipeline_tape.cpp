@@ -4,6 +4,9 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/flag.hpp"
+#include "module/leaves.hpp"
+#include "module/shared_parameters.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 
 namespace wanpar {
@@ -45,6 +48,7 @@ PipelineTape::PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<i
       entered_(sizes_.size()),
       left_(sizes_.size()),
       sides_(sizes_.size()) {
+  Plain plain;
   for (size_t i = 0; i < given_side_.size(); ++i) {
     auto& tensor = given_side_[i];
     auto whole = tensor.defined() && cut_[i] == Side::whole ? leaf(tensor) : at::Tensor();
@@ -56,8 +60,25 @@ PipelineTape::PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<i
 }
 
 at::Tensor PipelineTape::enter(int64_t micro_batch, const at::Tensor& received) {
-  auto x = received.defined() ? received : leaf(samples_of(x_, sizes_, micro_batch));
-  return entered_[micro_batch] = x;
+  auto& entered = entered_[micro_batch];
+  entered = received.defined() ? received : leaf(samples_of(x_, sizes_, micro_batch));
+  if (entered.requires_grad())
+    entered.register_hook([weak = weak_from_this()](const at::Tensor&) {
+      auto tape = weak.lock();
+      if (!tape || !tape->is_going_back_)
+        throw Error(
+            "BlockPipeline: a gradient has come to a block otherwise than by the result, as by a loss that "
+            "the "
+            "block keeps; it would not be passed on to the blocks before it: give that on as a part of the "
+            "result");
+    });
+  return as_given(entered);
+}
+
+Tensors PipelineTape::given(int64_t micro_batch) const {
+  auto leaves = sides_[micro_batch];
+  leaves.push_back(entered_[micro_batch]);
+  return leaves;
 }
 
 at::Tensor PipelineTape::attach(std::shared_ptr<PipelineTape> tape, at::Tensor result,
@@ -77,6 +98,7 @@ std::vector<at::Tensor> PipelineTape::backward(const at::Tensor& gradient) {
   if (at::GradMode::is_enabled())
     throw Error(
         "BlockPipeline: gradients of gradients do not pass over stages; call backward without create_graph");
+  if (!engine_->shared().empty()) refuse_shared_accumulation("BlockPipeline", engine_->shared());
   if (is_spent_) throw Error("BlockPipeline: one forward over stages can be gone back through once only");
   is_spent_ = true;
   engine_->set_trained();
@@ -88,6 +110,7 @@ std::vector<at::Tensor> PipelineTape::backward(const at::Tensor& gradient) {
     if (y.requires_grad()) torch::autograd::backward({y}, {given});
     return entered_[m].grad();
   };
+  const Flag going_back(is_going_back_);
   StageRunner runner(engine_->stages(), x_.device(), sizes_, std::move(work), engine_->trace());
   auto& stages = engine_->stages();
   runner.run(drain_back(stages.rank(), stages.size(), static_cast<int64_t>(sizes_.size())), boundaries_);

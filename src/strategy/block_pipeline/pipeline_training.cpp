@@ -6,9 +6,13 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <unordered_set>
 #include <wanpar/core/agreement.hpp>
 
+#include "module/leaves.hpp"
+#include "module/random_state.hpp"
+#include "module/same_values.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
 #include "strategy/block_pipeline/pipeline_engine.hpp"
 #include "strategy/block_pipeline/pipeline_training.hpp"
@@ -18,6 +22,11 @@ namespace wanpar {
 namespace {
 
 using Loss = BlockPipelineStrategy::Loss;
+
+/// How far apart two losses may be that are the same but for rounding, relative to their size.
+double allowance_of(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? 1e-9 : x.scalar_type() == at::kFloat ? 1e-4 : 2e-2;
+}
 
 /// A batch in its micro-batches.
 class Batch {
@@ -38,6 +47,7 @@ class Batch {
       inputs_[i] = inputs_[i].detach();
     }
     sizes_ = micro_batch_sizes(samples_, micro_batches);
+    weigh();
   }
 
   const std::vector<int64_t>& sizes() const { return sizes_; }
@@ -48,14 +58,19 @@ class Batch {
       if (mine[i].defined() && !is_whole(i)) mine[i] = samples_of(mine[i], sizes_, m);
     return mine;
   }
-  /// What a micro-batch adds to the loss of the batch.
-  at::Tensor loss(const Loss& loss, at::Tensor output, int64_t m) const {
-    auto value = loss(std::move(output), samples_of(target_, sizes_, m));
-    if (value.numel() != 1)
-      throw Error(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
-    if (options_.loss == LossOf::sum) return value;
-    return value * (static_cast<double>(sizes_[m]) / static_cast<double>(samples_));
+  at::Tensor target(int64_t m) const { return samples_of(target_, sizes_, m); }
+  /// Everything that every stage must have been given alike.
+  NamedTensors given() const {
+    NamedTensors all;
+    for (size_t i = 0; i < inputs_.size(); ++i) all.push_back({fmt::format("input {}", i), inputs_[i]});
+    all.push_back({"target", target_});
+    return all;
   }
+  bool is_mean() const { return options_.loss == LossOf::mean; }
+  /// What the targets of a micro-batch are in the mean over the batch.
+  double weight(int64_t m) const { return weights_[m]; }
+  /// What a micro-batch's loss counts in that of the batch.
+  double share(int64_t m) const { return is_mean() ? weights_[m] / total_ : 1; }
   std::string signature() const {
     auto text = fmt::format("train {} {}", samples_, count());
     for (auto& input : inputs_)
@@ -67,18 +82,105 @@ class Batch {
  private:
   bool is_whole(size_t input) const { return options_.whole.name(std::to_string(input)); }
 
+  /// Collective over the replicas, whose weights may differ.
+  void weigh() {
+    for (int64_t m = 0; m < count(); ++m)
+      weights_.push_back(options_.weight ? options_.weight(target(m)).item<double>()
+                                         : static_cast<double>(sizes_[m]));
+    for (auto weight : weights_) total_ += weight;
+    if (!options_.weight) return;
+    if (!is_mean()) throw Error("train_step: .weight is for a mean; a sum weighs nothing");
+    auto& replicas = options_.replicas;
+    auto mine = at::tensor({total_}, at::kDouble).to(replicas.device());
+    total_ = replicas.all_reduce(std::move(mine), ReduceOp::mean).get().item<double>();
+    if (!(total_ > 0))
+      throw Error(
+          fmt::format("train_step: the targets of this batch weigh {} by .weight; a mean needs more "
+                      "than nothing",
+                      total_));
+  }
+
   Tensors inputs_;
   at::Tensor target_;
   const TrainOptions& options_;
   int64_t samples_ = 0;
   std::vector<int64_t> sizes_;
+  std::vector<double> weights_;
+  double total_ = 0;
+};
+
+/// The loss of a batch, a micro-batch at a time. Of a mean it looks whether it is one: what two neighbours
+/// give together must be the mean of what they give apart.
+class BatchLoss {
+ public:
+  BatchLoss(const Loss& loss, const Batch& batch) : loss_(loss), batch_(batch) {}
+
+  /// What a micro-batch adds to the loss of the batch.
+  at::Tensor of(const at::Tensor& output, int64_t m) {
+    const auto before = RandomState::now(output.device());
+    auto value = batch_.weight(m) == 0 && batch_.is_mean()
+                     ? (output * 0).sum()  // a mean over nothing is none
+                     : loss_(output, batch_.target(m));
+    if (value.numel() != 1)
+      throw Error(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
+    if (batch_.is_mean() && batch_.count() > 1 && RandomState::now(output.device()) == before)
+      compare({output.detach(), value.detach(), m});
+    auto part = value * batch_.share(m);
+    total_ = total_.defined() ? total_ + part.detach() : part.detach();
+    return part;
+  }
+
+  /// Of all micro-batches. Throws Error for a mean that is none.
+  double total() const {
+    for (auto& [together, apart, scale] : pairs_) {
+      auto a = together.item<double>(), b = apart.item<double>();
+      if (std::isnan(a) && std::isnan(b)) continue;
+      if (!(std::abs(a - b) <= allowance_of(together) * scale.item<double>()))
+        throw Error(fmt::format(
+            "train_step: the loss is no mean over samples: of two micro-batches together it is {:.6g}, "
+            "while the mean of both is {:.6g}; where it is a mean over a part of the targets "
+            "(ignore_index, class weights, a mask), say in .weight what those of a micro-batch weigh, "
+            "and where it is a sum, set .loss = LossOf::sum",
+            a, b));
+    }
+    return total_.defined() ? total_.item<double>() : 0;
+  }
+
+ private:
+  struct Part {
+    at::Tensor output, value;
+    int64_t micro_batch;
+  };
+  struct Pair {
+    at::Tensor together, apart, scale;
+  };
+
+  void compare(Part part) {
+    auto last = std::exchange(last_, std::move(part));
+    if (!last.output.defined()) return;
+    Plain plain;
+    at::NoGradGuard no_grad;
+    const auto a = batch_.weight(last.micro_batch), b = batch_.weight(last_.micro_batch);
+    if (a + b == 0) return;
+    auto target = at::cat({batch_.target(last.micro_batch), batch_.target(last_.micro_batch)});
+    auto together = loss_(at::cat({last.output, last_.output}), target);
+    pairs_.push_back({together, (last.value * a + last_.value * b) / (a + b),
+                      at::max(last.value.abs(), last_.value.abs())});
+  }
+
+  const Loss& loss_;
+  const Batch& batch_;
+  Part last_;
+  std::vector<Pair> pairs_;
+  at::Tensor total_;
 };
 
 /// Gradients of the parameters that more than one stage uses: those of this step are summed over the stages,
 /// then added to what was there before.
 class SharedGradients {
  public:
-  /// From now on, gradients of parameters that are not this stage's own are those of this step.
+  /// From now on, gradients of parameters that are not this stage's own are those of this step; until it
+  /// ends, or fails.
   explicit SharedGradients(PipelineEngine& engine) : engine_(engine) {
     std::unordered_set<const at::TensorImpl*> seen;
     for (auto& [name, parameter] : engine.parameters()) {
@@ -91,17 +193,22 @@ class SharedGradients {
     }
   }
 
+  ~SharedGradients() {
+    for (auto* list : {&shared_, &foreign_})
+      for (auto& entry : *list) entry.give_back();
+  }
+  SharedGradients(const SharedGradients&) = delete;
+  SharedGradients& operator=(const SharedGradients&) = delete;
+
   /// Collective. Gives the loss of all stages beside.
   double sum(double loss) {
     Plain plain;
     at::NoGradGuard no_grad;
     // The loss, how many parameters of other stages got a gradient here, which shared ones got one.
     std::vector<double> counts{loss, 0};
-    for (auto& [parameter, before] : foreign_) {
-      if (parameter.grad().defined()) ++counts[1];
-      parameter.mutable_grad() = before;
-    }
-    for (auto& [parameter, before] : shared_) counts.push_back(parameter.grad().defined() ? 1 : 0);
+    for (auto& entry : foreign_)
+      if (entry.give_back().defined()) ++counts[1];
+    for (auto& entry : shared_) counts.push_back(entry.parameter.grad().defined() ? 1 : 0);
     auto& stages = engine_.stages();
     auto all = stages.all_reduce(at::tensor(counts, at::kDouble).to(stages.device())).get().cpu();
     auto totals = std::span(all.const_data_ptr<double>(), counts.size());
@@ -110,16 +217,15 @@ class SharedGradients {
           "train_step: a parameter got a gradient on a stage that does not hold its block; use a parameter "
           "in one block only, or list it outside of the blocks");
     for (size_t i = 0; i < shared_.size(); ++i) {
-      auto& [parameter, before] = shared_[i];
-      auto gradient = parameter.grad();
-      parameter.mutable_grad() = before;
+      auto& parameter = shared_[i].parameter;
+      auto gradient = shared_[i].give_back();
       if (totals[i + 2] == 0) continue;
       if (!gradient.defined()) gradient = at::zeros_like(parameter);
       gradient = stages.all_reduce(std::move(gradient)).get();
-      if (before.defined())
-        before.add_(gradient);
+      if (parameter.grad().defined())
+        parameter.mutable_grad().add_(gradient);
       else
-        parameter.mutable_grad() = gradient;
+        parameter.mutable_grad() = gradient.variable_data();  // a view could not be detached in place
     }
     return totals[0];
   }
@@ -127,21 +233,16 @@ class SharedGradients {
  private:
   struct Entry {
     at::Tensor parameter, before;
+    bool is_taken = true;
+
+    /// Puts back what was there before; gives what has come since.
+    at::Tensor give_back() {
+      if (!std::exchange(is_taken, false)) return {};
+      return std::exchange(parameter.mutable_grad(), std::move(before));
+    }
   };
   PipelineEngine& engine_;
   std::vector<Entry> shared_, foreign_;
-};
-
-/// While it lives, the engine looks at which parameters are used where.
-class Examination {
- public:
-  explicit Examination(PipelineEngine& engine) : engine_(engine) { engine_.use().examine(true); }
-  ~Examination() { engine_.use().examine(false); }
-  Examination(const Examination&) = delete;
-  Examination& operator=(const Examination&) = delete;
-
- private:
-  PipelineEngine& engine_;
 };
 
 /// The forward and backward of one stage, a micro-batch at a time.
@@ -151,7 +252,7 @@ class TrainingStage {
       : engine_(engine),
         forward_(forward),
         batch_(batch),
-        loss_(loss),
+        loss_(loss, batch),
         entered_(batch.sizes().size()),
         left_(batch.sizes().size()) {}
 
@@ -159,16 +260,13 @@ class TrainingStage {
     return {[this](int64_t m, at::Tensor received) { return forward(m, std::move(received)); },
             [this](int64_t m, at::Tensor gradient) { return backward(m, std::move(gradient)); }};
   }
-  double loss() const { return total_.defined() ? total_.item<double>() : 0; }
+  double loss() const { return loss_.total(); }
 
  private:
   at::Tensor forward(int64_t m, at::Tensor received) {
-    PipelineEngine::Passage passage{received, batch_.count() > 1};
-    auto y = pass(passage, m);
-    if (engine_.is_last()) total_ = total_.defined() ? total_ + y.detach() : y.detach();
-    if (m == 0) engine_.check_use(ParameterUse::Shared::summed);
-    entered_[m] = std::move(received);
-    return left_[m] = y;
+    entered_[m] = received;
+    PipelineEngine::Passage passage{as_given(received), batch_.count() > 1};
+    return left_[m] = pass(passage, m);
   }
 
   at::Tensor pass(PipelineEngine::Passage& passage, int64_t m) {
@@ -181,7 +279,10 @@ class TrainingStage {
     Scope scope(engine_);
     auto output = forward_.call(batch_.inputs(m));
     engine_.end_passage();
-    return engine_.is_last() ? batch_.loss(loss_, std::move(output), m) : passage.left;
+    if (!engine_.is_last()) return passage.left;
+    auto loss = loss_.of(output, m);
+    engine_.check_outside({loss}, {passage.left}, Shared::summed);
+    return loss;
   }
 
   at::Tensor backward(int64_t m, at::Tensor gradient) {
@@ -195,9 +296,8 @@ class TrainingStage {
   PipelineEngine& engine_;
   const Model& forward_;
   const Batch& batch_;
-  const Loss& loss_;
+  BatchLoss loss_;
   Tensors entered_, left_;
-  at::Tensor total_;
 };
 
 /// A line for each stack.
@@ -211,28 +311,29 @@ std::string text_of_ranges(const std::deque<PipelineStack>& stacks) {
 }
 
 double train_on_one_stage(const Batch& batch, const Model& forward, const Loss& loss) {
-  at::Tensor total;
-  for (int64_t m = 0; m < batch.count(); ++m) {
-    auto value = batch.loss(loss, forward.call(batch.inputs(m)), m);
-    total = total.defined() ? total + value.detach() : value.detach();
-    torch::autograd::backward({value});
-  }
-  return total.item<double>();
+  BatchLoss losses(loss, batch);
+  for (int64_t m = 0; m < batch.count(); ++m)
+    torch::autograd::backward({losses.of(forward.call(batch.inputs(m)), m)});
+  return losses.total();
 }
 
 double train_on_stages(const std::shared_ptr<PipelineEngine>& engine, const Batch& batch,
                        const Model& forward, const Loss& loss, at::Device device) {
   auto& stages = engine->stages();
+  require_same_values(
+      "train_step", "batches", stages, batch.given(),
+      "every stage is to be given the same inputs and targets: let all ranks load and shuffle "
+      "alike, or broadcast them");
   engine->trace().clear();
   for (auto& stack : engine->stacks()) stack.begin_pass();
   auto& known = engine->learnt()[batch.signature() + " " + trained_among(engine->parameters())];
   TrainingStage stage(*engine, forward, batch, loss);
   StageRunner runner(stages, device, batch.sizes(), stage.work(), engine->trace());
   if (known.empty()) {
-    Examination examination(*engine);
     auto last = stages.size() - 1;
     known = runner.learn([&](int at) { return batch.count() > 1 && at != last; });
   }
+  engine->check_own_parameters();
   engine->set_trained();
   SharedGradients shared(*engine);
   runner.run(one_forward_one_backward(stages.rank(), stages.size(), batch.count()), known);

@@ -27,11 +27,18 @@ double average_over(const Communicator& replicas, const NamedTensors& parameters
   std::vector<std::pair<at::Tensor, Pending<at::Tensor>>> under_way;
   for (size_t i = 0; i < trained.size(); ++i) {
     if (mean[i + 1] == 0) continue;
-    auto gradient = std::exchange(trained[i].mutable_grad(), {});
+    auto gradient = trained[i].grad();  // which stays, should an exchange fail
     if (!gradient.defined()) gradient = at::zeros_like(trained[i]);
     under_way.emplace_back(trained[i], replicas.all_reduce(std::move(gradient), ReduceOp::mean));
   }
-  for (auto& [parameter, gradient] : under_way) parameter.mutable_grad() = gradient.get();
+  for (auto& [parameter, gradient] : under_way) {
+    auto mean = gradient.get();
+    auto& own = parameter.mutable_grad();
+    if (own.defined())
+      own.copy_(mean);
+    else
+      own = mean.variable_data();  // a view could not be detached in place
+  }
   return mean[0];
 }
 
