@@ -1,6 +1,7 @@
 #include "module/recompute.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/SequenceNumber.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -10,14 +11,17 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include <algorithm>
 #include <optional>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
 #include "module/autocast_cache.hpp"
 #include "module/backward_pass.hpp"
+#include "module/leaves.hpp"
 #include "module/linear_map.hpp"
 #include "module/random_state.hpp"
+#include "module/same_values.hpp"
 #include "module/times_written.hpp"
 
 namespace wanpar {
@@ -30,7 +34,21 @@ struct Draws {
   RandomState before, after;
 };
 
-struct Again : torch::autograd::Node {
+/// The generators are in another state while it lives.
+class DrawingFrom {
+ public:
+  DrawingFrom(const RandomState& state, at::Device device) : now_(RandomState::now(device)) {
+    state.restore();
+  }
+  ~DrawingFrom() { now_.restore(); }
+  DrawingFrom(const DrawingFrom&) = delete;
+  DrawingFrom& operator=(const DrawingFrom&) = delete;
+
+ private:
+  RandomState now_;
+};
+
+struct Again : torch::autograd::Node, ReachesLeaves {
   variable_list apply(variable_list&& gradients) override {
     check_is_whole_backward();
     variable_list inputs;
@@ -42,7 +60,9 @@ struct Again : torch::autograd::Node {
       InnerBackward inner;
       auto result = run(inputs, inner);
       Scope part_of_the_outer_one(inner);
-      if (result.requires_grad()) torch::autograd::backward({result}, {gradients[0]});
+      check_leaves(result, inputs);
+      // What it has read of an earlier block's past the outer backward goes through as well.
+      if (result.requires_grad()) torch::autograd::backward({result}, {gradients[0]}, reads_the_past);
     }
     for (auto& x : inputs) x = x.defined() ? x.grad() : x;
     return inputs;
@@ -52,6 +72,7 @@ struct Again : torch::autograd::Node {
     for (auto& input : saved) input.reset_data();
   }
   std::string name() const override { return "wanpar::Again"; }
+  const std::vector<at::Tensor>& leaves() const override { return inner_leaves; }
 
   static void check_is_whole_backward() {
     refuse_create_graph();
@@ -66,10 +87,28 @@ struct Again : torch::autograd::Node {
     Scope part_of_the_outer_one(inner);
     NoAutocastCache no_cache;
     try {
-      return draws ? draw_again(inputs) : run_part(inputs);
+      auto result = draws ? draw_again(inputs) : run_part(inputs);
+      if (!Digest::of(result).is_close_to(first))
+        throw Error(
+            "activation checkpointing: a block gave other values when it ran again; whatever it reads beside "
+            "its "
+            "arguments (numbers, flags, weights) must be the same until backward() is done");
+      return result;
     } catch (...) {
       Scope::rethrow();
     }
+  }
+
+  /// What it reads of other blocks must have the past that it had, and not that of their second runs.
+  void check_leaves(const at::Tensor& result, const variable_list& inputs) const {
+    for (auto& leaf : leaves_of({result}, inputs))
+      if (std::none_of(inner_leaves.begin(), inner_leaves.end(), [&](auto& x) { return x.is_same(leaf); }))
+        throw Error(
+            "activation checkpointing: a block reads what another one keeps, which has been made anew when "
+            "that "
+            "one ran again, so that gradients would go astray; call backward() once, or give it to the block "
+            "as an "
+            "argument");
   }
 
   at::Tensor run_part(const variable_list& inputs) const {
@@ -85,12 +124,9 @@ struct Again : torch::autograd::Node {
   /// With the numbers of the first time, leaving the generators as they are now.
   at::Tensor draw_again(const variable_list& inputs) const {
     auto device = inputs[0].device();
-    auto now = RandomState::now(device);
-    draws->before.restore();
+    DrawingFrom former(draws->before, device);
     auto result = run_part(inputs);
-    auto drawn = RandomState::now(device);
-    now.restore();
-    if (!(drawn == draws->after))
+    if (!(RandomState::now(device) == draws->after))
       throw Error(
           "activation checkpointing: a block drew other random numbers when it ran again; ranks that are "
           "threads share one generator, so train with dropout on processes");
@@ -103,6 +139,9 @@ struct Again : torch::autograd::Node {
   std::vector<torch::autograd::SavedVariable> saved;  // x and what is beside it
   std::vector<int64_t> sizes;                         // of the result
   at::ScalarType dtype;
+  Digest first;  // of the result, the first time
+  std::vector<at::Tensor> inner_leaves;
+  bool reads_the_past = false;  // other than by its inputs
 };
 
 /// A part runs for the first time: sees whether it draws random numbers. The generator's state does not tell:
@@ -137,11 +176,13 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   auto node = std::shared_ptr<Again>(new Again, torch::autograd::deleteNode);
   node->within = reentry(inputs);
   auto before = RandomState::now(x.device());
+  const auto nodes_before = at::sequence_number::peek();
+  // With its graph, of which nothing is kept but what the part itself keeps: a loss in a member has its
+  // gradient by that, and not by the second run.
   at::Tensor first;
   Drawing drawing;
   {
     Scope watch(drawing);
-    at::NoGradGuard no_grad;
     NoAutocastCache no_cache;
     first = part(x, side);
   }
@@ -159,6 +200,9 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
     result = first.detach();  // what a block hands on as it was given has a history of its own
   }
   node->part = part;
+  node->first = Digest::of(first);
+  node->inner_leaves = leaves_of({first}, inputs);
+  node->reads_the_past = depends_on_earlier({first}, inputs, nodes_before);
   node->sizes = result.sizes().vec();
   node->dtype = result.scalar_type();
   torch::autograd::edge_list edges;

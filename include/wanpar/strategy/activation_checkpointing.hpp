@@ -32,7 +32,8 @@ class ActivationCheckpointingStrategy {
 ///
 /// Without gradients it does nothing. Throws Error, in forward, for a module without blocks and for a block
 /// that writes to what it is given or to its buffers (batch norm in training); in backward, for create_graph,
-/// for torch::autograd::grad, and for a block that did not do the same again.
+/// for torch::autograd::grad, and for a block that did not do the same again, or not with the same values.
+/// What a block keeps (a loss in a member) has its gradient, and keeps alive what that needs.
 template <class Module>
 using ActivationCheckpointing = Wrapped<Module, ActivationCheckpointingStrategy>;
 
