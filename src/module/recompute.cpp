@@ -91,8 +91,7 @@ struct Again : torch::autograd::Node, ReachesLeaves {
       if (!Digest::of(result).is_close_to(first))
         throw Error(
             "activation checkpointing: a block gave other values when it ran again; whatever it reads beside "
-            "its "
-            "arguments (numbers, flags, weights) must be the same until backward() is done");
+            "its arguments (numbers, flags, weights) must be the same until backward() is done");
       return result;
     } catch (...) {
       Scope::rethrow();
@@ -105,10 +104,8 @@ struct Again : torch::autograd::Node, ReachesLeaves {
       if (std::none_of(inner_leaves.begin(), inner_leaves.end(), [&](auto& x) { return x.is_same(leaf); }))
         throw Error(
             "activation checkpointing: a block reads what another one keeps, which has been made anew when "
-            "that "
-            "one ran again, so that gradients would go astray; call backward() once, or give it to the block "
-            "as an "
-            "argument");
+            "that one ran again, so that gradients would go astray; call backward() once, or give it to the "
+            "block as an argument");
   }
 
   at::Tensor run_part(const variable_list& inputs) const {

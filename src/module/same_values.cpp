@@ -34,54 +34,63 @@ bool is_readable(const at::Tensor& x) {
          x.storage().nbytes() > 0;
 }
 
+/// Of two numbers each.
+bool are_close(const double* one, const double* other, double tolerance) {
+  const auto allowed = tolerance * std::max(one[1], other[1]);
+  return std::abs(one[0] - other[0]) <= allowed && std::abs(one[1] - other[1]) <= allowed;
+}
+
 }  // namespace
 
 Digest Digest::of(const at::Tensor& x) {
-  if (!is_readable(x)) return {};
   Plain plain;
   at::NoGradGuard no_grad;
-  auto real = x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach();
-  // Infinities and the like, as in masks, would hide all else.
-  auto values = at::nan_to_num(real.to(at::kDouble), 3, 1, -1).reshape({-1});
-  auto weights = at::arange(values.numel(), values.options()).mul_(0.6180339887498949).frac_().sub_(0.5);
-  auto both = at::stack({at::dot(values, weights), at::linalg_vector_norm(values)}).cpu();
-  auto* number = both.const_data_ptr<double>();
-  return {number[0], number[1], rounding_of(x)};
+  if (!is_readable(x)) return {at::zeros({2}, at::kDouble)};
+  const auto as_double = x.options().dtype(at::kDouble);
+  auto flat = (x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach()).reshape({-1});
+  auto numbers = at::zeros({2}, as_double);
+  constexpr int64_t kAtOnce = int64_t{1} << 21;  // beside the tensor, this takes 50 MB
+  for (int64_t begin = 0; begin < flat.numel(); begin += kAtOnce) {
+    auto part = flat.narrow(0, begin, std::min(kAtOnce, flat.numel() - begin)).to(at::kDouble);
+    auto values = at::nan_to_num(part, 3, 1, -1).asinh_();
+    auto weights = at::arange(begin, begin + values.numel(), as_double).mul_(0.6180339887498949).frac_();
+    numbers += at::stack({at::dot(values, weights.sub_(0.5)), at::dot(values, values)});
+  }
+  numbers[1].sqrt_();
+  return {numbers, rounding_of(x)};
 }
 
 bool Digest::is_close_to(const Digest& other) const {
-  const auto allowed = tolerance * std::max(norm, other.norm);
-  return std::abs(sum - other.sum) <= allowed && std::abs(norm - other.norm) <= allowed;
+  auto both = at::stack({numbers, other.numbers}).cpu();
+  auto* number = both.const_data_ptr<double>();
+  return are_close(number, number + 2, tolerance);
 }
 
 void require_same_values(const std::string& who, const std::string& what, const Communicator& group,
                          const NamedTensors& tensors, const std::string& advice, const std::string& rest) {
+  Plain plain;
   std::string lines;
-  std::vector<double> mine;
-  std::vector<Digest> digests;
+  Tensors mine;
+  std::vector<double> tolerances;
   for (auto& [name, x] : tensors) {
     lines += x.defined() ? fmt::format("{} {}{}\n", name, c10::toString(x.scalar_type()), x.sizes())
                          : name + " none\n";
-    digests.push_back(Digest::of(x));
-    mine.insert(mine.end(), {digests.back().sum, digests.back().norm});
+    auto digest = Digest::of(x);
+    mine.push_back(digest.numbers.to(group.device()));
+    tolerances.push_back(digest.tolerance);
   }
-  Plain plain;
   try {
     require_same(who, what, {group}, lines + rest);
   } catch (const AgreedError& error) {
     throw AgreedError(fmt::format("{}; {}", error.what(), advice));
   }
   if (mine.empty()) return;
-  auto count = static_cast<int64_t>(mine.size());
-  auto all = group.all_gather(at::tensor(mine, at::kDouble).to(group.device())).get().cpu();
-  auto* number = all.const_data_ptr<double>();
+  auto all = group.all_gather(at::stack(mine).reshape({-1})).get().cpu();
+  const auto count = static_cast<int64_t>(2 * tensors.size());
+  auto* first = all.const_data_ptr<double>();
   for (int rank = 1; rank < group.size(); ++rank)
-    for (size_t i = 0; i < digests.size(); ++i) {
-      auto digest_of = [&](int of) {
-        auto* at = number + of * count + 2 * i;
-        return Digest{at[0], at[1], digests[i].tolerance};
-      };
-      if (digest_of(0).is_close_to(digest_of(rank))) continue;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (are_close(first + 2 * i, first + rank * count + 2 * i, tolerances[i])) continue;
       auto& [name, x] = tensors[i];
       throw AgreedError(fmt::format(
           "{}: the ranks have different {}: {} {}{} has other values on rank {} than on rank 0; {}", who,

@@ -7,11 +7,12 @@
 
 namespace wanpar {
 
-/// Two numbers by which tensors of other values, or of the same ones in another order, are told apart.
+/// Two numbers by which tensors of other values, or of the same ones in another order, are told apart: the
+/// sum of all values, each with a weight that goes by its place, and the root of their squares' sum. Large
+/// ones count by their logarithm, so that the lowest number, as in a mask, does not hide all else.
 struct Digest {
-  double sum = 0;   ///< of all values, each with a weight that goes by its place
-  double norm = 0;  ///< the root of their squares' sum
-  double tolerance = 0;
+  at::Tensor numbers;    ///< on the tensor's device, where nobody waits for them until they are compared
+  double tolerance = 0;  ///< relative
 
   static Digest of(const at::Tensor& x);
   /// Whether they are alike but for rounding: what is computed twice need not be the same to the bit.

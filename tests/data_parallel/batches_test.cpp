@@ -3,6 +3,8 @@
 #include <torch/nn.h>
 #include <torch/nn/functional/embedding.h>
 
+#include <limits>
+
 #include "gradients.hpp"
 
 using wanpar::BatchMode;
@@ -138,6 +140,13 @@ TEST_CASE("ranks that give batches of their own to one that is to be whole are t
         auto scaled = [](at::Tensor x, double by) { return x * by; } |
                       wanpar::data_parallel({.group = world});
         require_error([&] { scaled(same, 1.5 + world.rank()); }, advice);
+        auto masked = [](at::Tensor x, at::Tensor mask) { return (x + mask).softmax(1); } |
+                      wanpar::data_parallel({.group = world, .batch = {0, 1}});
+        auto mask =
+            at::full({4, 12}, std::numeric_limits<double>::lowest(), at::kDouble) * samples({4, 12}).gt(0);
+        require_close(masked(same, mask), (same + mask).softmax(1), 1e-12, "the lowest numbers");
+        require_error([&] { masked(same, mask.roll(world.rank(), 1)); }, advice);
+        require_error([&] { masked(same, mask + own.clamp(0)); }, advice);
         require_close(whole(same), mine(same), 1e-12, "and goes on");
         require_close(whole(same * (1 + 1e-13 * world.rank())), mine(same), 1e-9, "rounded differently");
       },
