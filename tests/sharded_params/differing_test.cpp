@@ -195,6 +195,48 @@ TEST_CASE("a backward that throws leaves no trace, and what no_sync left before 
   });
 }
 
+TEST_CASE("ranks that hold the same parameters must begin with the same values") {
+  on_worlds(
+      [](Communicator world) {
+        auto make = [&](bool is_own) {
+          auto module = experts();
+          at::NoGradGuard no_grad;
+          if (is_own) module->parameters()[3][0] += world.rank();
+          return module;
+        };
+        const Communicator all = world, none;
+        for (auto& [group, replicate, sharding] :
+             {std::tuple{all, none, Sharding::no_shard}, std::tuple{none, all, Sharding::full_shard}}) {
+          wanpar::ShardedParamsOptions options{
+              .group = group, .replicate = replicate, .sharding = sharding, .sync_module_states = false};
+          auto expected = experts();
+          auto parted = make(true) | wanpar::sharded_params(options);
+          require_error([&] { parted(input(0)); }, "sync_module_states");
+          auto same = make(false) | wanpar::sharded_params(options);
+          require_close(same(input(0)), expected(input(0)), 1e-12, "the same");
+          options.sync_module_states = true;
+          auto taken = make(true) | wanpar::sharded_params(options);
+          require_close(taken(input(0)), expected(input(0)), 1e-12, "those of rank 0");
+        }
+      },
+      {2, 3, 4});
+}
+
+TEST_CASE("a module that writes to a parameter by its own samples is refused in every sharding") {
+  on_worlds(
+      [](Communicator world) {
+        for (auto sharding : kShardings) {
+          auto module =
+              seeded([] { return torch::nn::Embedding(torch::nn::EmbeddingOptions(20, 8).max_norm(0.5)); });
+          auto sharded = module | wanpar::sharded_params({.group = world, .sharding = sharding});
+          require_error([&] { sharded(at::arange(4) + 4 * world.rank()); },
+                        sharding == Sharding::no_shard ? "the module writes to its parameter weight"
+                                                       : "the module wrote to a parameter of unit 'root'");
+        }
+      },
+      {2, 4});
+}
+
 TEST_CASE("a sharded module is verified against its own, bare one") {
   on_worlds([](Communicator world) {
     for (auto sharding : kShardings) {

@@ -47,7 +47,8 @@ struct ShardedParamsOptions {
   std::optional<at::ScalarType> reduce_dtype = {};
   /// What floating-point buffers are cast to; param_dtype does not concern them.
   std::optional<at::ScalarType> buffer_dtype = {};
-  /// Every rank takes the values of rank 0 (of `group` and of `replicate`).
+  /// Every rank takes the values of rank 0 (of `group` and of `replicate`). Otherwise ranks that hold the
+  /// same ones (no_shard, `replicate`) must begin alike, which is compared in the first forward.
   bool sync_module_states = false;
 };
 

@@ -50,12 +50,6 @@ bool is_sharded(const NamedTensor& item) { return item.placement != nullptr; }
 
 }  // namespace
 
-std::vector<int64_t> versions_of(const NamedTensors& tensors) {
-  std::vector<int64_t> versions;
-  for (auto& [name, tensor] : tensors) versions.push_back(times_written(tensor));
-  return versions;
-}
-
 DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers)
     : options_(std::move(options)), parameters_(distinct(parameters)), buffers_(distinct(buffers)) {
   if (group().size() == 1) return;
@@ -66,7 +60,7 @@ DataEngine::DataEngine(DataParallelOptions options, NamedTensors parameters, Nam
   require_same_module("DataParallel", {group()}, states);
   std::erase_if(states, is_sharded);
   if (options_.sync_module_states) broadcast_values(group(), states, options_.bucket_bytes);
-  buffer_versions_ = versions_of(buffers_);
+  buffer_versions_ = times_written(buffers_);
 }
 
 DataEngine::~DataEngine() {
@@ -102,32 +96,23 @@ void DataEngine::resume() {
 /// What the module writes to without LibTorch's counting it, as batch norm does to its statistics, is written
 /// so here: two forwards may come before the backward of the first.
 void DataEngine::share_buffers() {
-  const auto versions = versions_of(buffers_);
+  const auto versions = times_written(buffers_);
   broadcast_values(group(), buffers_, options_.bucket_bytes, [&](size_t i, const at::Tensor& values) {
     bool is_counted = versions[i] != buffer_versions_[i];
     auto& buffer = buffers_[i].tensor;
     (is_counted ? buffer : buffer.variable_data()).copy_(values);
   });
-  buffer_versions_ = versions_of(buffers_);
+  buffer_versions_ = times_written(buffers_);
 }
 
 void DataEngine::check_parameters() const {
-  const auto versions = versions_of(parameters_);
-  for (size_t i = 0; i < versions.size(); ++i)
-    if (versions[i] != parameter_versions_[i])
-      throw Error(
-          fmt::format("DataParallel: the module writes to its parameter {} in forward, as an embedding with "
-                      "max_norm does: "
-                      "each rank by its own samples, so that their weights would part; do so behind the "
-                      "optimizer's step, "
-                      "where every rank does the same",
-                      parameters_[i].name));
+  refuse_written("DataParallel", parameters_, parameter_versions_);
 }
 
 void DataEngine::prepare() {
   bool shares_buffers = !is_whole() && options_.broadcast_buffers && pauses_ == 0 && !buffers_.empty();
   if (shares_buffers) share_buffers();
-  parameter_versions_ = versions_of(parameters_);
+  parameter_versions_ = times_written(parameters_);
   if (!at::GradMode::is_enabled()) return;
 
   auto trained = parameters_;

@@ -9,9 +9,6 @@
 
 namespace wanpar {
 
-/// How often each has been written to.
-std::vector<int64_t> versions_of(const NamedTensors& tensors);
-
 /// One rank's side of the strategy.
 class DataEngine {
  public:

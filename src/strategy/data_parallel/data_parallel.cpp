@@ -14,6 +14,7 @@
 #include "core/arguments.hpp"
 #include "module/gradient_reduction.hpp"
 #include "module/same_values.hpp"
+#include "module/times_written.hpp"
 #include "strategy/data_parallel/batch_trace.hpp"
 #include "strategy/data_parallel/data_engine.hpp"
 
@@ -46,11 +47,10 @@ class DataForward : public ForwardScope, public GradientReduction {
     if (innermost<TokenHandler>())
       throw Error(
           "DataParallel: inside of SequenceParallel, which cannot follow its tokens through a gathered "
-          "batch; "
-          "swap the two: model | sequence_parallel(…) | data_parallel(…)");
+          "batch; swap the two: model | sequence_parallel(…) | data_parallel(…)");
     engine_->prepare();
     if (engine_->reduces()) scope_.emplace(*this);
-    if (engine_->is_whole()) versions_ = versions_of(engine_->buffers());
+    if (engine_->is_whole()) versions_ = times_written(engine_->buffers());
   }
 
   void enter(Arguments& arguments) override {
@@ -129,7 +129,7 @@ class DataForward : public ForwardScope, public GradientReduction {
   /// What the module writes to its buffers must not depend on the samples that are here.
   void check_buffers() const {
     if (engine_->buffers().empty()) return;
-    bool is_written = versions_of(engine_->buffers()) != versions_;
+    bool is_written = times_written(engine_->buffers()) != versions_;
     if (on_any_rank(engine_->group(), is_written))
       require_same_values(
           "DataParallel", "buffers", engine_->group(), named(engine_->buffers(), "buffer"),
@@ -166,10 +166,8 @@ class DataForward : public ForwardScope, public GradientReduction {
     if (!why.empty())
       throw Error(
           fmt::format("DataParallel: the module keeps a tensor with a history beside its result, made of "
-                      "this rank's part of "
-                      "the batch alone: it went through {}; give on what each sample adds as a part of the "
-                      "result, or use "
-                      "BatchMode::local",
+                      "this rank's part of the batch alone: it went through {}; give on what each sample "
+                      "adds as a part of the result, or use BatchMode::local",
                       why));
   }
 

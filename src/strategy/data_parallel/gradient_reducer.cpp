@@ -149,8 +149,7 @@ void GradientReducer::reduce(int task, bool in_parts) {
   if (at::GradMode::is_enabled())
     throw Error(
         "DataParallel: gradients that are to be differentiated themselves cannot be averaged over ranks; "
-        "call "
-        "backward() without create_graph, or ask for gradients of inputs alone");
+        "call backward() without create_graph, or ask for gradients of inputs alone");
   task_ = task;
   in_parts_ = in_parts;
   torch::autograd::Engine::get_default_engine().queue_callback(

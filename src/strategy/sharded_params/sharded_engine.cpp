@@ -15,6 +15,8 @@
 #include "module/deferred.hpp"
 #include "module/leaves.hpp"
 #include "module/same_module.hpp"
+#include "module/same_values.hpp"
+#include "module/times_written.hpp"
 #include "strategy/sharded_params/units.hpp"
 
 namespace wanpar {
@@ -60,6 +62,7 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
   make_units(parameters);
+  if (is_whole_) whole_ = parameters;
   make_gradients();
   for (auto& [name, buffer] : buffers) settle(buffer);
 }
@@ -76,9 +79,31 @@ bool ShardedEngine::is_alone() const { return is_whole_ && size_of(placement_->r
 /// Between two calls the user may have frozen parameters, or begun to train them.
 void ShardedEngine::begin_forward() {
   begin_anew_if_disturbed();
+  if (!std::exchange(are_compared_, true)) compare_values();
   each_flat([](auto& flat) { flat.agree_on_training(); });
+  if (is_whole_) written_ = times_written(whole_);
   gradients_->listen();
   residency_->begin_forward();
+}
+
+/// Collective. Ranks that hold the same shards would each go on with their own.
+void ShardedEngine::compare_values() const {
+  if (size_of(alike_) == 1) return;
+  NamedTensors shards;
+  each_flat([&](auto& flat) {
+    for (auto& shard : flat.shards()) shards.push_back({shard.names[0], shard.tensor});
+  });
+  all_or_none(options_.group, [&] {
+    for (auto& group : alike_)
+      if (group.size() > 1)
+        require_same_values("ShardedParams", "parameters", group, shards,
+                            "ranks that hold the same parameters must begin alike: set .sync_module_states, "
+                            "seed them alike, or let all load the same");
+  });
+}
+
+void ShardedEngine::check_parameters() const {
+  if (is_whole_) refuse_written("ShardedParams", whole_, written_);
 }
 
 /// Gradients of what is no parameter here would be each rank's own.
@@ -103,8 +128,7 @@ void ShardedEngine::check_backward() const {
     if (leaf && is_asked && leaves_.contains(leaf->variable.unsafeGetTensorImpl()))
       throw Error(
           "ShardedParams: autograd::grad() of a parameter, or backward() with a list of inputs, gives each "
-          "rank "
-          "a gradient of its own; call backward() alone, and read the gradients of parameters()");
+          "rank a gradient of its own; call backward() alone, and read the gradients of parameters()");
   }
 }
 

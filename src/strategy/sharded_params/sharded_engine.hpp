@@ -29,6 +29,8 @@ class ShardedEngine {
   /// Throws Error where parameters have no values yet.
   void check_values() const;
   void begin_forward();
+  /// Behind a forward. Throws Error for one that has written to a parameter which every rank holds.
+  void check_parameters() const;
   void check_leaves(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments) const;
   void check_backward() const;
   /// Of all parameters.
@@ -48,6 +50,7 @@ class ShardedEngine {
   void begin_anew_if_disturbed();
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const;
   void find_deferred(const NamedTensors& parameters);
+  void compare_values() const;
   void make_units(const NamedTensors& parameters);
   void settle(at::Tensor buffer) const;
   void make_gradients();
@@ -59,9 +62,11 @@ class ShardedEngine {
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   std::unordered_set<at::TensorImpl*> leaves_;
-  bool is_whole_ = false;
-  uint64_t disturbances_ = 0;   // of the groups, when units were last gathered
-  std::string without_values_;  // a parameter that was constructed deferred and has not been loaded
+  bool is_whole_ = false, are_compared_ = false;
+  NamedTensors whole_;            // the parameters, where this rank has them all
+  std::vector<int64_t> written_;  // before the call
+  uint64_t disturbances_ = 0;     // of the groups, when units were last gathered
+  std::string without_values_;    // a parameter that was constructed deferred and has not been loaded
 
   std::shared_ptr<ShardedGradients> gradients_;
 };

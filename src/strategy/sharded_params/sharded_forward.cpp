@@ -34,6 +34,7 @@ class ShardedForward : public ForwardScope {
 
   /// Results lie in no memory that is about to be let go of.
   void leave(NamedTensors& results) override {
+    engine_->check_parameters();
     for (auto& [name, x] : results) x = engine_->residency().leave(std::move(x));
     if (!at::GradMode::is_enabled()) return;
     Tensors all;
