@@ -161,10 +161,10 @@ Case data(const Size& size, const Communicator& world) {
 }
 
 /// Each stage but the last sends activations on, each but the first gradients back; the last gives its result
-/// to all.
+/// to all. What was given, what goes into the blocks and the result are compared.
 double pipeline_bytes(int64_t width, int64_t samples, int stages, int rank) {
   auto activations = static_cast<double>(kElement * samples * width);
-  return compared_bytes(1, stages) + (rank < stages - 1 ? activations : activations * (stages - 1)) +
+  return 3 * compared_bytes(1, stages) + (rank < stages - 1 ? activations : activations * (stages - 1)) +
          (rank > 0 ? activations : 0);
 }
 

@@ -232,6 +232,42 @@ TEST_CASE("ranks that begin with other weights take those of rank 0, where all h
       {1, 2, 4});
 }
 
+TEST_CASE("what comes before and behind the blocks is alike on every rank, or refused") {
+  on_worlds(
+      [](Communicator world) {
+        auto x = numbers({4, 5}, kDouble), target = numbers({4, 3}, kDouble, 1);
+        auto over = [](Net net, auto before, auto after) {
+          auto block = [net](int64_t i, at::Tensor y, const std::vector<at::Tensor>&) mutable {
+            return at::tanh(net->blocks[i](y));
+          };
+          return wanpar::stack_of(before, 4, block, after,
+                                  [net](int64_t i) { return wanpar::tensors_of(net->blocks[i]); });
+        };
+        auto expected = net(), mine = net(100 + 20 * world.rank());
+        auto chain = over(mine, mine->in, mine->out);
+        auto model = chain | block_pipeline({.stages = world});
+        require(model.parameters().size() == 12, "those of modules before and behind the blocks are listed");
+        auto bare = over(expected, expected->in, expected->out);
+        squares(bare(x), target).backward();
+        model.train_step({x}, target, squares);
+        require_gradients_of(mine, expected, "as rank 0 alone");
+        if (world.size() == 1) return;
+
+        auto whole = net();
+        auto same = [whole](at::Tensor x) mutable { return whole->in(x); };
+        auto parted = [&](double by) { return [=](at::Tensor x) { return x * by; }; };
+        auto before =
+            over(
+                whole, [=](at::Tensor x) mutable { return same(x) * (1 + world.rank()); }, parted(2)) |
+            block_pipeline({.stages = world});
+        require_error([&] { before(x); }, "what comes before the blocks");
+        auto after = over(whole, same, parted(1 + world.rank())) | block_pipeline({.stages = world});
+        require_error([&] { after(x); }, "what comes after the blocks");
+        world.barrier();
+      },
+      {1, 2, 4});
+}
+
 TEST_CASE(
     "a gradient that would be whole on no rank is refused in the pass that makes it, or summed by "
     "train_step") {

@@ -55,15 +55,30 @@ class StackOf {
                       [this](at::Tensor y) { return invoke(after_, std::move(y)); });
   }
 
-  /// The blocks' parameters as "0.weight", "1.weight", …, where they are known.
+  /// The blocks' parameters as "0.weight", "1.weight", …, where they are known, between "before.weight" and
+  /// "after.weight" of callables that are modules.
   NamedTensors named_parameters() const {
-    NamedTensors all;
+    auto all = under("before.", module_parameters(before_));
     for (int64_t i = 0; stack_.tensors && i < stack_.size; ++i)
-      for (auto& [name, tensor] : stack_.tensors(i)) all.push_back({std::to_string(i) + "." + name, tensor});
+      append(all, under(std::to_string(i) + ".", stack_.tensors(i)));
+    append(all, under("after.", module_parameters(after_)));
+    return all;
+  }
+  NamedTensors named_buffers() const {
+    auto all = under("before.", wanpar::named_buffers(before_));
+    append(all, under("after.", wanpar::named_buffers(after_)));
     return all;
   }
 
  private:
+  static NamedTensors under(const std::string& prefix, NamedTensors tensors) {
+    for (auto& item : tensors) item.name = prefix + item.name;
+    return tensors;
+  }
+  static void append(NamedTensors& all, NamedTensors more) {
+    all.insert(all.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  }
+
   static Staged as_staged(Staged staged) { return staged; }
   static Staged as_staged(at::Tensor x) { return {std::move(x)}; }
 

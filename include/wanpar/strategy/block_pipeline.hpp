@@ -100,7 +100,7 @@ class BlockPipelineStrategy {
 /// Blocks treat the samples of a batch, dimension 0, one by one; a batch norm in training does not, and is
 /// refused where there are several micro-batches. Activations may change shape from block to block; a result
 /// whose shape differs between passes of equal inputs is refused. What is before and after the blocks gives
-/// the same on every rank (no dropout there in training).
+/// the same on every rank, which is compared (no dropout there in training).
 ///
 /// *Gradients.* `loss.backward()`, called on every rank, goes back through the stages, all forwards before
 /// all backwards. `train_step` runs 1F1B instead, which keeps fewer micro-batches alive. Afterwards each rank
@@ -112,8 +112,9 @@ class BlockPipelineStrategy {
 /// and a result of r bytes: forward Σ a_s for s < S − 1, and (S − 1)·r to give all ranks the result.
 /// backward() Σ a_s, (S − 1)·bytes of x where that needs a gradient, and 2 (S − 1) bytes of each side tensor
 /// that does. train_step 2 Σ a_s, and 2 (S − 1) times the bytes of the parameters outside of blocks and of 2
-/// + n numbers, n of those parameters. Every pass compares what the ranks were given: S·(S − 1)·(24 + 16 t)
-/// bytes for t tensors. The first pass of each shape compares what the stages give: S·(S − 1) KiB more.
+/// + n numbers, n of those parameters. Every pass compares what the ranks were given, and one without
+/// train_step what goes into the blocks and the result: S·(S − 1)·(24 + 16 t) bytes for t tensors each. The
+/// first pass of each shape compares what the stages give: S·(S − 1) KiB more.
 ///
 /// One instance belongs to one rank, its calls are collective over the stages.
 ///
@@ -126,9 +127,9 @@ class BlockPipeline : public Wrapped<Module, BlockPipelineStrategy> {
 
   /// Collective. One 1F1B pass: the loss of the whole batch [] on every rank, gradients added to `grad()`.
   /// `loss(output, target)` is called by the last stage, a micro-batch at a time; a mean over samples is
-  /// weighed by their number, and called once more, without gradients, for two micro-batches together, to see
-  /// that it is one. A module that calls run_blocks gives it what comes after the blocks. Throws
-  /// Error for a module without blocks, and for a loss that is not what .loss and .weight say.
+  /// weighed by their number, and called again, without gradients, for every two neighbouring micro-batches
+  /// together, to see that it is one. A module that calls run_blocks gives it what comes after the blocks.
+  /// Throws Error for a module without blocks, and for a loss that is not what .loss and .weight say.
   at::Tensor train_step(Tensors inputs, at::Tensor target, const BlockPipelineStrategy::Loss& loss,
                         const TrainOptions& options = {}) {
     auto by_blocks = [this](Values values) {

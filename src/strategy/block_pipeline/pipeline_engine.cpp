@@ -119,6 +119,9 @@ void PipelineEngine::begin() {
 
 void PipelineEngine::end(const NamedTensors& results) {
   if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
+  require_same_values("BlockPipeline", "results", stages(), results,
+                      "what comes after the blocks must give the same on every rank: the same weights, and "
+                      "no dropout there in training");
   if (!at::GradMode::is_enabled()) return;
   auto tensors = tensors_in(results);
   check_outside(tensors, {}, Shared::refused);
@@ -126,8 +129,8 @@ void PipelineEngine::end(const NamedTensors& results) {
     if (depends_on(tensors, given, {result}))
       throw Error(
           "BlockPipeline: the first block writes to what it is given, which is used behind the blocks, too, "
-          "where "
-          "its gradient would not be right; let that block make a new tensor, or clone what it is given");
+          "where its gradient would not be right; let that block make a new tensor, or clone what it is "
+          "given");
 }
 
 void PipelineEngine::check_outside(const Tensors& results, const Tensors& arguments, Shared shared) const {
@@ -188,8 +191,7 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
   if (is_first() && times_written(x) != written)
     throw Error(
         "BlockPipeline: the first block writes to what it is given, which what comes after the blocks would "
-        "not "
-        "see, on another stage; let that block make a new tensor, or clone what it is given");
+        "not see, on another stage; let that block make a new tensor, or clone what it is given");
   check_inside(y, {x}, side, Shared::summed);
   return y;
 }
@@ -221,6 +223,11 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
                                      std::vector<at::Tensor> side, const NextBlocks& next) {
   for (auto* handler : handlers())
     if (auto* reduction = dynamic_cast<GradientReduction*>(handler)) reduction->defer();
+  NamedTensors given{{"x", x}};
+  for (size_t i = 0; i < side.size(); ++i) given.push_back({fmt::format("side {}", i), side[i]});
+  require_same_values("BlockPipeline", "activations", stages(), given,
+                      "what comes before the blocks must give the same on every rank: the same weights, and "
+                      "no dropout there in training");
   if (x.dim() == 0 && options_.micro_batches > 1)
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
   auto samples = x.dim() > 0 ? x.size(0) : 1;

@@ -68,9 +68,8 @@ at::Tensor PipelineTape::enter(int64_t micro_batch, const at::Tensor& received) 
       if (!tape || !tape->is_going_back_)
         throw Error(
             "BlockPipeline: a gradient has come to a block otherwise than by the result, as by a loss that "
-            "the "
-            "block keeps; it would not be passed on to the blocks before it: give that on as a part of the "
-            "result");
+            "the block keeps; it would not be passed on to the blocks before it: give that on as a part of "
+            "the result");
     });
   return as_given(entered);
 }
