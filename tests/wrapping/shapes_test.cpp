@@ -301,7 +301,8 @@ TEST_CASE("results of different names on different ranks are not mixed") {
         auto own = [&](at::Tensor x) {
           return std::map<std::string, at::Tensor>{{"rank " + std::to_string(world.rank()), x}};
         };
-        require_error([&] { (own | wanpar::data_parallel({.group = world}))(x); }, "of result rank 0");
+        require_error([&] { (own | wanpar::data_parallel({.group = world}))(x); },
+                      "where rank 0 has result rank 0");
       },
       {2, 3});
 }
