@@ -2,6 +2,9 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <functional>
+#include <map>
+#include <mutex>
 #include <string_view>
 #include <wanpar/launch/connect.hpp>
 #include <wanpar/transport/checked.hpp>
@@ -67,6 +70,33 @@ int choose_device(const Place& place, Backend backend) {
       fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
 }
 
+/// The groups that this process is in, by where they met: a second one in the same place would find its own
+/// port held, and its own rank there.
+class Met {
+ public:
+  static std::shared_ptr<Transport> once(const Place& place,
+                                         const std::function<std::shared_ptr<Transport>()>& meet) {
+    static Met met;
+    auto where = fmt::format("rank {} at {}:{}", place.rank, place.master_addr, place.master_port);
+    {
+      std::lock_guard lock(met.mutex_);
+      if (!met.living_[where].expired())
+        throw Error(fmt::format(
+            "this process has connected as {} already; go on with the Communicator of that call, or with a "
+            "subgroup of it, or set another MASTER_PORT for a second one",
+            where));
+    }
+    auto transport = meet();
+    std::lock_guard lock(met.mutex_);
+    met.living_[where] = transport;
+    return transport;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::weak_ptr<Transport>> living_;
+};
+
 }  // namespace
 
 Place find_place() {
@@ -89,14 +119,16 @@ Communicator connect(ConnectOptions options) {
   int device = choose_device(place, options.backend);
   if (place.world_size == 1) return Communicator().with_timeout(options.timeout);
 
-  auto transport = meet({.host = place.master_addr,
-                         .port = place.master_port,
-                         .store_is_there = place.store_is_there,
-                         .run = place.run,
-                         .rank = place.rank,
-                         .world_size = place.world_size,
-                         .device = device,
-                         .timeout = options.timeout});
+  auto transport = Met::once(place, [&] {
+    return meet({.host = place.master_addr,
+                 .port = place.master_port,
+                 .store_is_there = place.store_is_there,
+                 .run = place.run,
+                 .rank = place.rank,
+                 .world_size = place.world_size,
+                 .device = device,
+                 .timeout = options.timeout});
+  });
   bool check_calls = options.checks == Checks::on || (options.checks == Checks::automatic && device < 0);
   if (check_calls) transport = checked(transport);
   return Communicator(transport, options.timeout);

@@ -45,6 +45,9 @@ check("ranks that disagree on the world size all say so", all_say(odd, "start ev
 twice = ranks(free_port(), (0, 4), (1, 4), (1, 4))
 check("a rank that was started twice is named", all_say(twice, "rank 1 was started twice"), *twice)
 
+again = ranks(free_port(), (0, 2), (1, 2), words=["--again"])
+check("a second call in one process says so", all_say(again, "this process has connected as rank"), *again)
+
 lonely = ranks(free_port(), (0, 3), (2, 3))
 check("a rank that never comes is named", all_say(lonely, "waited 4 s for rank 1 of 3, which never came"), *lonely)
 

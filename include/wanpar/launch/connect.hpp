@@ -37,10 +37,10 @@ Place find_place();
 /// Collective over the processes of the run: the group of all of them, or of this process alone.
 ///
 /// Blocks until every rank is there. Throws Error, on every rank within the timeout, when one never comes,
-/// when two ranks disagree on the world size, when a rank was started twice, when two have the same GPU, or
-/// when the port is held by somebody else. With NCCL, this process takes the CUDA device of its local rank,
-/// or the one that it sees, before anything is allocated. With Gloo, SIGPIPE is ignored from here on where it
-/// would end the process.
+/// when two ranks disagree on the world size, when a rank was started twice, when two have the same GPU, when
+/// the port is held by somebody else, or by what an earlier call in this process gave. With NCCL, this
+/// process takes the CUDA device of its local rank, or the one that it sees, before anything is allocated.
+/// With Gloo, SIGPIPE is ignored from here on where it would end the process.
 Communicator connect(ConnectOptions options = {});
 
 }  // namespace wanpar
