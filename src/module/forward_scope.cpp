@@ -28,14 +28,19 @@ std::string sentence_for(const Communicator& group) {
 }
 
 /// In a catch block: throws on what a strategy threw, and an error of LibTorch's own with the remark.
-[[noreturn]] void throw_on_with(const std::string& remark) {
+[[noreturn]] void throw_on_with(const ForwardScope* scope) {
   try {
     Scope::rethrow();
+  } catch (const Error&) {
+    throw;
   } catch (const c10::OutOfMemoryError&) {
     throw;
-  } catch (const c10::Error& error) {
+  } catch (const std::exception& error) {
+    auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+    const std::string said = of_torch ? of_torch->what_without_backtrace() : error.what();
+    const auto remark = scope ? scope->remark(said) : std::string();
     if (remark.empty()) throw;
-    throw Error(fmt::format("{}; {}", first_line(error.what_without_backtrace()), remark));
+    throw Error(fmt::format("{}; {}", of_torch ? first_line(said) : said, remark));
   }
 }
 
@@ -102,7 +107,7 @@ void Forward::end(NamedTensors& results) {
 
 void Forward::fail() try {
   if (scope_) scope_->fail();
-  throw_on_with(scope_ ? scope_->remark() : std::string());
+  throw_on_with(scope_.get());
 } catch (...) {
   for (auto& [group, failures, at_hand] : waiting_) {
     if (group.failures() > failures) continue;  // told by a wrapper inside of this one

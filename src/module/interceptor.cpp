@@ -1,4 +1,4 @@
-// The one file that knows the dispatch keys by which strategies enter modules that know nothing of them.
+// How strategies enter modules that know nothing of them.
 #include <wanpar/module/interceptor.hpp>
 
 #include <ATen/ThreadLocalState.h>
@@ -19,17 +19,13 @@
 #include "module/absent_memory.hpp"
 #include "module/boxed_tensors.hpp"
 #include "module/crossing.hpp"
+#include "module/dispatch_keys.hpp"
+#include "module/split/dispatch.hpp"
 
 namespace wanpar {
 namespace {
 
-/// Two keys that lie above autograd and autocast; the build says which. By the one attention is met, and
-/// every other operator falls through it at no cost. The other meets every operator, and is on where a
-/// handler watches.
-constexpr auto kAttention = c10::DispatchKey::WANPAR_ATTENTION_KEY;
-constexpr auto kOperators = c10::DispatchKey::WANPAR_OPERATORS_KEY;
 constexpr c10::DispatchKeySet kBoth({kAttention, kOperators});
-static_assert(kAttention > kOperators);  // an attention is not first met as any operator
 
 using OperatorHandlers = c10::SmallVector<OperatorHandler*, 4>;
 
@@ -207,6 +203,10 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
                  std::make_move_iterator(results.end()));
 }
 
+void every_operator_on_parts(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
+  on_split_tensors(op, stack);
+}
+
 /// Within an operator: its own operators are met like any others.
 class Intercepted {
  public:
@@ -239,6 +239,9 @@ void register_once() {
         dispatcher.registerImpl({"aten::scaled_dot_product_attention", ""}, key,
                                 c10::KernelFunction::makeFromUnboxedRuntimeFunction(&attention_kernel),
                                 std::nullopt, nullptr, "wanpar"));
+    key = kSplit;
+    handles.push_back(dispatcher.registerFallback(
+        key, c10::KernelFunction::makeFromBoxedFunction<&every_operator_on_parts>(), "wanpar"));
     registrations = std::move(handles);
   } catch (const std::exception& failure) {
     std::string why = failure.what();

@@ -7,6 +7,7 @@
 #include <wanpar/module/interceptor.hpp>
 
 #include "module/boxed_tensors.hpp"
+#include "module/split/split_tensor.hpp"
 
 namespace wanpar {
 namespace {
@@ -62,6 +63,8 @@ Operator as_operator(const Attention& call, std::span<const c10::IValue> argumen
 }
 
 at::Tensor attend(const Attention& c) {
+  for (auto& x : c.inputs())
+    if (auto* split = as_split(x)) return split->group()->attention(c);
   return at::scaled_dot_product_attention(c.query, c.key, c.value, c.mask, c.dropout, c.causal, c.scale,
                                           c.grouped);
 }

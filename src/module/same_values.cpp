@@ -12,6 +12,7 @@
 #include <wanpar/module/interceptor.hpp>
 
 #include "module/buckets.hpp"
+#include "module/split/split_tensor.hpp"
 
 namespace wanpar {
 namespace {
@@ -42,9 +43,11 @@ bool are_close(const double* one, const double* other, double tolerance) {
 
 }  // namespace
 
-Digest Digest::of(const at::Tensor& x) {
+Digest Digest::of(const at::Tensor& given) {
   Plain plain;
   at::NoGradGuard no_grad;
+  auto* split = as_split(given);
+  const auto& x = split ? split->part() : given;
   if (!is_readable(x)) return {at::zeros({2}, at::kDouble)};
   const auto as_double = x.options().dtype(at::kDouble);
   auto flat = (x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach()).reshape({-1});

@@ -68,40 +68,6 @@ TEST_CASE("split operators are compared with those of one rank") {
   });
 }
 
-TEST_CASE("a path that changes unseen, for a user who does not want every pass looked at, is found") {
-  on_worlds(
-      [](Communicator world) {
-        const int64_t share = 4;  // as many tokens on every rank as there are words
-        auto words = random({1, 2, share, 8}, 5);
-        bool words_first = true;
-        Model module([&](const at::Tensor& x) {
-          auto attend = [&](const at::Tensor& y, bool to_words) {
-            return at::scaled_dot_product_attention(y, to_words ? words : y, to_words ? words : y);
-          };
-          return attend(attend(x, words_first), !words_first);
-        });
-        auto wrapped =
-            module |
-            wanpar::sequence_parallel(
-                {.ring = world, .split = {{.arg = 0, .dim = 2}}, .min_share = 1, .always_look = false});
-        auto x = random({1, 2, share * world.size(), 8}, 6);
-        {
-          at::NoGradGuard no_grad;
-          wrapped(x), wrapped(x);
-        }
-        require_exact(wanpar::verify(Model(wrapped), module, {x}), "the path of the first pass");
-        {
-          at::NoGradGuard no_grad;
-          wrapped(x);
-        }
-        words_first = false;
-        auto found = wanpar::verify(Model(wrapped), module, {x});
-        require(found.difference > 1e-3, fmt::format("another path differs by {}", found.difference));
-        require(!found.first, "by no operator, since what was remembered is at fault");
-      },
-      {2, 3});
-}
-
 TEST_CASE("a strategy that cuts the batch is compared by its result") {
   on_worlds([](Communicator world) {
     auto x = random({13, 6}, 7);

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace wanpar {
@@ -32,7 +33,7 @@ class ForwardScope {
   /// The call has failed on this rank, wherever.
   virtual void fail() {}
   /// What to say beside an error of LibTorch's that the module ended in; empty where there is nothing.
-  virtual std::string remark() const { return {}; }
+  virtual std::string remark(std::string_view /*error*/) const { return {}; }
 };
 
 /// Throws Error, which begins with `strategy` and names the `option`, where a name in it names nothing among

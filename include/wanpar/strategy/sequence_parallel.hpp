@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <unordered_set>
 #include <vector>
 
 //  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is
@@ -41,17 +43,11 @@ struct SequenceParallelOptions {
   /// Deals each rank of the ring a range from the front and its mirror image from the back, so that causal
   /// attention costs all of them alike.
   bool balance_causal = false;
-  /// A sequence of fewer tokens a rank is not split: every rank computes all of it. Shares of a few tokens
-  /// say little of how a module counts them, and are no work to share; frames and rows may be worth it. Of
-  /// single ones LibTorch itself computes some gradients wrong (batch_norm in eval, 2.11).
-  int64_t min_share = 5;
-  /// Looks at every operator in every pass. Without it the passes behind the second one with each set of
-  /// shapes look at attentions alone, where no other operator has anything to exchange: for a module whose
-  /// way through its operators depends on nothing but the shapes of its arguments.
-  bool always_look = true;
+  /// A sequence of fewer tokens a rank is not split: every rank computes all of it.
+  int64_t min_share = 1;
 };
 
-class SequenceEngine;
+class SequenceGroup;
 
 class SequenceParallelStrategy {
  public:
@@ -64,22 +60,24 @@ class SequenceParallelStrategy {
   std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  private:
-  std::shared_ptr<SequenceEngine> engine_;
+  std::shared_ptr<const SequenceGroup> group_;
+  bool is_in_one_process_ = false;
+  std::shared_ptr<std::unordered_set<std::string>> seen_ =
+      std::make_shared<std::unordered_set<std::string>>();  // kinds of calls that have had a first pass
   NamedTensors shared_;  // parameters that ranks which are threads hold together
 };
 
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
-/// and has the whole result. Exact for any length, any number of heads, any mask, and causal attention,
-/// LibTorch's MultiheadAttention included (not with keys that it adds itself, nor over two split inputs of
-/// unlike lengths: its own checks refuse those). Attention, convolutions, norms, reductions, joined sequences
-/// and parts of them exchange what they need; an operator that is none of these, and is not known to keep
-/// tokens apart, runs on all tokens on every rank, which is right and no faster than one.
+/// and has the whole result. Exact for any length, any number of heads, any mask, causal attention, and
+/// whatever else a module does by LibTorch's operators: inside, a tensor that holds tokens has the sizes of
+/// the whole, and operators run on this rank's part. Attention, convolutions, norms, reductions, joined
+/// sequences and parts of them exchange what they need; an operator that is none of these, and is not known
+/// to keep tokens apart, runs on all tokens on every rank, which is right and no faster than one.
 ///
 /// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
-/// shape or dtype. What it cannot carry exactly it refuses, naming the operator: random numbers for split
-/// tokens (dropout), numbers that the module makes of how many tokens a rank holds (their logarithm),
-/// gradient hooks, memory that is written out of sight. The first call for each set of shapes compares such
-/// numbers among the ranks, and its shares are uneven on purpose.
+/// shape or dtype. Inside, it refuses what cannot be carried exactly, naming the operator: random numbers for
+/// split tokens (dropout), memory that is read by a pointer, tensors and numbers that ranks do not have alike
+/// (compared in the first call for each set of shapes).
 ///
 /// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
 /// result: those of weights are summed over the ranks within backward, which may be called anywhere. One

@@ -9,9 +9,9 @@ const at::Tensor& Step::tensor(size_t i) const {
   return i < op.arguments.size() && argument(i).isTensor() ? argument(i).toTensor() : none;
 }
 
-const SplitPlace* Step::place(size_t i) const { return follow.of(tensor(i)); }
+const SamplePlace* Step::place(size_t i) const { return follow.of(tensor(i)); }
 
-bool Step::fits(const at::Tensor& x, int64_t dim, const SplitPlace& split) {
+bool Step::fits(const at::Tensor& x, int64_t dim, const SamplePlace& split) {
   const auto extent = x.size(dim);
   if (extent != 1 && extent != split.whole_extent()) return false;
   if (extent == split.whole_extent() && extent != 1)

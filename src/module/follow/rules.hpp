@@ -18,19 +18,19 @@ namespace wanpar {
 struct CutInput {
   size_t input;  // among the operator's
   int64_t dim;
-  SplitPlace like;
+  SamplePlace like;
 };
 
 /// A split input whose tokens lie otherwise over the ranks than those that it meets.
 struct MovedInput {
   size_t input;
-  SplitPlace like;  // as they are to lie
+  SamplePlace like;  // as they are to lie
 };
 
 /// What a rule finds of an operator that has met a split tensor.
 struct Verdict {
-  std::optional<SplitPlace> place = {};  ///< of what the operator gives; none where that holds no split
-  std::string mixes = {};                ///< why it needs elements of other ranks; empty where it does not
+  std::optional<SamplePlace> place = {};  ///< of what the operator gives; none where that holds no split
+  std::string mixes = {};                 ///< why it needs elements of other ranks; empty where it does not
 
   bool is_local() const { return mixes.empty(); }
 };
@@ -50,10 +50,10 @@ struct Step {
   /// How many dimensions the first argument has.
   int64_t dims() const { return static_cast<int64_t>(sizes.size()); }
   /// The place in the i-th argument; null where that is no split tensor.
-  const SplitPlace* place(size_t i) const;
+  const SamplePlace* place(size_t i) const;
   /// Whether x, which is not split, fits the split that it meets along its dimension `dim`: it has one
   /// element for all, or one for each of all ranks, of which this rank's are to be cut.
-  bool fits(const at::Tensor& x, int64_t dim, const SplitPlace& split);
+  bool fits(const at::Tensor& x, int64_t dim, const SamplePlace& split);
   /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
   /// out.
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;

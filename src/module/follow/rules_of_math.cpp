@@ -11,11 +11,11 @@ namespace {
 
 Verdict is_weight() { return {{}, "takes split elements for weights"}; }
 
-Verdict sums_over(const SplitPlace& place) {
+Verdict sums_over(const SamplePlace& place) {
   return {{}, fmt::format("sums over dimension {}, which is split", place.dim)};
 }
 
-Verdict meets_another(const at::Tensor& x, int64_t dim, const SplitPlace& place) {
+Verdict meets_another(const at::Tensor& x, int64_t dim, const SamplePlace& place) {
   return {{},
           fmt::format("meets a tensor that is not split and has {} elements along dimension {}, where {} "
                       "of {} split ones are here",
@@ -182,7 +182,7 @@ Verdict expanded_as(Step& step) {
 
 /// Picks along another dimension than the split one; the index has the dimensions of what it picks from.
 Verdict picked(Step& step) {
-  std::optional<SplitPlace> found;
+  std::optional<SamplePlace> found;
   for (size_t i : {size_t{0}, size_t{2}})
     if (auto* place = step.place(i)) found = *place;
   if (step.op.arguments.size() > 3 && !found)
@@ -204,7 +204,7 @@ Verdict picked(Step& step) {
 /// Tensors joined along another dimension than the split one, in which all must be split alike.
 Verdict joined(Step& step, bool is_new_dim) {
   auto& tensors = step.op.inputs;
-  const SplitPlace* first = nullptr;
+  const SamplePlace* first = nullptr;
   for (auto& x : tensors)
     if (!first) first = step.follow.of(x);
   const auto dims = tensors[0].dim();
@@ -251,7 +251,7 @@ Verdict elementwise(Step& step) {
   };
   int64_t dims = 0;
   for (auto& x : step.op.inputs) dims = std::max(dims, x.dim());
-  std::optional<SplitPlace> result;
+  std::optional<SamplePlace> result;
   for (size_t i = 0; i < step.op.inputs.size(); ++i) {
     auto& x = step.op.inputs[i];
     auto* place = step.follow.of(x);

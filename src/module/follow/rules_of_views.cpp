@@ -13,7 +13,7 @@ namespace {
 
 using Sizes = at::IntArrayRef;
 
-Verdict at_dim(SplitPlace place, int64_t dim) {
+Verdict at_dim(SamplePlace place, int64_t dim) {
   place.dim = dim;
   return {place};
 }
@@ -27,7 +27,7 @@ Verdict reshaped(Step& step) {
   Sizes in = step.sizes, out = step.outputs[0].sizes();
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
-  std::optional<SplitPlace> best;
+  std::optional<SamplePlace> best;
   for (int64_t d = 0; d < static_cast<int64_t>(out.size()); ++d) {
     const int64_t left = c10::multiply_integers(out.slice(0, d)),
                   right = c10::multiply_integers(out.slice(d + 1));
@@ -35,7 +35,7 @@ Verdict reshaped(Step& step) {
     auto found = *at_dim(place, d).place;
     found.before = outer / left, found.after = inner / right;
     if (found.extent() != out[d]) continue;
-    auto merged = [](const SplitPlace& p) { return p.before * p.after; };
+    auto merged = [](const SamplePlace& p) { return p.before * p.after; };
     bool better = !best || merged(found) < merged(*best) ||
                   (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
     if (better) best = found;

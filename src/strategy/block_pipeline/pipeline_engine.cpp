@@ -18,6 +18,7 @@
 #include "module/same_module.hpp"
 #include "module/same_values.hpp"
 #include "module/shared_parameters.hpp"
+#include "module/split/split_tensor.hpp"
 #include "module/storage_memory.hpp"
 #include "module/times_written.hpp"
 #include "strategy/block_pipeline/micro_batches.hpp"
@@ -165,6 +166,7 @@ PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
 at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                                       const NextBlocks& next) {
   if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
+  if (as_split(x)) return run_parts(blocks, x, std::move(side), next);
   auto& stack = stack_for(blocks);
   if (!passage_) return run_whole(stack, blocks, std::move(x), std::move(side), next);
 
@@ -194,6 +196,29 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
         "not see, on another stage; let that block make a new tensor, or clone what it is given");
   check_inside(y, {x}, side, Shared::summed);
   return y;
+}
+
+/// Stages send what each rank holds, and go on with what it is a part of.
+at::Tensor PipelineEngine::run_parts(const BlockStack& blocks, const at::Tensor& x,
+                                     std::vector<at::Tensor> side, const NextBlocks& next) {
+  auto* found = place_of(x);
+  if (!found) return run_blocks(blocks, unsplit(x), std::move(side), next);
+  const auto place = *found;
+  const auto group = as_split(x)->group();
+  auto y =
+      run_blocks(blocks, part_in_graph(x), std::move(side),
+                 [&](const BlockStack& inner, at::Tensor part, std::vector<at::Tensor> beside) {
+                   auto y = next(inner, of_parts(part, place, group), std::move(beside));
+                   auto* after = place_of(y);
+                   if (!after || after->dim != place.dim || !after->is_like(place))
+                     throw Error(fmt::format(
+                         "BlockPipeline: a block was given {} of which dimension {} is split, and gave {}, "
+                         "which is split otherwise; keep blocks inside split_sequence and gather_sequence, "
+                         "or outside",
+                         part.sizes(), place.dim, y.sizes()));
+                   return part_in_graph(y);
+                 });
+  return y.defined() ? of_parts(y, place, group) : y;
 }
 
 /// The blocks of this stage, on a micro-batch, which is a part of a batch that is cut.

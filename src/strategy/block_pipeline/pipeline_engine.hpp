@@ -66,6 +66,8 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
   PipelineStack& stack_for(const BlockStack& blocks);
   at::Tensor run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                        std::vector<at::Tensor> side, const NextBlocks& next);
+  at::Tensor run_parts(const BlockStack& blocks, const at::Tensor& x, std::vector<at::Tensor> side,
+                       const NextBlocks& next);
   at::Tensor run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                       std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut);
   at::Tensor run_in_passage(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "strategy/sequence_parallel/token_layout.hpp"
+#include "module/split/token_layout.hpp"
 
 namespace wanpar {
 

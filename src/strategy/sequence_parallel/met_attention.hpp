@@ -1,32 +1,36 @@
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <optional>
 #include <span>
 #include <vector>
 
-#include "module/follow/rules.hpp"
+#include "module/split/split_place.hpp"
 
 namespace wanpar {
 
-/// What became of an attention: taken over, or left to this rank alone.
-struct Met {
-  std::vector<int64_t> query, key;  // shapes
-  std::optional<SplitPlace> over;   // the split that its keys stem from, and is attended over
-  std::optional<SplitPlace> rows;   // the split that its queries alone stem from: the keys are whole
-
-  bool operator==(const Met&) const = default;
+/// How an attention of which some inputs are split is carried, and what is to be done to its inputs before,
+/// by their numbers.
+struct MetAttention {
+  enum Kind {
+    whole,  ///< on every rank
+    over,   ///< the keys are split as the queries are, and are attended over
+    rows,   ///< the queries are split, the keys are whole
+    apart,  ///< samples or heads are split, each of which attends for itself
+  };
+  Kind kind;
+  std::vector<size_t> gathered;  ///< inputs that are wanted whole
+  struct Cut {
+    size_t input;
+    SplitPlace place;
+  };
+  std::vector<Cut> cuts;            ///< whole inputs of which each rank is to have its part
+  std::optional<SplitPlace> place;  ///< of the queries, or of what is apart
+  int64_t from_end = 0;             ///< its dimension in all of them and in the result
 };
 
-/// What is to be done to an attention's inputs, by their numbers, before it can be met.
-struct AttentionNeeds {
-  std::vector<size_t> whole;   // to be gathered
-  std::vector<CutInput> cuts;  // to be cut, where they have one entry for each sample that is split
-};
-
-/// Told by where queries, keys, values and mask stem from: keys that are split otherwise than the queries are
+/// Told by where queries, keys, values and mask lie: keys that are split otherwise than the queries are
 /// wanted whole, as is any mask that is split.
-AttentionNeeds what_attention_needs(const Follow& follow, std::span<const at::Tensor> inputs);
-
-/// What kind of attention this is, its needs met.
-Met meet(const Follow& follow, std::span<const at::Tensor> inputs);
+MetAttention meet(std::span<const at::Tensor> inputs);
 
 }  // namespace wanpar

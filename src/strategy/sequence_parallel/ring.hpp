@@ -2,7 +2,7 @@
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/module/attention.hpp>
 
-#include "strategy/sequence_parallel/token_layout.hpp"
+#include "module/split/token_layout.hpp"
 
 namespace wanpar {
 

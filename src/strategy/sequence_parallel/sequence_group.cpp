@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "module/linear_map.hpp"
+#include "module/split/split_call.hpp"
 #include "strategy/sequence_parallel/edges.hpp"
 
 namespace wanpar {
@@ -15,83 +15,58 @@ at::Tensor SequenceGroup::joined(const at::Tensor& part, int64_t dim, const Toke
     return joined(part.to(at::kInt), dim, layout).to(part.scalar_type());
   std::vector<int64_t> lengths;
   for (auto& tokens : layout.groups()) lengths.push_back(length(tokens));
-  auto group = ulysses_.all_gather(part, dim, layout.lengths(ring_.rank())).get();
-  return layout.in_order(ring_.all_gather(std::move(group), dim, lengths).get(), dim);
-}
-
-at::Tensor SequenceGroup::share(const at::Tensor& x, int64_t dim, const TokenLayout& layout) const {
-  return linear_map(
-      x,
-      [=, tokens = mine(layout)](const at::Tensor& whole) {
-        return take(whole, dim, tokens).clone(at::MemoryFormat::Contiguous);
-      },
-      [=, group = *this](const at::Tensor& gradient) {
-        return group.joined(gradient.contiguous(), dim, layout);
-      });
-}
-
-at::Tensor SequenceGroup::unsplit(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const {
-  return linear_map(
-      part, [=, group = *this](const at::Tensor& x) { return group.joined(x.contiguous(), dim, layout); },
-      [=, tokens = mine(layout)](const at::Tensor& gradient) {
-        return take(gradient, dim, tokens).contiguous();
-      });
-}
-
-at::Tensor SequenceGroup::with_summed_gradient(const at::Tensor& x) const {
-  return linear_map(
-      x, [](const at::Tensor& same) { return same; },
-      [group = *this](const at::Tensor& gradient) { return group.sum(gradient); });
+  auto group = ulysses().all_gather(part.contiguous(), dim, layout.lengths(ring().rank())).get();
+  return layout.in_order(ring().all_gather(std::move(group), dim, lengths).get(), dim);
 }
 
 at::Tensor SequenceGroup::sum(const at::Tensor& x) const {
-  return ring_.all_reduce(ulysses_.all_reduce(x).get()).get();
+  if (x.is_complex()) return at::view_as_complex(sum(at::view_as_real(x.resolve_conj()).contiguous()));
+  return ring().all_reduce(ulysses().all_reduce(x).get()).get();
 }
 
 at::Tensor SequenceGroup::greatest(const at::Tensor& x) const {
-  return ring_.all_reduce(ulysses_.all_reduce(x, ReduceOp::max).get(), ReduceOp::max).get();
+  return ring().all_reduce(ulysses().all_reduce(x, ReduceOp::max).get(), ReduceOp::max).get();
 }
 
-at::Tensor SequenceGroup::summed(const at::Tensor& x) const {
-  auto over_all = [group = *this](const at::Tensor& part) { return group.sum(part); };
-  return linear_map(x, over_all, over_all);
-}
-
-at::Tensor SequenceGroup::total(const at::Tensor& x) const {
-  return linear_map(
-      x, [group = *this](const at::Tensor& part) { return group.sum(part); },
-      [](const at::Tensor& gradient) { return gradient; });
-}
-
-at::Tensor SequenceGroup::with_neighbours(const at::Tensor& x, int64_t dim, const TokenLayout& layout,
+at::Tensor SequenceGroup::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
                                           int64_t left, int64_t right) const {
-  const Edges edges(layout, ring_.size(), ulysses_.size(), ring_.rank(), ulysses_.rank(), left, right);
-  return linear_map(
-      x,
-      [=, group = *this](const at::Tensor& part) {
-        auto mine = part.index_select(dim, edges.own(part.device()));
-        auto row = group.ulysses_.all_gather(std::move(mine), dim, edges.row()).get();
-        auto all = group.ring_.all_gather(std::move(row), dim, edges.rows()).get();
-        return edges.extended(part, all, dim);
-      },
-      [=, group = *this](const at::Tensor& gradient) {
-        auto all = group.sum(edges.taken(gradient, dim));
-        auto part = gradient.narrow(dim, left, edges.length()).clone();
-        return part.index_add_(dim, edges.own(gradient.device()), edges.of_this_rank(all, dim));
-      });
+  const Edges edges(layout, ring().size(), ulysses().size(), ring().rank(), ulysses().rank(), left, right);
+  auto mine = part.index_select(dim, edges.own(part.device()));
+  auto row = ulysses().all_gather(std::move(mine), dim, edges.row()).get();
+  auto all = ring().all_gather(std::move(row), dim, edges.rows()).get();
+  return edges.extended(part, all, dim);
 }
 
-std::vector<std::vector<double>> SequenceGroup::rows(const std::vector<double>& mine) const {
-  auto numbers = at::tensor(mine, at::kDouble).unsqueeze(0);
-  for (auto* group : {&ulysses_, &ring_})
-    if (group->size() > 1) numbers = group->all_gather(numbers.to(group->device()), 0).get();
-  auto all = numbers.cpu().contiguous();
-  std::vector<std::vector<double>> rows;
-  for (int r = 0; r < size(); ++r) {
-    auto* first = all.const_data_ptr<double>() + r * static_cast<int64_t>(mine.size());
-    rows.emplace_back(first, first + mine.size());
+at::Tensor SequenceGroup::added_to_neighbours(const at::Tensor& extended, int64_t dim,
+                                              const TokenLayout& layout, int64_t left, int64_t right) const {
+  const Edges edges(layout, ring().size(), ulysses().size(), ring().rank(), ulysses().rank(), left, right);
+  auto all = sum(edges.taken(extended, dim));
+  auto part = extended.narrow(dim, left, edges.length()).clone();
+  return part.index_add_(dim, edges.own(extended.device()), edges.of_this_rank(all, dim));
+}
+
+void SequenceGroup::meets(const SplitCall& call) const {
+  if (!alike_) return;
+  auto& op = call.name();
+  alike_->note_call(op);
+  auto* beta = call.named("beta");  // of what a product is added to: nothing, where it is 0
+  bool ignores_first = beta && beta->isScalar() && beta->toScalar().toDouble() == 0;
+  for (size_t i = 0; i < call.size(); ++i) {
+    auto& value = call.argument(i);
+    if (call.facts().writes(i) || (i == 0 && ignores_first)) continue;
+    if (value.isTensor() && value.toTensor().defined() && !as_split(value.toTensor()))
+      alike_->note_tensor(op, value.toTensor());
+    if (value.isInt()) alike_->note_number(op, static_cast<double>(value.toInt()));
+    if (value.isDouble()) alike_->note_number(op, value.toDouble());
+    if (value.isBool()) alike_->note_number(op, value.toBool());
+    if (value.isIntList())
+      for (auto number : value.toIntVector()) alike_->note_number(op, static_cast<double>(number));
   }
-  return rows;
+}
+
+const std::string& SequenceGroup::name() const {
+  static const std::string name = "SequenceParallel";
+  return name;
 }
 
 }  // namespace wanpar

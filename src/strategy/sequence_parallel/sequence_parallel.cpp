@@ -1,4 +1,8 @@
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
@@ -10,17 +14,21 @@
 #include "module/check_in_backward.hpp"
 #include "module/same_module.hpp"
 #include "module/shared_parameters.hpp"
-#include "strategy/sequence_parallel/sequence_engine.hpp"
+#include "module/split/split_facts.hpp"
+#include "module/split/split_tensor.hpp"
+#include "strategy/sequence_parallel/sequence_group.hpp"
 
 namespace wanpar {
 namespace {
 
 const char* kSequence = "SequenceParallel";
 
+/// Calls that are remembered; a loop over ever new shapes must not fill the memory.
+constexpr size_t kRemembered = 256;
+
 /// A line for each option that every rank must give alike.
 std::string text_of(const SequenceParallelOptions& options) {
-  auto text = fmt::format("balance_causal {}\nmin_share {}\nalways_look {}", options.balance_causal,
-                          options.min_share, options.always_look);
+  auto text = fmt::format("balance_causal {}\nmin_share {}", options.balance_causal, options.min_share);
   for (auto& cut : options.split)
     text += fmt::format("\nsplit argument {}, dimension {}", cut.arg.text(), cut.dim);
   for (auto& join : options.gather)
@@ -28,75 +36,173 @@ std::string text_of(const SequenceParallelOptions& options) {
   return text;
 }
 
+/// Collective. An address of this process tells it from any other.
+bool are_in_one_process(const std::vector<Communicator>& grid) {
+  static const int here = 0;
+  auto places = at::tensor({static_cast<int64_t>(::getpid()), reinterpret_cast<int64_t>(&here)}, at::kLong)
+                    .unsqueeze(0);
+  for (auto& group : grid) places = group.all_gather(places.to(group.device()), 0).get();
+  return places.size(0) > 1 && places.eq(places[0]).all().item<bool>();
+}
+
+/// The first pass with a kind of call, in which ranks compare what is to be alike.
+struct FirstPass {
+  std::shared_ptr<std::unordered_set<std::string>> known;
+  std::string kind;
+  bool is_in_one_process;  ///< all ranks are threads, and share one generator of random numbers
+};
+
 /// What one rank does between the beginning and the end of a split forward.
-class SequenceForward : public ForwardScope {
+class SequenceForward : public ForwardScope, public TokenHandler, public OperatorHandler {
  public:
-  /// A module whose call has a signature seen before is taken to go the same way through its operators.
-  SequenceForward(std::shared_ptr<SequenceEngine> engine, const std::string& signature, NamedTensors shared)
-      : engine_(std::move(engine)), shared_(std::move(shared)) {
-    if (innermost<SequenceEngine>())
+  SequenceForward(std::shared_ptr<const SequenceGroup> group, std::optional<FirstPass> first,
+                  NamedTensors shared)
+      : group_(std::move(group)), first_(std::move(first)), shared_(std::move(shared)) {
+    if (innermost<SequenceForward>())
       throw Error(
           "SequenceParallel: inside of another one, whose tokens are split already; wrap the module once, "
           "with "
           "both groups as .ring and .ulysses");
-    engine_->begin(signature);
-    scope_.emplace(*engine_);
+    scope_.emplace(*this);
+    if (first_) group_->note_in(&alike_);
   }
-  ~SequenceForward() override {
-    scope_.reset();
-    engine_->end();
-  }
+  ~SequenceForward() override { group_->note_in(nullptr); }
 
   void enter(Arguments& arguments) override {
     Plain plain;
     ValueNames names;
     for (auto& cut : options().split) names.push_back(cut.arg);
     check_names(kSequence, ".split", names, arguments);
-    Tensors all;
-    for (auto& item : arguments.tensors) all.push_back(item.tensor);
-    engine_->called_with(std::move(all));
     for (auto& [name, x] : arguments.tensors)
-      for (auto& cut : options().split)
-        if (x.defined() && cut.arg.names(name)) {
-          x = engine_->cut(x, cut.dim);
+      for (auto& one : options().split)
+        if (x.defined() && one.arg.names(name)) {
+          auto part = cut(x, one.dim);
+          if (as_split(part)) given_.push_back({x, part});
+          x = part;
           break;
         }
   }
 
   void leave(NamedTensors& results) override {
     Plain plain;
-    Tensors all;
-    for (auto& item : results) all.push_back(item.tensor);
-    engine_->check_region(all);
+    if (!has_cut_)
+      throw Error(
+          "SequenceParallel: nothing was split; name the token arguments in .split, or call split_sequence "
+          "in "
+          "the module");
+    give_back();
+    if (first_)
+      for (auto& item : results)
+        if (item.tensor.defined() && !as_split(item.tensor))
+          alike_.note_tensor("the end of the module", item.tensor);
+    group_->note_in(nullptr);
     for (auto& [name, x] : results)
       if (x.defined()) x = gathered(name, x);
+    if (first_) {
+      alike_.compare({options().ulysses, options().ring});
+      first_->known->insert(first_->kind);
+    }
     if (!shared_.empty())
       for (auto& item : results)
         check_in_backward(item.tensor, [shared = shared_] { refuse_shared_accumulation(kSequence, shared); });
-    engine_->learn();
   }
 
-  void fail() override {
-    Plain plain;
-    engine_->fail();
+  std::string remark(std::string_view error) const override {
+    bool is_of_memory = error.find("data pointer of Tensor") != error.npos ||
+                        error.find("storage of") != error.npos || error.find("set_data") != error.npos;
+    if (!is_of_memory) return {};
+    return "SequenceParallel: tensors whose tokens are split over ranks have no memory that one rank could "
+           "read "
+           "(data_ptr, accessor, set_data); use operators, or wanpar::unshard(x) for a plain copy";
   }
 
-  std::string remark() const override { return engine_->remark(); }
+  at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) override {
+    for (auto& companion : companions) {
+      if (companion.tensor.size(companion.dim) != x.size(dim))
+        throw Error(fmt::format(
+            "split_sequence: a companion has {} elements along its dimension {}, but there are {} tokens",
+            companion.tensor.size(companion.dim), companion.dim, x.size(dim)));
+      companion.tensor = cut(companion.tensor, companion.dim);
+    }
+    return cut(x, dim);
+  }
+
+  at::Tensor gather_sequence(at::Tensor x, int64_t dim) override { return gather(x, dim); }
+  at::Tensor unshard(at::Tensor x) override { return whole_of(x); }
+
+  /// Random numbers that every rank draws for what is whole are the same where ranks have generators of their
+  /// own, seeded alike.
+  bool intercepts_operators() const override { return first_ && first_->is_in_one_process; }
+  Tensors around(const Operator& op, const Next& next) override {
+    if (intercepts_operators() && draws(op.handle, op.arguments))
+      throw Error(fmt::format(
+          "SequenceParallel: {} draws random numbers, and ranks that are threads share one generator; give "
+          "them as an argument, call eval(), or start a process a rank",
+          op.name));
+    return next(op);
+  }
 
  private:
-  const SequenceParallelOptions& options() const { return engine_->options(); }
+  const SequenceParallelOptions& options() const { return group_->options(); }
 
-  at::Tensor gathered(const std::string& name, const at::Tensor& x) {
-    auto& gather = options().gather;
-    auto join = std::find_if(gather.begin(), gather.end(), [&](auto& j) { return j.result.names(name); });
-    if (join != gather.end()) return engine_->gather(x, join->dim);
-    if (gather.empty() && !options().split.empty()) return engine_->gather(x, {});
-    engine_->check_joined(name, x);
-    return x;
+  at::Tensor cut(const at::Tensor& x, int64_t dim) {
+    if (dim < -x.dim() || dim >= x.dim())
+      throw Error(fmt::format("SequenceParallel: dimension {} of a tensor with {} dimensions cannot be split",
+                              dim, x.dim()));
+    if (dim < 0) dim += x.dim();
+    has_cut_ = true;
+    if (x.size(dim) < options().min_share * group_->size()) return x;
+    auto layout = std::make_shared<TokenLayout>(group_->layout(x.size(dim)));
+    return split(x, {std::move(layout), group_->rank(), dim}, group_);
   }
 
-  std::shared_ptr<SequenceEngine> engine_;
+  at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim) const {
+    auto* place = place_of(x);
+    if (dim && *dim < 0) *dim += x.dim();
+    if (place && dim && *dim != place->dim)
+      throw Error(
+          fmt::format("SequenceParallel: the tokens of the result lie along dimension {}, not along {}; name "
+                      "that in .gather or gather_sequence",
+                      place->dim, *dim));
+    return unsplit(x);
+  }
+
+  at::Tensor gathered(const std::string& name, const at::Tensor& x) const {
+    auto& joins = options().gather;
+    auto join = std::find_if(joins.begin(), joins.end(), [&](auto& j) { return j.result.names(name); });
+    if (join != joins.end()) return gather(x, join->dim);
+    if (joins.empty() && !options().split.empty()) return gather(x, {});
+    if (auto* place = place_of(x))
+      throw Error(
+          fmt::format("SequenceParallel: the result {}{} goes out with its dimension {} split; call "
+                      "gather_sequence in the module, "
+                      "or name it in .gather",
+                      x.sizes(), name.empty() ? "" : " (" + name + ")", place->dim));
+    return unsplit(x);
+  }
+
+  /// What the module wrote into its arguments is the caller's, too.
+  void give_back() {
+    for (auto& [original, part] : given_) {
+      if (*as_split(part)->writes() == 0) continue;
+      if (part.requires_grad() || original.requires_grad())
+        throw Error(
+            "SequenceParallel: the module writes into an argument of which each rank holds a part, with "
+            "gradients; let it write into a clone");
+      at::NoGradGuard no_grad;
+      original.copy_(whole_of(part));
+    }
+  }
+
+  struct GivenTokens {
+    at::Tensor original, part;
+  };
+  std::shared_ptr<const SequenceGroup> group_;
+  std::optional<FirstPass> first_;
+  Alike alike_;
+  bool has_cut_ = false;
   NamedTensors shared_;
+  std::vector<GivenTokens> given_;
   std::optional<Scope> scope_;
 };
 
@@ -109,18 +215,22 @@ SequenceParallelStrategy::SequenceParallelStrategy(Options options, const Module
   require_same(kSequence, "options", grid, text_of(options));
   require_same_module(kSequence, grid, tensors.parameters);
   if (are_shared(grid, tensors.parameters)) shared_ = tensors.parameters;
-  engine_ = std::make_shared<SequenceEngine>(std::move(options));
+  is_in_one_process_ = are_in_one_process(grid);
+  group_ = std::make_shared<SequenceGroup>(std::move(options));
 }
 
-bool SequenceParallelStrategy::is_alone() const { return engine_->size() == 1; }
+bool SequenceParallelStrategy::is_alone() const { return group_->size() == 1; }
 
 std::vector<Communicator> SequenceParallelStrategy::groups() const {
-  return {engine_->options().ulysses, engine_->options().ring};
+  return {group_->options().ulysses, group_->options().ring};
 }
 
 std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin(const Arguments& arguments,
                                                               std::shared_ptr<void>) const {
-  return std::make_unique<SequenceForward>(engine_, arguments.kinds, shared_);
+  if (seen_->size() > kRemembered) seen_->clear();
+  std::optional<FirstPass> first;
+  if (!seen_->contains(arguments.kinds)) first = FirstPass{seen_, arguments.kinds, is_in_one_process_};
+  return std::make_unique<SequenceForward>(group_, std::move(first), shared_);
 }
 
 }  // namespace wanpar

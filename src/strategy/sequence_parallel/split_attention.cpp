@@ -11,7 +11,10 @@
 
 #include "module/attention_parts.hpp"
 #include "module/linear_map.hpp"
+#include "module/split/split_tensor.hpp"
+#include "strategy/sequence_parallel/met_attention.hpp"
 #include "strategy/sequence_parallel/ring.hpp"
+#include "strategy/sequence_parallel/sequence_group.hpp"
 #include "strategy/sequence_parallel/ulysses.hpp"
 
 namespace wanpar {
@@ -38,6 +41,16 @@ at::Tensor whole_attention(const TokenLayout& place, Attention call) {
   if (!goes_by_order || place.is_in_order()) return local_attention(call);
   for (auto* x : {&call.query, &call.key, &call.value}) *x = place.in_order(*x, 2);
   return place.by_rank(local_attention(call), 2);
+}
+
+/// LibTorch's kernels give [batch, heads, tokens, channels] as [batch, tokens, heads, channels] lie in
+/// memory.
+at::Tensor geometry_of(const at::Tensor& part, const SplitPlace& place) {
+  auto sizes = part.sizes().vec();
+  sizes[place.dim] = place.whole_extent();
+  if (part.dim() < 3) return at::empty(sizes, part.options().device(at::kMeta));
+  std::swap(sizes[part.dim() - 2], sizes[part.dim() - 3]);
+  return at::empty(sizes, part.options().device(at::kMeta)).transpose(-2, -3);
 }
 
 }  // namespace
@@ -71,11 +84,11 @@ at::Tensor local_attention(const Attention& given) {
       [zeros](auto&&) { return zeros; })[0];
 }
 
-at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call) {
+at::Tensor attention_of_rows(const SplitPlace& place, Attention call) {
   if (std::max(call.key.dim(), call.value.dim()) > call.query.dim()) refuse_dims(call);
-  const auto all = at.before * at.total * at.after, keys = call.key.size(-2);
+  const auto all = place.whole_extent(), keys = call.key.size(-2);
   auto numbered = [&](int64_t n) { return at::arange(n, call.query.options().dtype(at::kLong)); };
-  auto rows = take(numbered(all).view({at.before, at.total, at.after}), 1, mine).flatten();
+  auto rows = take(numbered(all), 0, place.elements().of(place.rank));
   auto& mask = call.mask = prepared(call).mask;
   if (mask && !fits(*mask, all, keys))
     throw Error(fmt::format(
@@ -103,6 +116,37 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
                                          : ulysses_attention(options.ulysses, call, lengths, around_the_ring);
   shape.back() = out.size(-1);
   return out.sizes() == shape ? out : out.reshape(shape);
+}
+
+at::Tensor SequenceGroup::attention(const Attention& given) const {
+  const auto group = shared_from_this();
+  auto inputs = given.inputs();
+  for (auto& x : inputs)
+    if (as_split(x) && !place_of(x)) x = unsplit(x);
+  const auto met = meet(inputs);
+  for (auto i : met.gathered) inputs[i] = unsplit(inputs[i]);
+  if (met.kind == MetAttention::whole) return attend(given.on(inputs));
+  for (auto& cut : met.cuts) inputs[cut.input] = split(inputs[cut.input], cut.place, group);
+  for (auto& x : inputs)
+    x = place_of(x) ? part_in_graph(x)
+                    : linear_map(
+                          x, [](const at::Tensor& same) { return same; },
+                          [group](const at::Tensor& gradient) { return group->sum(gradient); });
+  const auto call = given.on(inputs);
+  at::Tensor out;
+  switch (met.kind) {
+    case MetAttention::over:
+      check_split_attention(call, met.place->total());
+      out = split_attention(options_, *met.place->layout, call);
+      break;
+    case MetAttention::rows:
+      out = attention_of_rows(*met.place, call);
+      break;
+    default:
+      out = local_attention(call);
+  }
+  const auto place = met.place->at(out.dim() - met.from_end);
+  return of_parts(out, place, group, geometry_of(out, place));
 }
 
 }  // namespace wanpar

@@ -2,8 +2,7 @@
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
-#include "module/follow/follow.hpp"
-#include "strategy/sequence_parallel/token_layout.hpp"
+#include "module/split/split_place.hpp"
 
 namespace wanpar {
 
@@ -11,9 +10,9 @@ namespace wanpar {
 /// stay known to autograd: in backward this rank has to take part like every other.
 at::Tensor local_attention(const Attention& call);
 
-/// Attention of this rank's queries, those of `mine`, to keys that every rank has whole: a causal mask, and
+/// Attention of this rank's queries to keys that every rank has whole: a causal mask, and
 /// one given whole, are cut to their rows. Throws Error for a mask of other rows or columns.
-at::Tensor attention_of_rows(const SplitPlace& at, const Ranges& mine, Attention call);
+at::Tensor attention_of_rows(const SplitPlace& place, Attention call);
 
 /// Throws Error for an attention over `total` tokens that cannot be split exactly: with dropout, with a mask
 /// that is not whole.

@@ -20,12 +20,6 @@ int64_t length(const Ranges& ranges);
 /// These ranges of x along dim, joined.
 at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges);
 
-/// How tokens are shared among ring × ulysses ranks, ulysses fastest.
-enum class Shares {
-  even,    ///< as even as whole numbers allow
-  uneven,  ///< so that ranks differ: what a module makes of the number of tokens that are here differs too
-};
-
 /// Which tokens each rank holds, empty shares included.
 ///
 /// In order: the ranks' shares follow each other. Balanced: each rank of the ring gets one range from the
@@ -34,7 +28,7 @@ enum class Shares {
 ///     ring of 3      0 0 1 1 2 2 2 2 1 1 0 0
 class TokenLayout {
  public:
-  TokenLayout(int64_t total, int ring, int ulysses, bool balanced, Shares shares = Shares::even);
+  TokenLayout(int64_t total, int ring, int ulysses, bool balanced);
 
   int64_t total() const { return total_; }
   int size() const { return static_cast<int>(ranks_.size()); }

@@ -1,11 +1,9 @@
-#include "strategy/sequence_parallel/token_layout.hpp"
+#include "module/split/token_layout.hpp"
 
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
-#include <optional>
 #include <utility>
 #include <wanpar/core/communicator.hpp>
 
@@ -13,9 +11,6 @@
 
 namespace wanpar {
 namespace {
-
-/// Up to here one rank may hold most tokens without being much slower, or short of memory.
-constexpr int64_t kFew = 2048;
 
 std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
   std::vector<Range> ranges;
@@ -25,43 +20,6 @@ std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
     begin += size;
   }
   return ranges;
-}
-
-/// One rank holds what the others, in turn, leave of all tokens; none where nobody would hold any, or too
-/// alike.
-std::optional<std::vector<int64_t>> most_on_one(int64_t total, int64_t ranks, int64_t one, int64_t other) {
-  std::vector<int64_t> sizes(ranks);
-  for (int64_t r = 1; r < ranks; ++r) sizes[r] = r % 2 ? one : other;
-  sizes[0] = total - std::accumulate(sizes.begin() + 1, sizes.end(), int64_t{0});
-  if (sizes[0] < 1 || std::abs(sizes[0] - one) < 3) return {};
-  return sizes;
-}
-
-/// Shares that tell a number made of their lengths from any other. Where tokens are few, one rank holds most
-/// of them, so that a module that goes another way for long sequences goes it there alone. What powers of two
-/// leave over of a share is what they leave over of the whole, where they leave nothing: modules pad to
-/// multiples of those, and go by what is odd. Of an odd whole some shares are odd and some even.
-std::vector<int64_t> uneven_sizes(int64_t total, int64_t ranks) {
-  auto sizes = even_sizes(total, ranks);
-  if (ranks == 1 || total < 2) return sizes;
-  for (int64_t unit : {8, 4, 2, 1}) {
-    if (total % unit) continue;
-    if (total > kFew) {
-      const auto share = sizes.back() / unit;
-      auto shift = share / 8;
-      while (std::gcd(shift, int64_t{105}) != 1) --shift;
-      std::fill(sizes.begin(), sizes.end(), share * unit);
-      sizes.back() -= shift * unit;
-      sizes.front() = total - std::accumulate(sizes.begin() + 1, sizes.end(), int64_t{0});
-      return sizes;
-    }
-    using Pair = std::pair<int64_t, int64_t>;
-    for (auto [one, other] : unit == 1 ? std::vector<Pair>{{5, 6}, {7, 6}, {3, 6}, {3, 2}}
-                                       : std::vector<Pair>{{3, 5}, {3, 1}, {1, 3}, {1, 1}})
-      if (auto found = most_on_one(total, ranks, one * unit, other * unit)) return *found;
-  }
-  if (sizes.front() == sizes.back()) ++sizes.front(), --sizes.back();
-  return sizes;
 }
 
 /// Ranges of one sequence, those joined that follow each other.
@@ -104,20 +62,13 @@ at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges) {
   return at::cat(parts, dim);
 }
 
-TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced, Shares shares)
+TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced)
     : total_(total), ulysses_(ulysses) {
   if (!balanced || ring == 1) {
-    for (auto& range : consecutive(shares == Shares::even ? even_sizes(total, ring * ulysses)
-                                                          : uneven_sizes(total, ring * ulysses)))
-      ranks_.push_back({range});
+    for (auto& range : consecutive(even_sizes(total, ring * ulysses))) ranks_.push_back({range});
     return;
   }
-  auto sizes = even_sizes(total, 2 * ring);
-  if (shares == Shares::uneven && sizes[1] > 1) {
-    const auto shift = sizes[1] / 4 * 2 + 1;
-    sizes[0] += shift, sizes[1] -= shift;
-  }
-  auto parts = consecutive(sizes);
+  auto parts = consecutive(even_sizes(total, 2 * ring));
   for (int r = 0; r < ring; ++r) {
     const Ranges group{parts[r], parts[2 * ring - 1 - r]};
     for (auto& mine : consecutive(even_sizes(length(group), ulysses))) ranks_.push_back(part_of(group, mine));

@@ -1,0 +1,62 @@
+#include "module/split/dispatch.hpp"
+
+#include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <wanpar/core/error.hpp>
+
+#include "module/boxed_tensors.hpp"
+#include "module/split/split_call.hpp"
+
+namespace wanpar {
+namespace {
+
+void refuse_what_nobody_can(const SplitCall& call) {
+  if (draws(call.op(), call.arguments()))
+    throw Error(
+        fmt::format("{}: {} draws other random numbers on every rank than one rank would; call eval(), or "
+                    "set its dropout "
+                    "to 0, or draw them for the whole sequence before and give them as an argument",
+                    call.group().name(), call.name()));
+  if (call.op().hasTag(at::Tag::inplace_view))
+    throw Error(
+        fmt::format("{}: {} gives split tokens another shape in place; use the operator that makes a "
+                    "new tensor",
+                    call.group().name(), call.name()));
+}
+
+void keep_gradients_whole(const SplitCall& call) {
+  if (!at::GradMode::is_enabled() || c10::InferenceMode::is_enabled()) return;
+  for (size_t i = 0; i < call.size(); ++i) {
+    if (auto& value = call.argument(i); value.isTensor()) {
+      if (auto& x = value.toTensor(); x.defined() && x.requires_grad() && !as_split(x))
+        keep_gradient_whole(x);
+    } else if (value.isTensorList() || value.isOptionalTensorList()) {
+      for (auto& x : tensors_among(std::span(&value, 1)))
+        if (x.requires_grad() && !as_split(x)) keep_gradient_whole(x);
+    }
+  }
+}
+
+}  // namespace
+
+void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  static const auto view = c10::Dispatcher::singleton().findSchemaOrThrow("aten::view", "");
+  if (op.schema().name() == "aten::_reshape_alias") {  // its strides are those of the whole
+    stack->pop_back();
+    return on_split_tensors(view, stack);
+  }
+  auto& facts = split_facts(op);
+  if (facts.is_composite)
+    return op.callBoxedForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd, *stack);
+  const BelowAutograd below;
+  SplitCall call(op, facts, *stack);
+  refuse_what_nobody_can(call);
+  keep_gradients_whole(call);
+  call.group().meets(call);
+  if (facts.rule && call.has_parts() && facts.rule(call)) return;
+  SplitCall(op, facts, *stack).run_whole();
+}
+
+}  // namespace wanpar

@@ -1,0 +1,115 @@
+// Tensors joined, or padded.
+#include <ATen/ATen.h>
+
+#include "module/split/rules.hpp"
+
+namespace wanpar {
+namespace {
+
+/// Along another dimension than the split one, along which all have the same elements.
+bool joined_beside(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlace& place,
+                   const SplitPlace& result) {
+  std::vector<at::Tensor> parts;
+  for (auto& x : tensors) {
+    if (x.dim() <= place.dim || x.size(place.dim) != place.whole_extent()) return false;
+  }
+  for (auto& x : tensors) parts.push_back(call.part(x, place));
+  call.give(0, parts);
+  return call.run({{Given::parts, result}});
+}
+
+const SplitPlace& first_place(const std::vector<at::Tensor>& tensors) {
+  for (auto& x : tensors)
+    if (auto* place = place_of(x)) return *place;
+  return *place_of(tensors[0]);
+}
+
+/// One sequence behind the other: each rank has its tokens of all of them.
+bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlace& first) {
+  std::vector<TokenLayout> layouts;
+  std::vector<SplitPlace> places;
+  for (auto& x : tensors) {
+    if (x.dim() != tensors[0].dim()) return false;
+    auto* place = place_of(x);
+    if (place && (place->dim != first.dim || place->is_merged())) return false;
+    auto own = first;
+    own.layout =
+        place ? place->layout : std::make_shared<TokenLayout>(call.group().layout(x.size(first.dim)));
+    layouts.push_back(*own.layout);
+    places.push_back(own);
+  }
+  std::vector<at::Tensor> parts;
+  for (size_t i = 0; i < tensors.size(); ++i) parts.push_back(call.part(tensors[i], places[i]));
+  auto result = first;
+  result.layout = std::make_shared<TokenLayout>(TokenLayout::joined(layouts));
+  call.give(0, parts);
+  return call.run({{Given::parts, result}});
+}
+
+bool joined(SplitCall& call) {
+  const auto tensors = call.argument(0).toTensorVector();
+  const auto first = first_place(tensors);
+  const auto dim = *call.dim("dim", tensors[0].dim());
+  if (dim == first.dim) return joined_along(call, tensors, first);
+  return joined_beside(call, tensors, first, first);
+}
+
+bool stacked(SplitCall& call) {
+  const auto tensors = call.argument(0).toTensorVector();
+  const auto first = first_place(tensors);
+  const auto dim = *call.dim("dim", tensors[0].dim() + 1);
+  return joined_beside(call, tensors, first, first.at(first.dim + (dim <= first.dim)));
+}
+
+/// constant_pad_nd(x, pad, value): in front and behind of the split dimension, as one joined with others; a
+/// negative one cuts.
+bool padded(SplitCall& call) {
+  const auto place = *call.place(0);
+  auto pad = call.argument(1).toIntVector();
+  auto& x = call.tensor(0);
+  const auto i = 2 * static_cast<size_t>(x.dim() - 1 - place.dim);
+  call.give_own_part(0);
+  if (i >= pad.size() || (pad[i] == 0 && pad[i + 1] == 0)) return call.run({{Given::parts, place}});
+  const auto front = pad[i], behind = pad[i + 1];
+  if (place.is_merged() || place.total() + std::min<int64_t>(front, 0) + std::min<int64_t>(behind, 0) < 1)
+    return false;
+  pad[i] = pad[i + 1] = 0;
+  call.give(1, pad);
+  auto inner = call.ran()[0].toTensor();
+  // What is cut off.
+  const auto begin = std::max<int64_t>(0, -front), end = place.total() - std::max<int64_t>(0, -behind);
+  int64_t first = 0, count = 0;
+  for (auto& range : place.layout->of(place.rank)) {
+    first += std::max<int64_t>(0, std::min(range.end, begin) - range.begin);
+    count += std::max<int64_t>(0, std::min(range.end, end) - std::max(range.begin, begin));
+  }
+  std::vector<at::Tensor> parts{inner.narrow(place.dim, first, count)};
+  std::vector<TokenLayout> layouts{place.layout->part(begin, end)};
+  auto add = [&](int64_t more, bool in_front) {
+    if (more <= 0) return;
+    auto layout = call.group().layout(more);
+    auto sizes = inner.sizes().vec();
+    sizes[place.dim] = length(layout.of(place.rank));
+    auto filled = at::full(sizes, call.argument(2).toScalar(), inner.options());
+    parts.insert(in_front ? parts.begin() : parts.end(), filled);
+    layouts.insert(in_front ? layouts.begin() : layouts.end(), layout);
+  };
+  add(front, true);
+  add(behind, false);
+  auto result = place;
+  result.layout = std::make_shared<TokenLayout>(TokenLayout::joined(layouts));
+  return call.result({at::cat(parts, place.dim)}, {{Given::parts, result}});
+}
+
+}  // namespace
+
+const SplitRules& rules_of_joins() {
+  static const SplitRules rules = {
+      {"cat", joined},
+      {"stack", stacked},
+      {"constant_pad_nd", padded},
+  };
+  return rules;
+}
+
+}  // namespace wanpar

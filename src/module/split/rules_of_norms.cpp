@@ -1,0 +1,155 @@
+// Norms. Over dimensions that are not split each rank has its own; over split ones, ranks sum what they are
+// made of.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "module/split/rules.hpp"
+
+namespace wanpar {
+namespace {
+
+const Given kSum{Given::addends};
+
+/// The last dimensions, as many as the shape has that the i-th argument names.
+bool is_apart(const SplitCall& call, const SplitPlace& place, size_t x, size_t shape) {
+  return place.dim < call.tensor(x).dim() - static_cast<int64_t>(call.argument(shape).toIntVector().size());
+}
+
+/// native_layer_norm(x, shape, …), _fused_rms_norm: what else they give is for each token, too.
+bool normalised_last(SplitCall& call) {
+  auto* place = call.place(0);
+  if (!place || !is_apart(call, *place, 0, 1)) return false;
+  const auto like = *place;
+  call.give_own_part(0);
+  for (size_t i = 2; i < call.size(); ++i)
+    if (call.tensor(i).defined()) call.give_whole(i);
+  return call.run({{Given::parts, like}});
+}
+
+/// (gradient, x, shape, mean, rstd, weight, bias, mask), or without mean and bias.
+bool normalised_last_backward(SplitCall& call, std::initializer_list<size_t> of_tokens) {
+  for (auto i : of_tokens) {
+    if (!call.place(i)) continue;
+    const auto like = *call.place(i);
+    if (!is_apart(call, like, 1, 2)) return false;
+    for (size_t j = 0; j < call.size(); ++j)
+      if (!call.tensor(j).defined())
+        continue;
+      else if (std::count(of_tokens.begin(), of_tokens.end(), j))
+        call.give_part(j, like);
+      else
+        call.give_whole(j);
+    return call.run({{Given::parts, like}, kSum});
+  }
+  return false;
+}
+bool layer_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3, 4}); }
+bool rms_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3}); }
+
+at::ScalarType wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+/// Something of each channel, for tensors of so many dimensions.
+at::Tensor of_channels(const at::Tensor& x, int64_t dims) {
+  std::vector<int64_t> sizes(dims, 1);
+  sizes[1] = x.numel();
+  return x.view(sizes);
+}
+/// And of each channel of each sample [samples, channels].
+at::Tensor of_each(const at::Tensor& x, int64_t dims) {
+  auto sizes = x.sizes().vec();
+  sizes.resize(dims, 1);
+  return x.view(sizes);
+}
+
+/// native_group_norm(x, weight, bias, samples, channels, places, groups, eps) = (y, mean, rstd)
+bool group_norm(SplitCall& call) {
+  auto* found = call.place(0);
+  if (!found) return false;
+  const auto place = *found;
+  auto x = as_split(call.tensor(0))->part();
+  const auto groups = call.argument(6).toInt();
+  if (place.dim == 0) {
+    call.give_own_part(0);
+    call.give(3, place.extent());
+    return call.run({{Given::parts, place}});
+  }
+  if (place.dim == 1) return false;
+  const auto count = static_cast<double>(call.tensor(0).numel() / call.tensor(0).size(0) / groups);
+  auto in_groups = x.to(wide(x)).reshape({x.size(0), groups, x.numel() ? -1 : 0});
+  auto mean = call.group().sum(in_groups.sum(2)) / count;
+  auto centered = in_groups - mean.unsqueeze(2);
+  auto rstd = (call.group().sum(centered.square().sum(2)) / count + call.named("eps")->toDouble()).rsqrt();
+  auto y = (centered * rstd.unsqueeze(2)).view(x.sizes());
+  if (auto& weight = call.tensor(1); weight.defined()) y = y * of_channels(whole_of(weight), x.dim());
+  if (auto& bias = call.tensor(2); bias.defined()) y = y + of_channels(whole_of(bias), x.dim());
+  const auto like = call.tensor(0).scalar_type();
+  return call.result({y.to(like), mean.to(like), rstd.to(like)}, {{Given::parts, place}, {Given::whole}});
+}
+
+/// (gradient, x, mean, rstd, weight, samples, channels, places, groups, mask): of a group of n elements,
+/// dx = rstd (w dy − (Σ w dy + x̂ Σ w dy x̂) / n).
+bool group_norm_backward(SplitCall& call) {
+  auto* found = call.place(1) ? call.place(1) : call.place(0);
+  if (!found || found->dim < 2) return false;
+  const auto place = *found;
+  const auto groups = call.argument(8).toInt();
+  auto x = call.part(call.tensor(1), place), dy = call.part(call.tensor(0), place);
+  const auto type = wide(x);
+  const auto count = static_cast<double>(call.tensor(1).numel() / call.tensor(1).size(0) / groups);
+  const auto channels = call.argument(6).toInt(), samples = x.size(0), dims = x.dim();
+  auto of_group = [&](const at::Tensor& each) {  // [samples, groups] for each channel
+    return of_each(
+        each.to(type).unsqueeze(2).expand({samples, groups, channels / groups}).reshape({samples, channels}),
+        dims);
+  };
+  auto rstd = of_group(whole_of(call.tensor(3))), mean = of_group(whole_of(call.tensor(2)));
+  auto normal = (x.to(type) - mean) * rstd, gradient = dy.to(type);
+  auto by_channel = [&](const at::Tensor& t) {
+    return t.reshape({samples, channels, t.numel() ? -1 : 0}).sum(2);
+  };
+  auto sums = call.group().sum(at::stack({by_channel(gradient), by_channel(gradient * normal)}));
+  auto weight = call.tensor(4).defined() ? whole_of(call.tensor(4)).to(type)
+                                         : at::ones({channels}, x.options().dtype(type));
+  auto weighted = (sums * weight).view({2, samples, groups, channels / groups}).sum(3) / count;
+  auto dx =
+      rstd * (gradient * of_channels(weight, dims) - of_group(weighted[0]) - normal * of_group(weighted[1]));
+  const auto like = call.tensor(1).scalar_type();
+  const auto mask = call.argument(9).toBoolList();
+  at::Tensor none;
+  return call.result(
+      {dx.to(like), mask[1] ? sums[1].sum(0).to(like) : none, mask[2] ? sums[0].sum(0).to(like) : none},
+      {{Given::parts, place}, {Given::whole}});
+}
+
+/// By statistics that it is given, unless it takes those of the batch.
+bool batch_norm(SplitCall& call) {
+  auto* place = call.place(0);
+  if (!place || place->dim == 1 || call.named("training")->toBool()) return false;
+  const auto like = *place;
+  call.give_own_part(0);
+  return call.run({{Given::parts, like}, {Given::whole}});
+}
+
+bool batch_norm_backward(SplitCall& call) {
+  auto* place = call.place(1) ? call.place(1) : call.place(0);
+  if (!place || place->dim == 1 || call.named("train")->toBool()) return false;
+  const auto like = *place;
+  call.give_part(0, like);
+  call.give_part(1, like);
+  return call.run({{Given::parts, like}, kSum});
+}
+
+}  // namespace
+
+const SplitRules& rules_of_norms() {
+  static const SplitRules rules = {
+      {"native_layer_norm", normalised_last}, {"native_layer_norm_backward", layer_norm_backward},
+      {"_fused_rms_norm", normalised_last},   {"_fused_rms_norm_backward", rms_norm_backward},
+      {"native_group_norm", group_norm},      {"native_group_norm_backward", group_norm_backward},
+      {"native_batch_norm", batch_norm},      {"native_batch_norm_backward", batch_norm_backward},
+  };
+  return rules;
+}
+
+}  // namespace wanpar

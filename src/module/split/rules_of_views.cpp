@@ -1,0 +1,244 @@
+// Operators that give the same elements another shape or place, or some of them.
+#include <ATen/ATen.h>
+#include <c10/util/accumulate.h>
+
+#include <algorithm>
+
+#include "module/split/rules.hpp"
+
+namespace wanpar {
+namespace {
+
+using Sizes = at::IntArrayRef;
+
+/// Where the split dimension is in the same elements in the same order under another shape: where as many
+/// elements stand before and behind it as did. `parts` is for the sizes of a part.
+std::optional<SplitPlace> reshaped(const SplitPlace& place, Sizes in, Sizes out) {
+  const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
+  const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
+  std::optional<SplitPlace> best;
+  for (int64_t d = 0; d < static_cast<int64_t>(out.size()); ++d) {
+    const int64_t left = c10::multiply_integers(out.slice(0, d)),
+                  right = c10::multiply_integers(out.slice(d + 1));
+    if (left == 0 || right == 0 || outer % left || inner % right) continue;
+    auto found = place.at(d);
+    found.before = outer / left, found.after = inner / right;
+    if (found.whole_extent() != out[d]) continue;
+    auto merged = [](const SplitPlace& p) { return p.before * p.after; };
+    bool better = !best || merged(found) < merged(*best) ||
+                  (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
+    if (better) best = found;
+  }
+  return best;
+}
+
+/// The sizes that view was asked for, a dimension left free worked out.
+std::vector<int64_t> asked_sizes(Sizes in, std::vector<int64_t> sizes) {
+  int64_t known = 1, open = -1;
+  for (size_t d = 0; d < sizes.size(); ++d)
+    if (sizes[d] < 0)
+      open = static_cast<int64_t>(d);
+    else
+      known *= sizes[d];
+  if (open >= 0) sizes[open] = known ? c10::multiply_integers(in) / known : 0;
+  return sizes;
+}
+
+bool viewed(SplitCall& call) {
+  auto& x = call.tensor(0);
+  if (!call.argument(1).isIntList()) return false;  // as another dtype
+  auto sizes = asked_sizes(x.sizes(), call.argument(1).toIntVector());
+  if (c10::multiply_integers(sizes) != x.numel()) return false;
+  auto place = reshaped(*call.place(0), x.sizes(), sizes);
+  if (!place) return false;
+  sizes[place->dim] = place->extent();
+  return call.result_view({as_split(x)->part().reshape(sizes)}, {*place});
+}
+
+bool viewed_alike(SplitCall& call, const SplitPlace& place) {
+  call.give_own_part(0);
+  return call.run_view({place});
+}
+
+bool kept(SplitCall& call) { return viewed_alike(call, *call.place(0)); }
+
+bool transposed(SplitCall& call) {
+  auto place = *call.place(0);
+  const auto dims = call.tensor(0).dim();
+  auto a = call.dim("dim0", dims), b = call.dim("dim1", dims);
+  if (!a) a = dims - 2, b = dims - 1;  // t
+  if (dims < 2) return kept(call);
+  return viewed_alike(call, place.at(place.dim == *a ? *b : place.dim == *b ? *a : place.dim));
+}
+
+bool permuted(SplitCall& call) {
+  auto place = *call.place(0);
+  auto order = *call.dims("dims", call.tensor(0).dim());
+  return viewed_alike(call, place.at(std::find(order.begin(), order.end(), place.dim) - order.begin()));
+}
+
+bool unsqueezed(SplitCall& call) {
+  auto place = *call.place(0);
+  return viewed_alike(call, place.at(place.dim + (*call.dim("dim", call.tensor(0).dim() + 1) <= place.dim)));
+}
+
+bool squeezed(SplitCall& call) {
+  auto place = *call.place(0);
+  auto& x = call.tensor(0);
+  std::vector<int64_t> every(x.dim());
+  for (int64_t d = 0; d < x.dim(); ++d) every[d] = d;
+  std::vector<int64_t> gone;
+  for (auto d : call.dims("dim", x.dim()).value_or(every))
+    if (x.size(d) == 1) gone.push_back(d);
+  if (std::count(gone.begin(), gone.end(), place.dim)) return false;
+  const auto before = std::count_if(gone.begin(), gone.end(), [&](int64_t d) { return d < place.dim; });
+  return call.result_view({at::squeeze(as_split(x)->part(), gone)}, {place.at(place.dim - before)});
+}
+
+bool expanded(SplitCall& call) {
+  auto place = *call.place(0);
+  auto sizes = call.argument(1).toIntVector();
+  const auto d = place.dim + static_cast<int64_t>(sizes.size()) - call.tensor(0).dim();
+  if (d < 0 || (sizes[d] >= 0 && sizes[d] != place.whole_extent())) return false;
+  sizes[d] = place.extent();
+  call.give(1, sizes);
+  return viewed_alike(call, place.at(d));
+}
+
+/// The elements [begin, end) of the split dimension, those that are here side by side.
+struct PartOfSequence {
+  SplitPlace place;
+  int64_t first, count;  // among this rank's
+};
+PartOfSequence part_of_sequence(const SplitPlace& place, int64_t begin, int64_t end) {
+  auto layout = std::make_shared<TokenLayout>(place.layout->part(begin, end));
+  int64_t first = 0, count = 0;
+  for (auto& range : place.layout->of(place.rank)) {
+    first += std::max<int64_t>(0, std::min(range.end, begin) - range.begin);
+    count += std::max<int64_t>(0, std::min(range.end, end) - std::max(range.begin, begin));
+  }
+  auto part = place;
+  part.layout = std::move(layout);
+  return {part, first, count};
+}
+
+bool sliced(SplitCall& call) {
+  const auto place = *call.place(0);
+  auto& x = call.tensor(0);
+  if (*call.dim("dim", x.dim()) != place.dim) return kept(call);
+  const auto whole = place.whole_extent();
+  auto bound = [&](const char* name, int64_t otherwise) {
+    auto* value = call.named(name);
+    auto at = value && value->isInt() ? value->toInt() : otherwise;
+    return std::clamp(at < 0 ? at + whole : at, int64_t{0}, whole);
+  };
+  const auto begin = bound("start", 0), end = std::max(begin, bound("end", whole));
+  if (*call.named("step") != c10::IValue(1)) return false;
+  if (begin == 0 && end == whole) return call.result_view({at::alias(as_split(x)->part())}, {place});
+  if (place.is_merged() || begin == end) return false;
+  auto part = part_of_sequence(place, begin, end);
+  return call.result_view({as_split(x)->part().narrow(place.dim, part.first, part.count)}, {part.place});
+}
+
+/// Of one token, whichever rank has it, a copy.
+bool selected_token(SplitCall& call, const SplitPlace& place) {
+  auto& x = call.tensor(0);
+  auto index = call.named("index")->toInt();
+  if (index < 0) index += place.total();
+  if (place.is_merged() || index < 0 || index >= place.total()) return false;
+  auto part = part_of_sequence(place, index, index + 1);
+  static const auto squeeze = c10::Dispatcher::singleton().findSchemaOrThrow("aten::squeeze", "dim");
+  auto token = call.view_of_first(as_split(x)->part().narrow(place.dim, part.first, part.count), part.place,
+                                  as_split(x)->geometry().narrow(place.dim, index, 1));
+  return call.result_copy(token, squeeze, {token, place.dim}, {whole_of(token).squeeze(place.dim)});
+}
+
+bool selected(SplitCall& call) {
+  const auto place = *call.place(0);
+  const auto dim = *call.dim("dim", call.tensor(0).dim());
+  if (dim == place.dim) return call.named("index") && selected_token(call, place);
+  return viewed_alike(call, place.at(place.dim - (dim < place.dim)));
+}
+
+/// split and split_with_sizes.
+bool parted(SplitCall& call) {
+  const auto place = *call.place(0);
+  auto& x = call.tensor(0);
+  if (*call.dim("dim", x.dim()) != place.dim) return kept(call);
+  if (place.is_merged()) return false;
+  std::vector<int64_t> sizes;
+  if (call.argument(1).isInt()) {
+    const auto size = call.argument(1).toInt();
+    if (size <= 0) return false;
+    for (int64_t begin = 0; begin < x.size(place.dim); begin += size)
+      sizes.push_back(std::min(size, x.size(place.dim) - begin));
+  } else {
+    sizes = call.argument(1).toIntVector();
+    if (c10::multiply_integers(sizes) == 0 ||
+        std::count_if(sizes.begin(), sizes.end(), [](auto n) { return n < 0; }))
+      return false;
+    int64_t sum = 0;
+    for (auto size : sizes) sum += size;
+    if (sum != x.size(place.dim)) return false;
+  }
+  std::vector<at::Tensor> parts;
+  std::vector<SplitPlace> places;
+  int64_t begin = 0;
+  for (auto size : sizes) {
+    auto part = part_of_sequence(place, begin, begin + size);
+    parts.push_back(as_split(x)->part().narrow(place.dim, part.first, part.count));
+    places.push_back(part.place);
+    begin += size;
+  }
+  return call.result_view(parts, places);
+}
+
+bool unfolded(SplitCall& call) {
+  const auto place = *call.place(0);
+  if (*call.dim("dimension", call.tensor(0).dim()) == place.dim) return false;
+  return kept(call);
+}
+
+/// The last dimension, of pairs, becomes one of complex numbers.
+bool as_complex(SplitCall& call) {
+  if (call.place(0)->dim == call.tensor(0).dim() - 1) return false;
+  return kept(call);
+}
+
+/// What one rank has as a view is a copy here.
+bool copied_lazily(SplitCall& call) {
+  const auto place = *call.place(0);
+  call.give_own_part(0);
+  call.run({{Given::parts, place}});
+  return true;
+}
+
+}  // namespace
+
+const SplitRules& rules_of_views() {
+  static const SplitRules rules = {
+      {"view", viewed},
+      {"_unsafe_view", viewed},
+      {"transpose", transposed},
+      {"t", transposed},
+      {"permute", permuted},
+      {"unsqueeze", unsqueezed},
+      {"squeeze", squeezed},
+      {"expand", expanded},
+      {"slice", sliced},
+      {"select", selected},
+      {"unbind", selected},
+      {"split", parted},
+      {"split_with_sizes", parted},
+      {"unfold", unfolded},
+      {"view_as_complex", as_complex},
+      {"view_as_real", kept},
+      {"alias", kept},
+      {"detach", kept},
+      {"_conj", copied_lazily},
+      {"_neg_view", copied_lazily},
+  };
+  return rules;
+}
+
+}  // namespace wanpar

@@ -1,0 +1,72 @@
+#include "module/split/split_facts.hpp"
+
+#include <algorithm>
+#include <string_view>
+#include <unordered_map>
+
+#include "module/split/rules.hpp"
+
+namespace wanpar {
+namespace {
+
+/// add of aten::add_; __and__ as it is.
+std::string_view plain_name(std::string_view name) {
+  name.remove_prefix(name.find("::") + 2);
+  return name.ends_with("_") && !name.ends_with("__") ? name.substr(0, name.size() - 1) : name;
+}
+
+SplitFacts found_out(const c10::OperatorHandle& op) {
+  SplitFacts facts;
+  auto& schema = op.schema();
+  auto& arguments = schema.arguments();
+  bool has_out = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    auto* alias = arguments[i].alias_info();
+    if (alias && alias->isWrite()) facts.written.push_back(i);
+    if (alias && !alias->isWrite()) facts.is_view = true;
+    has_out |= alias && alias->isWrite() && arguments[i].is_out();
+  }
+  for (auto& result : schema.returns()) {
+    auto is_it = [&](size_t i) {
+      return result.alias_info() && *result.alias_info() == *arguments[i].alias_info();
+    };
+    auto found = std::find_if(facts.written.begin(), facts.written.end(), is_it);
+    facts.returns_argument.push_back(found == facts.written.end() ? -1 : static_cast<int>(*found));
+  }
+  const std::string_view name = schema.name();
+  if (!name.starts_with("aten::")) return facts;
+  facts.is_composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+  if (has_out) return facts;
+  facts.rule = split_rule(plain_name(name));
+  if (!facts.rule && op.hasTag(at::Tag::pointwise)) facts.rule = &elementwise;
+  return facts;
+}
+
+}  // namespace
+
+bool SplitFacts::writes(size_t argument) const {
+  return std::find(written.begin(), written.end(), argument) != written.end();
+}
+
+const SplitFacts& split_facts(const c10::OperatorHandle& op) {
+  static thread_local std::unordered_map<const c10::FunctionSchema*, SplitFacts> known;
+  auto found = known.find(&op.schema());
+  if (found == known.end()) found = known.emplace(&op.schema(), found_out(op)).first;
+  return found->second;
+}
+
+bool draws(const c10::OperatorHandle& op, std::span<const c10::IValue> arguments) {
+  if (!op.hasTag(at::Tag::nondeterministic_seeded)) return false;
+  auto& names = op.schema().arguments();
+  for (size_t i = 0; i < names.size(); ++i) {
+    auto& name = names[i].name();
+    auto& value = arguments[i];
+    if ((name == "train" || name == "training") && value.isBool() && !value.toBool()) return false;
+    if ((name == "p" || name == "dropout_p" || name == "dropout") && value.isDouble() &&
+        value.toDouble() == 0)
+      return false;
+  }
+  return true;
+}
+
+}  // namespace wanpar

@@ -1,0 +1,222 @@
+#include "module/split/split_tensor.hpp"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <mutex>
+#include <wanpar/module/interceptor.hpp>
+
+#include "module/dispatch_keys.hpp"
+#include "module/linear_map.hpp"
+#include "module/split/dispatch.hpp"
+
+namespace wanpar {
+namespace {
+
+c10::DispatchKeySet keys_for(const at::Tensor& part) {
+  const auto backend = part.key_set().highestBackendKey();
+  c10::DispatchKeySet keys({kSplit, kAttention});
+  keys = keys | c10::getAutocastRelatedKeySetFromBackend(backend);
+  if (c10::InferenceMode::is_enabled()) return keys;
+  return keys | c10::getAutogradRelatedKeySetFromBackend(backend) |
+         c10::DispatchKeySet(c10::DispatchKey::ADInplaceOrView);
+}
+
+/// Of the whole, as they follow from those of a part, however long that is: dimensions around the split one
+/// stride over all of its elements.
+at::DimVector whole_strides(const at::Tensor& part, const SplitPlace& place) {
+  at::DimVector strides(part.strides());
+  const auto here = std::max<int64_t>(1, place.extent());
+  const auto span = strides[place.dim] * here;
+  for (int64_t d = 0; d < part.dim(); ++d)
+    if (d != place.dim && strides[d] >= span && span > 0)
+      strides[d] = strides[d] / here * place.whole_extent();
+  return strides;
+}
+
+/// Without memory, at these places of it.
+at::Tensor geometry_of(at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset, at::ScalarType dtype) {
+  c10::InferenceMode no_versions;
+  auto geometry = at::empty({0}, at::TensorOptions(at::kMeta).dtype(dtype));
+  geometry.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides, offset);
+  return geometry;
+}
+
+/// Makes the gradient of one tensor whole.
+struct WholeGradient : torch::autograd::FunctionPreHook {
+  explicit WholeGradient(size_t which) : index(which) {}
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& gradients) override {
+    auto whole = gradients;
+    auto& mine = whole.at(index);
+    if (as_split(mine)) mine = unsplit(mine);
+    return whole;
+  }
+  size_t index;  // among the results of one function
+};
+
+void add_once(std::vector<std::unique_ptr<torch::autograd::FunctionPreHook>>& hooks, size_t index) {
+  bool is_there = std::any_of(hooks.begin(), hooks.end(), [&](auto& hook) {
+    auto* known = dynamic_cast<WholeGradient*>(hook.get());
+    return known && known->index == index;
+  });
+  if (!is_there) hooks.push_back(std::make_unique<WholeGradient>(index));
+}
+
+/// A gradient, split or whole, as this rank's part of it.
+at::Tensor as_part(const at::Tensor& gradient, const SplitPlace& place) {
+  auto* own = place_of(gradient);
+  if (own && own->dim == place.dim && own->is_like(place)) return as_split(gradient)->part();
+  return part_of(whole_of(gradient), place).contiguous();
+}
+
+}  // namespace
+
+SplitTensor::SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+                         const std::optional<Geometry>& geometry, Writes writes)
+    : TensorImpl(keys_for(part), part.dtype(), part.device()),
+      part_(std::move(part)),
+      place_(std::move(place)),
+      group_(std::move(group)),
+      writes_(std::move(writes)) {
+  if (geometry) {
+    geometry_ = *geometry;
+    set_sizes_and_strides(geometry_.sizes(), geometry_.strides(), geometry_.storage_offset());
+  } else {
+    at::DimVector sizes(part_.sizes());
+    sizes[place_->dim] = place_->whole_extent();
+    set_sizes_and_strides(sizes, whole_strides(part_, *place_));
+  }
+  settle();
+}
+
+SplitTensor::SplitTensor(at::Tensor content, std::shared_ptr<View> view,
+                         std::shared_ptr<const SplitGroup> group, const Geometry& geometry, Writes writes)
+    : TensorImpl(keys_for(content), content.dtype(), content.device()),
+      part_(std::move(content)),
+      view_(std::move(view)),
+      group_(std::move(group)),
+      writes_(std::move(writes)),
+      geometry_(geometry) {
+  set_sizes_and_strides(geometry_.sizes(), geometry_.strides(), geometry_.storage_offset());
+  settle();
+}
+
+void SplitTensor::settle() { set_storage_access_should_throw(); }
+
+const SplitTensor::Geometry& SplitTensor::geometry() const {
+  if (!geometry_.defined())
+    geometry_ = geometry_of(sizes(), strides(), storage_offset(), c10::typeMetaToScalarType(dtype()));
+  return geometry_;
+}
+
+c10::intrusive_ptr<SplitTensor> SplitTensor::copied() const {
+  auto copy = place_ ? c10::make_intrusive<SplitTensor>(part_, *place_, group_, geometry(), writes_)
+                     : c10::make_intrusive<SplitTensor>(part_, view_, group_, geometry_, writes_);
+  copy->is_read_only_ = is_read_only_;
+  return copy;
+}
+
+c10::intrusive_ptr<c10::TensorImpl> SplitTensor::shallow_copy_and_detach(const c10::VariableVersion& version,
+                                                                         bool allow_change) const {
+  auto copy = copied();
+  if (!copy->is_inference()) copy->set_version_counter(version);
+  copy->set_allow_tensor_metadata_change(allow_change);
+  return copy;
+}
+
+c10::intrusive_ptr<c10::TensorImpl> SplitTensor::shallow_copy_and_detach(c10::VariableVersion&& version,
+                                                                         bool allow_change) const {
+  auto copy = copied();
+  if (!copy->is_inference()) copy->set_version_counter(std::move(version));
+  copy->set_allow_tensor_metadata_change(allow_change);
+  return copy;
+}
+
+const char* SplitTensor::tensorimpl_type_name() const {
+  return "a tensor that is split over ranks, of which this rank has a part (read it by operators, or by "
+         "wanpar::unshard)";
+}
+
+SplitTensor* as_split(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.key_set().has(kSplit)) return nullptr;
+  return static_cast<SplitTensor*>(tensor.unsafeGetTensorImpl());
+}
+
+const SplitPlace* place_of(const at::Tensor& tensor) {
+  auto* one = as_split(tensor);
+  return one && one->place() ? &*one->place() : nullptr;
+}
+
+at::Tensor split_tensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+                        const std::optional<at::Tensor>& geometry) {
+  return at::detail::make_tensor<SplitTensor>(std::move(part), std::move(place), std::move(group), geometry,
+                                              std::make_shared<int64_t>(0));
+}
+
+at::Tensor part_of(const at::Tensor& whole, const SplitPlace& place) {
+  if (!place.is_merged()) return take(whole, place.dim, place.layout->of(place.rank));
+  return take(whole, place.dim, place.elements().of(place.rank));
+}
+
+at::Tensor whole_of(const at::Tensor& tensor) {
+  auto* one = as_split(tensor);
+  if (!one) return tensor;
+  const BelowAutograd below;
+  if (!one->place()) return renewed(*one);
+  const auto& place = *one->place();
+  return one->group()->joined(one->part(), place.dim, place.elements());
+}
+
+at::Tensor split(const at::Tensor& whole, const SplitPlace& place, std::shared_ptr<const SplitGroup> group) {
+  return linear_map(
+      whole,
+      [&](const at::Tensor& x) {
+        auto mine = part_of(whole_of(x), place).clone(at::MemoryFormat::Contiguous);
+        return split_tensor(std::move(mine), place, group);
+      },
+      [](const at::Tensor& gradient) { return whole_of(gradient); });
+}
+
+at::Tensor unsplit(const at::Tensor& tensor) {
+  auto* one = as_split(tensor);
+  if (!one) return tensor;
+  if (!one->place())
+    return linear_map(
+        tensor, [](const at::Tensor& x) { return whole_of(x).clone(); },
+        [](const at::Tensor& gradient) { return gradient; });
+  return linear_map(
+      tensor, [](const at::Tensor& x) { return whole_of(x); },
+      [place = *one->place(), group = one->group()](const at::Tensor& gradient) {
+        return split_tensor(as_part(gradient, place), place, group);
+      });
+}
+
+at::Tensor part_in_graph(const at::Tensor& tensor) {
+  auto* one = as_split(tensor);
+  return linear_map(
+      tensor, [](const at::Tensor& x) { return as_split(x)->part(); },
+      [place = *one->place(), group = one->group()](const at::Tensor& gradient) {
+        return split_tensor(gradient, place, group);
+      });
+}
+
+at::Tensor of_parts(const at::Tensor& part, const SplitPlace& place, std::shared_ptr<const SplitGroup> group,
+                    const std::optional<at::Tensor>& geometry) {
+  return linear_map(
+      part, [&](const at::Tensor& x) { return split_tensor(x, place, group, geometry); },
+      [place](const at::Tensor& gradient) { return as_part(gradient, place); });
+}
+
+void keep_gradient_whole(const at::Tensor& whole) {
+  if (!whole.requires_grad()) return;
+  if (auto& made_by = whole.grad_fn()) return add_once(made_by->tensor_pre_hooks(), whole.output_nr());
+  static std::mutex mutex;  // ranks that are threads may share a weight
+  std::lock_guard lock(mutex);
+  add_once(torch::autograd::impl::hooks(whole), 0);
+}
+
+}  // namespace wanpar

@@ -1,0 +1,44 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <wanpar/core/communicator.hpp>
+
+#include <string>
+#include <vector>
+
+#include "core/hash.hpp"
+#include "module/same_values.hpp"
+
+namespace wanpar {
+
+/// What every rank must have alike in a pass: the operators that meet split tokens, the numbers among their
+/// arguments, and the values of tensors that are not split. Noted where they meet, compared where the pass
+/// ends.
+class Alike {
+ public:
+  void note_call(const std::string& op) {
+    path_ = hashed_with(path_, static_cast<uint64_t>(stable_hash(op)));
+  }
+  void note_number(const std::string& op, double value) { numbers_.push_back({op, value}); }
+  void note_tensor(const std::string& op, const at::Tensor& x) {
+    tensors_.push_back({op, x.sizes().vec(), Digest::of(x)});
+  }
+
+  /// Collective. Throws Error, alike on all ranks, where something noted differs.
+  void compare(const std::vector<Communicator>& grid) const;
+
+ private:
+  struct Number {
+    std::string op;
+    double value;
+  };
+  struct Met {
+    std::string op;
+    std::vector<int64_t> sizes;
+    Digest digest;
+  };
+  std::vector<Number> numbers_;
+  std::vector<Met> tensors_;
+  uint64_t path_ = 0;  // of all operators, hashed
+};
+
+}  // namespace wanpar
