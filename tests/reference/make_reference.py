@@ -161,6 +161,13 @@ def vae_reference(vae):
         keep(f"vae.dec_{name}.frames", vae.decode(latents).sample)
 
 
+def vae_encode_reference(vae):
+    """Keeps vae.enc_CASE.{frames, latents}: frames in [-1, 1], latents the posterior's mean, not normalised."""
+    for name, shape in {"long": (13, 16, 24), "one": (1, 24, 16), "odd": (8, 40, 24)}.items():
+        frames = keep(f"vae.enc_{name}.frames", randn(1, 3, *shape).clamp(-1, 1))
+        keep(f"vae.enc_{name}.latents", vae.encode(frames).latent_dist.mode())
+
+
 def scheduler_reference():
     """Keeps sched.SOLVER.STEPS.SHIFT.{sigmas, timesteps, path} for the velocity 0.8 tanh(x) + timestep/1000 c."""
     start, c = keep("sched.start", randn(2, 8)), keep("sched.c", randn(2, 8))
@@ -223,6 +230,7 @@ def main():
         vae_reference(vae)
         scheduler_reference()
         pipeline_reference(pipeline, embeds)
+        vae_encode_reference(vae)
 
         pipeline.save_pretrained(arguments.out / "diffusers")
         (arguments.out / "diffusers/tokenizer/spiece.model").write_bytes(spiece.read_bytes())

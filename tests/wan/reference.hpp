@@ -11,6 +11,7 @@
 #include "wan/io/safetensors.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/vae/decoder.hpp"
+#include "wan/vae/encoder.hpp"
 
 namespace wan_test {
 
@@ -42,9 +43,15 @@ inline wan::Transformer tiny_transformer(at::ScalarType dtype = at::kFloat) {
   return transformer;
 }
 
-inline wan::Vae tiny_vae() {
+inline wan::Vae tiny_vae(at::ScalarType dtype = at::kFloat) {
   wan::Vae vae(checkpoint().vae_config());
-  wan::load(*vae, checkpoint().vae(), {.ignore_prefixes = {"encoder.", "conv1."}});
+  wan::load(*vae, checkpoint().vae(), {.dtype = dtype, .ignore_prefixes = {"encoder.", "conv1."}});
+  return vae;
+}
+
+inline wan::VaeEncoder tiny_vae_encoder(at::ScalarType dtype = at::kFloat) {
+  wan::VaeEncoder vae(checkpoint().vae_config());
+  wan::load(*vae, checkpoint().vae(), {.dtype = dtype, .ignore_prefixes = {"decoder.", "conv2."}});
   return vae;
 }
 

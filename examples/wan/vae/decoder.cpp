@@ -3,7 +3,6 @@
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 
 #include <utility>
@@ -15,12 +14,6 @@ namespace wan {
 namespace {
 
 const Kernel kKernel = {3, 3, 3};
-constexpr int64_t kColours = 3;
-
-at::Tensor run(const torch::nn::ModuleList& stages, at::Tensor x, FeatureCache& cache) {
-  for (const auto& stage : *stages) x = stage->as<DecoderStage>()->forward(std::move(x), cache);
-  return x;
-}
 
 }  // namespace
 
@@ -43,7 +36,7 @@ DecoderImpl::DecoderImpl(const VaeConfig& config)
     if (level == 0) break;
     const bool in_time = config.temporal_downsample[level - 1];
     upsamples->push_back(
-        std::make_shared<Upsample>(out, in_time ? Upsampling::space_and_time : Upsampling::space));
+        std::make_shared<Upsample>(out, in_time ? Resampling::space_and_time : Resampling::space));
     in = out / 2;
   }
   register_module("head", torch::nn::ModuleDict(Parts{{"0", head_norm_.ptr()}, {"2", head_conv_.ptr()}}));
@@ -67,10 +60,7 @@ at::Tensor VaeImpl::decode(at::Tensor latents,
   if (latents.dim() != 5 || latents.size(1) != config_.channels || latents.size(2) == 0)
     throw wanpar::Error(fmt::format("vae: latents are [{}] and should be [batch, {}, frames, height, width]",
                                     fmt::join(latents.sizes(), ", "), config_.channels));
-  const auto per_channel = [&](const std::vector<double>& values) {
-    return at::tensor(values, latents.options()).view({1, -1, 1, 1, 1});
-  };
-  latents = at::addcmul(per_channel(config_.mean), latents, per_channel(config_.std));
+  latents = at::addcmul(per_channel(config_.mean, latents), latents, per_channel(config_.std, latents));
   latents = conv2(latents.to(conv2->weight.scalar_type()));
 
   FeatureCache cache;

@@ -1,12 +1,15 @@
 #include "wan/vae/layers.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -38,14 +41,26 @@ ConvImpl::ConvImpl(int64_t in, int64_t out, Kernel kernel)
   for (size_t d = kernel.size() - 2; d < kernel.size(); ++d) padding_[d] = kernel[d] / 2;
 }
 
-at::Tensor ConvImpl::forward(const at::Tensor& x) {
+at::Tensor ConvImpl::forward(const at::Tensor& x) { return convolve(x, weight); }
+
+at::Tensor ConvImpl::convolve(const at::Tensor& x, const at::Tensor& kernel) const {
   const std::vector<int64_t> ones(padding_.size(), 1), zeros(padding_.size(), 0);
-  return at::convolution(x, weight, bias, ones, padding_, ones, false, zeros, 1);
+  return at::convolution(x, kernel, bias, ones, padding_, ones, false, zeros, 1);
+}
+
+at::Tensor ConvImpl::reduce(const at::Tensor& x, at::IntArrayRef stride) {
+  const std::vector<int64_t> ones(padding_.size(), 1), zeros(padding_.size(), 0);
+  return at::convolution(x, weight, bias, stride, zeros, ones, false, zeros, 1);
 }
 
 at::Tensor CausalConvImpl::forward(at::Tensor x, FeatureCache& cache) {
   const int64_t before = weight.size(2) - 1;
   auto& remembered = cache[this];
+  if (!remembered.defined() && x.size(2) == 1) {
+    // A video's first frame has zeros before it: its own slice of the window is all that counts.
+    remembered = x.clone();
+    return convolve(x, weight.narrow(2, before, 1));
+  }
   std::vector<at::Tensor> frames;
   if (remembered.defined()) frames.push_back(remembered);
   const int64_t missing = before - (remembered.defined() ? remembered.size(2) : 0);
@@ -71,9 +86,19 @@ ChannelNormImpl::ChannelNormImpl(int64_t channels, int64_t trailing) {
 }
 
 at::Tensor ChannelNormImpl::forward(const at::Tensor& x) {
-  const auto length = at::linalg_vector_norm(x, 2, {1}, true, at::kFloat).clamp_min_(1e-12);
-  length.div_(std::sqrt(static_cast<double>(x.size(1))));
-  return (x / length).mul_(gamma).to(x.scalar_type());
+  const auto exact = at::promote_types(x.scalar_type(), at::kFloat);
+  const auto length = at::linalg_vector_norm(x, 2, {1}, true, exact).clamp_min(1e-12);
+  const auto scaled = x / (length / std::sqrt(static_cast<double>(x.size(1))));
+  return (at::GradMode::is_enabled() ? scaled * gamma : scaled.mul_(gamma)).to(x.scalar_type());
+}
+
+at::Tensor per_channel(const std::vector<double>& values, const at::Tensor& like) {
+  return at::tensor(values, like.options()).view({1, -1, 1, 1, 1});
+}
+
+at::Tensor run(const torch::nn::ModuleList& stages, at::Tensor x, FeatureCache& cache) {
+  for (const auto& stage : *stages) x = stage->as<VaeStage>()->forward(std::move(x), cache);
+  return x;
 }
 
 ResidualBlock::ResidualBlock(int64_t in, int64_t out)
@@ -105,9 +130,29 @@ at::Tensor FrameAttention::forward(at::Tensor x, FeatureCache&) {
   return x + to_video(proj_(out.squeeze(1).transpose(1, 2).reshape(frames.sizes())), x.size(0));
 }
 
-Upsample::Upsample(int64_t channels, Upsampling upsampling) : conv_(channels, channels / 2, Kernel{3, 3}) {
+Downsample::Downsample(int64_t channels, Resampling resampling) : conv_(channels, channels, Kernel{3, 3}) {
   register_module("resample", torch::nn::ModuleDict(Parts{{"1", conv_.ptr()}}));
-  if (upsampling == Upsampling::space_and_time)
+  if (resampling == Resampling::space_and_time)
+    time_conv_ = register_module("time_conv", CausalConv(channels, channels, Kernel{3, 1, 1}));
+}
+
+at::Tensor Downsample::forward(at::Tensor x, FeatureCache& cache) {
+  const int64_t batch = x.size(0);
+  x = to_video(conv_->reduce(at::constant_pad_nd(to_frames(x), {0, 1, 0, 1}), {2, 2}), batch);
+  return time_conv_ ? halve_frames(std::move(x), cache) : x;
+}
+
+at::Tensor Downsample::halve_frames(at::Tensor x, FeatureCache& cache) {
+  // A window of three frames begins with the last one of the part before.
+  auto& before = cache[time_conv_.get()];
+  const auto window = before.defined() ? at::cat({before, x}, 2) : at::Tensor();
+  before = x.narrow(2, x.size(2) - 1, 1).clone();
+  return window.defined() ? time_conv_->reduce(window, {2, 1, 1}) : x;
+}
+
+Upsample::Upsample(int64_t channels, Resampling resampling) : conv_(channels, channels / 2, Kernel{3, 3}) {
+  register_module("resample", torch::nn::ModuleDict(Parts{{"1", conv_.ptr()}}));
+  if (resampling == Resampling::space_and_time)
     time_conv_ = register_module("time_conv", CausalConv(channels, 2 * channels, Kernel{3, 1, 1}));
 }
 

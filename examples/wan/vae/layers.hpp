@@ -1,7 +1,9 @@
 #pragma once
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/silu.h>
 #include <torch/nn.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +14,9 @@
 namespace wan {
 
 // Videos are [batch, channels, frames, height, width].
+
+constexpr int64_t kColours = 3;
+constexpr int64_t kFramesPerLatent = 4;  ///< but for a video's first latent frame, which is one frame
 
 /// The extent of a convolution: time, height and width, or the latter two alone.
 using Kernel = std::vector<int64_t>;
@@ -25,8 +30,13 @@ class ConvImpl : public torch::nn::Module {
  public:
   ConvImpl(int64_t in, int64_t out, Kernel kernel);
   at::Tensor forward(const at::Tensor& x);
+  /// Without padding, every `stride`-th place along each dimension.
+  at::Tensor reduce(const at::Tensor& x, at::IntArrayRef stride);
 
   at::Tensor weight, bias;
+
+ protected:
+  at::Tensor convolve(const at::Tensor& x, const at::Tensor& kernel) const;
 
  private:
   std::vector<int64_t> padding_;
@@ -53,17 +63,25 @@ class ChannelNormImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ChannelNorm);
 
-/// x * sigmoid(x), written over x.
-inline at::Tensor silu_in_place(at::Tensor x) { return at::silu_(x); }
+/// x * sigmoid(x), written over x where no backward may want what it was.
+inline at::Tensor silu_in_place(at::Tensor x) {
+  return at::GradMode::is_enabled() ? at::silu(x) : at::silu_(x);
+}
 
-/// One step of the decoder: a video in, a video out, and what it must remember in the cache.
-class DecoderStage : public torch::nn::Module {
+/// One step of the VAE: a video in, a video out, and what it must remember in the cache.
+class VaeStage : public torch::nn::Module {
  public:
   virtual at::Tensor forward(at::Tensor x, FeatureCache& cache) = 0;
 };
 
+/// One value for each channel of a video, of the dtype and device of `like`, [1, channels, 1, 1, 1].
+at::Tensor per_channel(const std::vector<double>& values, const at::Tensor& like);
+
+/// Runs stages one after the other.
+at::Tensor run(const torch::nn::ModuleList& stages, at::Tensor x, FeatureCache& cache);
+
 /// Two causal convolutions of 3 x 3 x 3, each after norm and SiLU, added to the input.
-class ResidualBlock : public DecoderStage {
+class ResidualBlock : public VaeStage {
  public:
   ResidualBlock(int64_t in, int64_t out);
   at::Tensor forward(at::Tensor x, FeatureCache& cache) override;
@@ -75,7 +93,7 @@ class ResidualBlock : public DecoderStage {
 };
 
 /// Attention among the positions of each frame, with one head, added to the input.
-class FrameAttention : public DecoderStage {
+class FrameAttention : public VaeStage {
  public:
   explicit FrameAttention(int64_t channels);
   at::Tensor forward(at::Tensor x, FeatureCache& cache) override;
@@ -85,12 +103,26 @@ class FrameAttention : public DecoderStage {
   Conv to_qkv_, proj_;
 };
 
-enum class Upsampling { space, space_and_time };
+/// What a change of size changes.
+enum class Resampling { space, space_and_time };
+
+/// Halves height and width; in time, makes one frame of two, but leaves the video's first as it is.
+class Downsample : public VaeStage {
+ public:
+  Downsample(int64_t channels, Resampling resampling);
+  at::Tensor forward(at::Tensor x, FeatureCache& cache) override;
+
+ private:
+  at::Tensor halve_frames(at::Tensor x, FeatureCache& cache);
+
+  Conv conv_;
+  CausalConv time_conv_{nullptr};  // only where time is downsampled
+};
 
 /// Doubles height and width and halves the channels; in time, makes two frames of each but the video's first.
-class Upsample : public DecoderStage {
+class Upsample : public VaeStage {
  public:
-  Upsample(int64_t channels, Upsampling upsampling);
+  Upsample(int64_t channels, Resampling resampling);
   at::Tensor forward(at::Tensor x, FeatureCache& cache) override;
 
  private:
