@@ -16,6 +16,7 @@
 #include "wan/text/negative_prompt.hpp"
 #include "wan/text/tokenizer.hpp"
 #include "wan/text/umt5.hpp"
+#include "wan/text/vocabulary.hpp"
 #include "wan/vae/decoder.hpp"
 
 namespace fs = std::filesystem;
@@ -77,7 +78,8 @@ TEST_CASE("the demo checkpoint is the same whenever it is written") {
 
 TEST_CASE("the demo vocabulary has umT5's special ids and knows the words of its sentences") {
   const wan_test::Folder folder;
-  std::ofstream(folder / "spiece.model", std::ios::binary) << wan::demo::vocabulary();
+  std::ofstream(folder / "spiece.model", std::ios::binary)
+      << wan::sentencepiece_model(wan::demo::vocabulary());
   const wan::Tokenizer tokenizer(folder / "spiece.model");
   CHECK((tokenizer.encode("") == std::vector<int64_t>{1}));
   for (const auto* text : {"A red fox runs through fresh snow.", wan::kNegativePrompt}) {

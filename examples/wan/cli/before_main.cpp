@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 // No C++ library is there yet: this is plain C on the system's calls.
 namespace wan {
@@ -31,23 +32,24 @@ Pages pages() {
   return pages;
 }
 
-void require(__rlimit_resource resource, unsigned long used, const char* how) {
+void require(const char* program, __rlimit_resource resource, unsigned long used, const char* how) {
   rlimit limit{};
   if (used == 0 || ::getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
   const auto needed = static_cast<uint64_t>(used) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) + kToStart;
   if (limit.rlim_cur >= needed) return;
   ::dprintf(STDERR_FILENO,
-            "wan_t2v: LibTorch needs %lu MiB of memory to start, and %s allows %lu; raise that limit\n",
+            "%s: LibTorch needs %lu MiB of memory to start, and %s allows %lu; raise that limit\n", program,
             static_cast<unsigned long>(needed >> 20), how, static_cast<unsigned long>(limit.rlim_cur >> 20));
   ::_exit(1);
 }
 
 }  // namespace
 
-void before_main(int, char**, char**) {
+void before_main(int count, char** words, char**) {
+  const auto* program = count > 0 ? ::basename(words[0]) : "wanpar";
   const auto used = pages();
-  require(RLIMIT_AS, used.all, "ulimit -v");
-  require(RLIMIT_DATA, used.data, "ulimit -d");
+  require(program, RLIMIT_AS, used.all, "ulimit -v");
+  require(program, RLIMIT_DATA, used.data, "ulimit -d");
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "1000", 0);
 }
 

@@ -1,47 +1,24 @@
 #include "wan/cli/options.hpp"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <boost/program_options.hpp>
 #include <charconv>
 #include <limits>
 #include <sstream>
 
-#include "wan/cli/nearest.hpp"
+#include "wan/cli/words.hpp"
 #include "wan/text/negative_prompt.hpp"
 
 namespace wan {
 namespace po = boost::program_options;
 namespace {
 
-template <typename... Parts>
-[[noreturn]] void refuse(fmt::format_string<Parts...> sentence, Parts&&... parts) {
-  throw UsageError(fmt::format(sentence, std::forward<Parts>(parts)...));
-}
-
-/// What a number may be, why, and a value for the sentence that shows how to write it.
-template <typename Number>
-struct Range {
-  Number least, greatest;
-  const char* why;
-  const char* example;
-};
-
-using Count = Range<int64_t>;
-using Amount = Range<double>;
-
-constexpr int64_t kLargestSide = 16384, kMostFrames = 4093, kMostRanks = 4096;
-constexpr const char* kWhyRanks = "no run has more ranks";
+constexpr int64_t kLargestSide = 16384, kMostFrames = 4093;
 constexpr Count kFrames = {1, kMostFrames, "the model has positions for 1024 latent frames", "81"};
 constexpr Count kSteps = {1, 1000, "the schedule has 1000 timesteps", "50"};
 constexpr Count kFps = {1, 1000, "players show no more", "16"};
-constexpr Count kDegree = {1, kMostRanks, kWhyRanks, "2"};
-constexpr Count kLocalRanks = {1, 64, "they are threads that share the cores of this machine", "2"};
 constexpr Count kSeed = {-1, std::numeric_limits<int64_t>::max(), "-1 draws a random one", "42"};
 constexpr Amount kShift = {0.001, 1000, "beyond it the noise levels fall together", "5"};
 constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
-constexpr Amount kTimeout = {0.1, 1e6, "it is in seconds", "60"};
 
 // Every value is read as text here, so that each complaint about one is our own sentence.
 po::options_description flags() {
@@ -95,80 +72,6 @@ po::options_description flags() {
   return all;
 }
 
-/// The flags as typed: name to text. Complaints about flags as such are made here.
-class Words {
- public:
-  explicit Words(const std::vector<std::string>& words) {
-    const auto known = flags();
-    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    try {
-      const auto parsed = po::command_line_parser(words).options(known).positional({}).style(style).run();
-      po::store(parsed, values_);
-    } catch (const po::unknown_option& error) {
-      refuse_unknown(error.get_option_name(), known);
-    } catch (const po::too_many_positional_options_error&) {
-      refuse("a word stands alone, without a flag before it; quote texts, as in --prompt \"a red fox\"");
-    } catch (const po::multiple_occurrences& error) {
-      refuse("{} is given twice; once is enough", error.get_option_name());
-    } catch (const po::invalid_command_line_syntax& error) {
-      if (error.kind() == po::invalid_command_line_syntax::extra_parameter)
-        refuse("{} is a switch and takes no value; leave the value out", error.get_option_name());
-      refuse("{} needs a value; --help shows which", error.get_option_name());
-    } catch (const po::error_with_option_name& error) {
-      refuse("{} needs a value; --help shows which", error.get_option_name());
-    }
-    for (const auto& [name, value] : values_)
-      if (name != "negative_prompt" && known.find(name, false).semantic()->max_tokens() > 0 &&
-          value.as<std::string>().empty())
-        refuse("--{} is empty; give a value, or leave the flag out", name);
-  }
-
-  bool has(const char* flag) const { return values_.count(flag) != 0; }
-
-  std::string text(const char* flag) const {
-    return has(flag) ? values_[flag].as<std::string>() : std::string();
-  }
-
-  std::optional<std::string> one_of(const char* flag, const std::vector<std::string>& choices) const {
-    if (!has(flag)) return std::nullopt;
-    const auto value = text(flag);
-    if (std::find(choices.begin(), choices.end(), value) == choices.end())
-      refuse("--{} {} is unknown; choose one of {}", flag, value, fmt::join(choices, ", "));
-    return value;
-  }
-
-  std::optional<int64_t> count(const char* flag, const Count& range) const {
-    return number(flag, "a whole number", range);
-  }
-
-  std::optional<double> amount(const char* flag, const Amount& range) const {
-    return number(flag, "a number", range);
-  }
-
- private:
-  template <typename Number>
-  std::optional<Number> number(const char* flag, const char* kind, const Range<Number>& range) const {
-    if (!has(flag)) return std::nullopt;
-    const auto value = text(flag);
-    Number number{};
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error == std::errc::invalid_argument || end != value.data() + value.size() || number != number)
-      refuse("--{} '{}' is not {}; write it as in --{} {}", flag, value, kind, flag, range.example);
-    if (error != std::errc() || number < range.least || number > range.greatest)
-      refuse("--{} {} is out of range; it must be from {} to {}: {}", flag, value, range.least,
-             range.greatest, range.why);
-    return number;
-  }
-
-  [[noreturn]] static void refuse_unknown(const std::string& flag, const po::options_description& known) {
-    std::vector<std::string> names;
-    for (const auto& option : known.options()) names.push_back("--" + option->long_name());
-    refuse("{} is not a flag of wan_t2v; did you mean {}?", flag, nearest(flag, names));
-  }
-
-  po::variables_map values_;
-};
-
 void read_size(const std::string& text, Options& options) {
   const auto cross = text.find_first_of("*xX");
   const auto side = [&](std::string_view digits) {
@@ -202,15 +105,11 @@ void check_frames(int64_t frames) {
   refuse("--frame_num {} is not of the form 4n+1; take {} or {}", frames, below, below + 4);
 }
 
-void require(const Words& words, const char* flag, const char* example) {
-  if (!words.has(flag)) refuse("--{} is missing; give it, as in --{} {}", flag, flag, example);
-}
-
 void read_prompt(const Words& words, Options& options) {
   if (words.has("prompt") && words.has("prompt_file"))
     refuse("--prompt and --prompt_file are both given; add the prompt to the file, or give one of them");
-  if (!words.has("prompt_file")) require(words, "prompt", "\"a red fox in the snow\"");
-  if (!words.has("prompt")) require(words, "prompt_file", "prompts.txt");
+  if (!words.has("prompt_file")) words.require("prompt", "\"a red fox in the snow\"");
+  if (!words.has("prompt")) words.require("prompt_file", "prompts.txt");
   options.prompt = words.text("prompt");
   options.prompt_file = words.text("prompt_file");
   options.negative_prompt = words.has("negative_prompt") ? words.text("negative_prompt") : kNegativePrompt;
@@ -229,13 +128,13 @@ void read_degrees(const Words& words, Options& options) {
 }  // namespace
 
 Options parse_options(const std::vector<std::string>& arguments) {
-  const Words words(arguments);
+  const Words words(arguments, flags(), "wan_t2v", "negative_prompt");
   Options options;
   if (words.has("help")) options.action = Options::Action::help;
   if (words.has("version")) options.action = Options::Action::version;
   if (options.action != Options::Action::generate) return options;
 
-  require(words, "ckpt_dir", "Wan2.1-T2V-1.3B");
+  words.require("ckpt_dir", "Wan2.1-T2V-1.3B");
   read_prompt(words, options);
 
   options.task = words.one_of("task", {"t2v-1.3B", "t2v-14B"});

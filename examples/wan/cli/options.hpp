@@ -4,17 +4,11 @@
 #include <optional>
 #include <string>
 #include <vector>
-#include <wanpar/core/error.hpp>
 
 #include "wan/cli/degrees.hpp"
+#include "wan/cli/usage_error.hpp"
 
 namespace wan {
-
-/// The command line is wrong; programs exit with 2.
-class UsageError : public wanpar::Error {
- public:
-  using wanpar::Error::Error;
-};
 
 /// What the user of wan_t2v asks for. What is absent comes from the checkpoint or the machine.
 struct Options {

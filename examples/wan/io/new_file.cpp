@@ -21,4 +21,12 @@ void NewFile::check() const {
   if (!stream_) throw_write_error(file_.path(), std::strerror(errno));
 }
 
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  PartFile part(path);
+  NewFile file(part);
+  file.write(text);
+  file.close();
+  part.commit();
+}
+
 }  // namespace wan

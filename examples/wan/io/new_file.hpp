@@ -1,4 +1,5 @@
 #pragma once
+#include <filesystem>
 #include <fstream>
 #include <string_view>
 
@@ -24,5 +25,8 @@ class NewFile {
   const PartFile& file_;
   std::ofstream stream_;
 };
+
+/// Writes a file that appears whole or not at all. Throws Error.
+void write_text(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace wan
