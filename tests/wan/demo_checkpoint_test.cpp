@@ -2,19 +2,24 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "wan/demo/vocabulary.hpp"
 #include "wan/fixture.hpp"
 #include "wan/io/checkpoint.hpp"
 #include "wan/io/keys.hpp"
 #include "wan/io/load.hpp"
+#include "wan/io/write_checkpoint.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/pipeline/noise.hpp"
+#include "wan/reference.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/negative_prompt.hpp"
 #include "wan/text/tokenizer.hpp"
+#include "wan/text/tokenizer_model.hpp"
 #include "wan/text/umt5.hpp"
 #include "wan/text/vocabulary.hpp"
 #include "wan/vae/decoder.hpp"
@@ -72,7 +77,7 @@ TEST_CASE("the demo checkpoint is the same whenever it is written") {
     CHECK(bytes_of(entry.path()) == bytes_of(other));
     files += 1, bytes += static_cast<int64_t>(entry.file_size());
   }
-  CHECK(files == 9);
+  CHECK(files == 11);
   CHECK(bytes < 8 << 20);
 }
 
@@ -113,11 +118,38 @@ TEST_CASE("parameter names go to diffusers and back") {
   both(Part::vae, "decoder.middle.0.residual.2.weight", "decoder.mid_block.resnets.0.conv1.weight");
   both(Part::vae, "decoder.upsamples.7.resample.1.weight",
        "decoder.up_blocks.1.upsamplers.0.resample.1.weight");
+  both(Part::vae, "encoder.downsamples.2.resample.1.bias", "encoder.down_blocks.2.resample.1.bias");
+  both(Part::vae, "conv1.weight", "quant_conv.weight");
   both(Part::vae, "decoder.upsamples.4.shortcut.bias", "decoder.up_blocks.1.resnets.0.conv_shortcut.bias");
   CHECK(wan::official_name(Part::vae, "decoder.up_blocks.1.resnets.0.conv_shortcut.bias", 1) ==
         "decoder.upsamples.3.shortcut.bias");
   CHECK(wan::diffusers_name(Part::vae, "decoder.upsamples.2.resample.1.weight", 1) ==
         "decoder.up_blocks.0.upsamplers.0.resample.1.weight");
+}
+
+TEST_CASE("a vocabulary in the form of transformers is what transformers itself writes") {
+  const auto folder = wan_test::kData / "diffusers" / "tokenizer";
+  auto expected = nlohmann::json::parse(bytes_of(folder / "tokenizer.json"));
+  const auto vocabulary = wan::read_sentencepiece(folder / "spiece.model").pieces;
+  auto made = nlohmann::json::parse(wan::tokenizer_json(vocabulary));
+  for (const auto* setting : {"truncation", "padding"})
+    expected[setting] = nullptr;  // set by a call, not by the model
+  auto &expected_pieces = expected["model"]["vocab"], &pieces = made["model"]["vocab"];
+  REQUIRE(pieces.size() == expected_pieces.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    CHECK(pieces[i][0] == expected_pieces[i][0]);
+    CHECK(std::abs(pieces[i][1].get<double>() - expected_pieces[i][1].get<double>()) < 1e-6);
+  }
+  pieces = expected_pieces;
+  CHECK(made == expected);
+}
+
+TEST_CASE("a vocabulary gives the same ids in both of its forms") {
+  const wan_test::Folder folder;
+  wan::write_tokenizer(folder.path, wan::demo::vocabulary());
+  const wan::Tokenizer model(folder / "tokenizer/spiece.model"), json(folder / "tokenizer/tokenizer.json");
+  for (const auto* text : {"A red fox runs  through fresh snow.", "Zoë's  x", "", wan::kNegativePrompt})
+    CHECK(model.encode(text) == json.encode(text));
 }
 
 }  // namespace demo_checkpoint_test

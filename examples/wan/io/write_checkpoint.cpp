@@ -38,12 +38,13 @@ fs::path made(const fs::path& folder) {
 }  // namespace
 
 void write_index(const fs::path& folder) {
-  write_json(folder / "model_index.json", {{"_class_name", "WanPipeline"},
-                                           {"scheduler", component("diffusers", "UniPCMultistepScheduler")},
-                                           {"text_encoder", component("transformers", "UMT5EncoderModel")},
-                                           {"tokenizer", component("transformers", "T5TokenizerFast")},
-                                           {"transformer", component("diffusers", "WanTransformer3DModel")},
-                                           {"vae", component("diffusers", "AutoencoderKLWan")}});
+  write_json(folder / "model_index.json",
+             {{"_class_name", "WanPipeline"},
+              {"scheduler", component("diffusers", "UniPCMultistepScheduler")},
+              {"text_encoder", component("transformers", "UMT5EncoderModel")},
+              {"tokenizer", component("transformers", "PreTrainedTokenizerFast")},
+              {"transformer", component("diffusers", "WanTransformer3DModel")},
+              {"vae", component("diffusers", "AutoencoderKLWan")}});
 }
 
 void write_transformer(const fs::path& checkpoint, const TransformerConfig& config,
@@ -106,7 +107,14 @@ void write_scheduler(const fs::path& checkpoint, double shift) {
 }
 
 void write_tokenizer(const fs::path& checkpoint, const Unigram::Pieces& vocabulary) {
-  write_text(made(checkpoint / "tokenizer") / "spiece.model", sentencepiece_model(vocabulary));
+  const auto folder = made(checkpoint / "tokenizer");
+  write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                                {"bos_token", "<s>"},
+                                                {"eos_token", "</s>"},
+                                                {"pad_token", "<pad>"},
+                                                {"unk_token", "<unk>"}});
+  write_text(folder / "tokenizer.json", tokenizer_json(vocabulary));
+  write_text(folder / "spiece.model", sentencepiece_model(vocabulary));  // last: where it is, all is there
 }
 
 }  // namespace wan

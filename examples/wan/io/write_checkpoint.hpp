@@ -21,6 +21,7 @@ void write_vae(const std::filesystem::path& checkpoint, const VaeConfig& config,
 void write_text_encoder(const std::filesystem::path& checkpoint, const TextEncoderConfig& config,
                         const NamedWeights& weights);
 void write_scheduler(const std::filesystem::path& checkpoint, double shift);
+/// As a SentencePiece model, and beside it as tokenizer.json, which transformers reads.
 void write_tokenizer(const std::filesystem::path& checkpoint, const Unigram::Pieces& vocabulary);
 /// What makes a checkpoint of a folder: to be written last.
 void write_index(const std::filesystem::path& checkpoint);

@@ -14,4 +14,7 @@ Unigram::Pieces vocabulary_of(const std::vector<std::string>& sentences);
 /// The bytes of a SentencePiece model of such a vocabulary.
 std::string sentencepiece_model(const Unigram::Pieces& vocabulary);
 
+/// The text of the same vocabulary's tokenizer.json, which Hugging Face's tokenizers read.
+std::string tokenizer_json(const Unigram::Pieces& vocabulary);
+
 }  // namespace wan
