@@ -1,8 +1,11 @@
 // Operators that give the same elements another shape or place, or some of them.
 #include <ATen/ATen.h>
+#include <ATen/TensorUtils.h>
 #include <c10/util/accumulate.h>
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "module/split/rules.hpp"
 
@@ -51,8 +54,11 @@ bool viewed(SplitCall& call) {
   if (c10::multiply_integers(sizes) != x.numel()) return false;
   auto place = reshaped(*call.place(0), x.sizes(), sizes);
   if (!place) return false;
+  const auto strides = at::detail::computeStride(x.sizes(), x.strides(), at::DimVector(sizes));
+  if (!strides) return false;  // LibTorch says why
+  const SplitTensor::Geometry geometry{at::DimVector(sizes), *strides, x.storage_offset()};
   sizes[place->dim] = place->extent();
-  return call.result_view({as_split(x)->part().reshape(sizes)}, {*place});
+  return call.result_view(as_split(x)->part().reshape(sizes), *place, geometry);
 }
 
 bool viewed_alike(SplitCall& call, const SplitPlace& place) {
@@ -62,20 +68,31 @@ bool viewed_alike(SplitCall& call, const SplitPlace& place) {
 
 bool kept(SplitCall& call) { return viewed_alike(call, *call.place(0)); }
 
+/// Dimension d of the result is dimension order[d].
+bool reordered(SplitCall& call, const std::vector<int64_t>& order) {
+  auto* x = as_split(call.tensor(0));
+  const auto whole = x->geometry();
+  auto geometry = whole;
+  int64_t dim = 0;
+  for (size_t d = 0; d < order.size(); ++d) {
+    geometry.sizes[d] = whole.sizes[order[d]], geometry.strides[d] = whole.strides[order[d]];
+    if (order[d] == x->place()->dim) dim = static_cast<int64_t>(d);
+  }
+  return call.result_view(x->part().permute(order), x->place()->at(dim), geometry);
+}
+
 bool transposed(SplitCall& call) {
-  auto place = *call.place(0);
   const auto dims = call.tensor(0).dim();
   auto a = call.dim("dim0", dims), b = call.dim("dim1", dims);
   if (!a) a = dims - 2, b = dims - 1;  // t
   if (dims < 2) return kept(call);
-  return viewed_alike(call, place.at(place.dim == *a ? *b : place.dim == *b ? *a : place.dim));
+  std::vector<int64_t> order(dims);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::swap(order[*a], order[*b]);
+  return reordered(call, order);
 }
 
-bool permuted(SplitCall& call) {
-  auto place = *call.place(0);
-  auto order = *call.dims("dims", call.tensor(0).dim());
-  return viewed_alike(call, place.at(std::find(order.begin(), order.end(), place.dim) - order.begin()));
-}
+bool permuted(SplitCall& call) { return reordered(call, *call.dims("dims", call.tensor(0).dim())); }
 
 bool unsqueezed(SplitCall& call) {
   auto place = *call.place(0);
@@ -140,6 +157,12 @@ bool sliced(SplitCall& call) {
   return call.result_view({as_split(x)->part().narrow(place.dim, part.first, part.count)}, {part.place});
 }
 
+SplitTensor::Geometry narrowed(SplitTensor::Geometry whole, int64_t dim, int64_t index) {
+  whole.offset += index * whole.strides[dim];
+  whole.sizes[dim] = 1;
+  return whole;
+}
+
 /// Of one token, whichever rank has it, a copy.
 bool selected_token(SplitCall& call, const SplitPlace& place) {
   auto& x = call.tensor(0);
@@ -149,7 +172,7 @@ bool selected_token(SplitCall& call, const SplitPlace& place) {
   auto part = part_of_sequence(place, index, index + 1);
   static const auto squeeze = c10::Dispatcher::singleton().findSchemaOrThrow("aten::squeeze", "dim");
   auto token = call.view_of_first(as_split(x)->part().narrow(place.dim, part.first, part.count), part.place,
-                                  as_split(x)->geometry().narrow(place.dim, index, 1));
+                                  narrowed(as_split(x)->geometry(), place.dim, index));
   return call.result_copy(token, squeeze, {token, place.dim}, {whole_of(token).squeeze(place.dim)});
 }
 

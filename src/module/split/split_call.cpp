@@ -54,13 +54,12 @@ namespace {
 at::Tensor viewable(const c10::OperatorHandle& op, const at::Tensor& base) {
   auto whole = whole_of(base);
   if (op.schema().name() != "aten::as_strided" || whole.is_same(base)) return whole;
-  auto& geometry = as_split(base)->geometry();
-  if (whole.strides() == geometry.strides() && whole.storage_offset() == geometry.storage_offset())
-    return whole;
-  int64_t extent = geometry.storage_offset() + 1;
-  for (int64_t d = 0; d < geometry.dim(); ++d) extent += (geometry.size(d) - 1) * geometry.stride(d);
+  const auto geometry = as_split(base)->geometry();
+  if (whole.strides() == geometry.strides && whole.storage_offset() == geometry.offset) return whole;
+  int64_t extent = geometry.offset + 1;
+  for (size_t d = 0; d < geometry.sizes.size(); ++d) extent += (geometry.sizes[d] - 1) * geometry.strides[d];
   auto memory = at::zeros({std::max<int64_t>(extent, 0)}, whole.options());
-  auto laid_out = memory.as_strided(geometry.sizes(), geometry.strides(), geometry.storage_offset());
+  auto laid_out = memory.as_strided(geometry.sizes, geometry.strides, geometry.offset);
   laid_out.copy_(whole);
   return laid_out;
 }
@@ -216,7 +215,8 @@ void SplitCall::wrote() const {
 }
 
 /// What is worked out element by element lies in memory as what it is worked out of.
-std::optional<at::Tensor> SplitCall::geometry_like(const SplitPlace& place, const at::Tensor& part) const {
+std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlace& place,
+                                                              const at::Tensor& part) const {
   if (facts_.rule != &elementwise) return {};
   auto* format = named("memory_format");
   bool is_preserved = !format || format->isNone() || format->toMemoryFormat() == at::MemoryFormat::Preserve;
@@ -292,12 +292,14 @@ bool SplitCall::result(torch::jit::Stack results, std::initializer_list<Given> g
   return true;
 }
 
-std::vector<at::Tensor> SplitCall::geometry() const {
+std::vector<SplitTensor::Geometry> SplitCall::geometry() const {
   torch::jit::Stack call(stack_.begin() + first_, stack_.end());
-  call[0] = as_split(tensor(0))->geometry();
+  call[0] = as_split(tensor(0))->geometry().without_memory(tensor(0).scalar_type());
   c10::InferenceMode no_versions;
   op_.callBoxed(call);
-  return tensors_among(call);
+  std::vector<Geometry> geometries;
+  for (auto& view : tensors_among(call)) geometries.push_back(Geometry::of(view));
+  return geometries;
 }
 
 bool SplitCall::run_view(const std::vector<SplitPlace>& places) {
@@ -313,12 +315,17 @@ void SplitCall::replace_by_tensors(const std::vector<at::Tensor>& results) {
 }
 
 at::Tensor SplitCall::view_of_first(at::Tensor part, const SplitPlace& place,
-                                    const at::Tensor& geometry) const {
+                                    const Geometry& geometry) const {
   const auto& base = *as_split(tensor(0));
   auto view =
       at::detail::make_tensor<SplitTensor>(std::move(part), place, base.group(), geometry, base.writes());
   if (base.is_read_only()) as_split(view)->make_read_only();
   return view;
+}
+
+bool SplitCall::result_view(at::Tensor part, const SplitPlace& place, const Geometry& geometry) {
+  replace({view_of_first(std::move(part), place, geometry)});
+  return true;
 }
 
 bool SplitCall::result_view(const std::vector<at::Tensor>& parts, const std::vector<SplitPlace>& places) {

@@ -29,6 +29,8 @@ struct Given {
 /// runs.
 class SplitCall {
  public:
+  using Geometry = SplitTensor::Geometry;
+
   SplitCall(const c10::OperatorHandle& op, const SplitFacts& facts, torch::jit::Stack& stack);
 
   const c10::OperatorHandle& op() const { return op_; }
@@ -87,21 +89,23 @@ class SplitCall {
   /// What another of LibTorch's functions gave as a view of the first argument's part.
   bool result_view(const std::vector<at::Tensor>& parts, const std::vector<SplitPlace>& places);
 
+  /// The operator gives this view of the first argument's part, which lies so.
+  bool result_view(at::Tensor part, const SplitPlace& place, const Geometry& geometry);
   /// What is a view of the first argument, and lies at this place.
-  at::Tensor view_of_first(at::Tensor part, const SplitPlace& place, const at::Tensor& geometry) const;
+  at::Tensor view_of_first(at::Tensor part, const SplitPlace& place, const Geometry& geometry) const;
   /// The operator is a view that no part holds; these are copies of what `op` gives for the arguments, the
   /// first of which is `base`.
   bool result_copy(const at::Tensor& base, const c10::OperatorHandle& op, std::vector<c10::IValue> arguments,
                    const std::vector<at::Tensor>& copies);
 
   /// Sizes, strides and offsets of what the operator gives on one rank, a view of its first argument.
-  std::vector<at::Tensor> geometry() const;
+  std::vector<Geometry> geometry() const;
 
   /// The operator on whole tensors, on every rank: right for whatever it does.
   void run_whole();
 
  private:
-  std::optional<at::Tensor> geometry_like(const SplitPlace& place, const at::Tensor& part) const;
+  std::optional<Geometry> geometry_like(const SplitPlace& place, const at::Tensor& part) const;
   at::Tensor combined(const at::Tensor& result, const Given& given) const;
   void replace(torch::jit::Stack results);
   void replace_by_tensors(const std::vector<at::Tensor>& results);

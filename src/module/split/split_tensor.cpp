@@ -38,14 +38,6 @@ at::DimVector whole_strides(const at::Tensor& part, const SplitPlace& place) {
   return strides;
 }
 
-/// Without memory, at these places of it.
-at::Tensor geometry_of(at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset, at::ScalarType dtype) {
-  c10::InferenceMode no_versions;
-  auto geometry = at::empty({0}, at::TensorOptions(at::kMeta).dtype(dtype));
-  geometry.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides, offset);
-  return geometry;
-}
-
 /// Makes the gradient of one tensor whole.
 struct WholeGradient : torch::autograd::FunctionPreHook {
   explicit WholeGradient(size_t which) : index(which) {}
@@ -82,15 +74,9 @@ SplitTensor::SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<cons
       place_(std::move(place)),
       group_(std::move(group)),
       writes_(std::move(writes)) {
-  if (geometry) {
-    geometry_ = *geometry;
-    set_sizes_and_strides(geometry_.sizes(), geometry_.strides(), geometry_.storage_offset());
-  } else {
-    at::DimVector sizes(part_.sizes());
-    sizes[place_->dim] = place_->whole_extent();
-    set_sizes_and_strides(sizes, whole_strides(part_, *place_));
-  }
-  settle();
+  at::DimVector sizes(part_.sizes());
+  sizes[place_->dim] = place_->whole_extent();
+  settle(geometry ? *geometry : Geometry{std::move(sizes), whole_strides(part_, *place_), 0});
 }
 
 SplitTensor::SplitTensor(at::Tensor content, std::shared_ptr<View> view,
@@ -99,23 +85,29 @@ SplitTensor::SplitTensor(at::Tensor content, std::shared_ptr<View> view,
       part_(std::move(content)),
       view_(std::move(view)),
       group_(std::move(group)),
-      writes_(std::move(writes)),
-      geometry_(geometry) {
-  set_sizes_and_strides(geometry_.sizes(), geometry_.strides(), geometry_.storage_offset());
-  settle();
+      writes_(std::move(writes)) {
+  settle(geometry);
 }
 
-void SplitTensor::settle() { set_storage_access_should_throw(); }
+void SplitTensor::settle(const Geometry& geometry) {
+  set_sizes_and_strides(geometry.sizes, geometry.strides, geometry.offset);
+  set_storage_access_should_throw();
+}
 
-const SplitTensor::Geometry& SplitTensor::geometry() const {
-  if (!geometry_.defined())
-    geometry_ = geometry_of(sizes(), strides(), storage_offset(), c10::typeMetaToScalarType(dtype()));
-  return geometry_;
+at::Tensor SplitTensor::Geometry::without_memory(at::ScalarType dtype) const {
+  c10::InferenceMode no_versions;
+  auto tensor = at::empty({0}, at::TensorOptions(at::kMeta).dtype(dtype));
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides, offset);
+  return tensor;
+}
+
+SplitTensor::Geometry SplitTensor::geometry() const {
+  return {at::DimVector(sizes()), at::DimVector(strides()), storage_offset()};
 }
 
 c10::intrusive_ptr<SplitTensor> SplitTensor::copied() const {
   auto copy = place_ ? c10::make_intrusive<SplitTensor>(part_, *place_, group_, geometry(), writes_)
-                     : c10::make_intrusive<SplitTensor>(part_, view_, group_, geometry_, writes_);
+                     : c10::make_intrusive<SplitTensor>(part_, view_, group_, geometry(), writes_);
   copy->is_read_only_ = is_read_only_;
   return copy;
 }
@@ -152,7 +144,7 @@ const SplitPlace* place_of(const at::Tensor& tensor) {
 }
 
 at::Tensor split_tensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
-                        const std::optional<at::Tensor>& geometry) {
+                        const std::optional<SplitTensor::Geometry>& geometry) {
   return at::detail::make_tensor<SplitTensor>(std::move(part), std::move(place), std::move(group), geometry,
                                               std::make_shared<int64_t>(0));
 }
@@ -205,7 +197,7 @@ at::Tensor part_in_graph(const at::Tensor& tensor) {
 }
 
 at::Tensor of_parts(const at::Tensor& part, const SplitPlace& place, std::shared_ptr<const SplitGroup> group,
-                    const std::optional<at::Tensor>& geometry) {
+                    const std::optional<SplitTensor::Geometry>& geometry) {
   return linear_map(
       part, [&](const at::Tensor& x) { return split_tensor(x, place, group, geometry); },
       [place](const at::Tensor& gradient) { return as_part(gradient, place); });

@@ -1,4 +1,5 @@
 #pragma once
+#include <ATen/core/DimVector.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/TensorImpl.h>
@@ -18,8 +19,17 @@ namespace wanpar {
 /// Operators on it run on the parts (src/module/split/dispatch.cpp).
 class SplitTensor : public c10::TensorImpl {
  public:
-  /// Sizes, strides and offset of the whole, as a tensor without memory.
-  using Geometry = at::Tensor;
+  /// Of the whole.
+  struct Geometry {
+    at::DimVector sizes, strides;
+    int64_t offset = 0;
+
+    static Geometry of(const at::Tensor& tensor) {
+      return {at::DimVector(tensor.sizes()), at::DimVector(tensor.strides()), tensor.storage_offset()};
+    }
+    /// A tensor without memory that lies so.
+    at::Tensor without_memory(at::ScalarType dtype) const;
+  };
   /// Counts what is written to memory that several tensors may be views of.
   using Writes = std::shared_ptr<int64_t>;
 
@@ -45,7 +55,7 @@ class SplitTensor : public c10::TensorImpl {
   const std::shared_ptr<View>& view() const { return view_; }
   const std::shared_ptr<const SplitGroup>& group() const { return group_; }
   const Writes& writes() const { return writes_; }
-  const Geometry& geometry() const;
+  Geometry geometry() const;
   /// What stands for a view of it may not be written to.
   bool is_read_only() const { return is_read_only_; }
   void make_read_only() { is_read_only_ = true; }
@@ -60,14 +70,13 @@ class SplitTensor : public c10::TensorImpl {
  private:
   const char* tensorimpl_type_name() const override;
   c10::intrusive_ptr<SplitTensor> copied() const;
-  void settle();
+  void settle(const Geometry& geometry);
 
   at::Tensor part_;
   std::optional<SplitPlace> place_;
   std::shared_ptr<View> view_;
   std::shared_ptr<const SplitGroup> group_;
   Writes writes_;
-  mutable Geometry geometry_;
   bool is_read_only_ = false;
 };
 

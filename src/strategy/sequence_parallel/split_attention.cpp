@@ -45,12 +45,16 @@ at::Tensor whole_attention(const TokenLayout& place, Attention call) {
 
 /// LibTorch's kernels give [batch, heads, tokens, channels] as [batch, tokens, heads, channels] lie in
 /// memory.
-at::Tensor geometry_of(const at::Tensor& part, const SplitPlace& place) {
-  auto sizes = part.sizes().vec();
+SplitTensor::Geometry geometry_of(const at::Tensor& part, const SplitPlace& place) {
+  at::DimVector sizes(part.sizes());
   sizes[place.dim] = place.whole_extent();
-  if (part.dim() < 3) return at::empty(sizes, part.options().device(at::kMeta));
-  std::swap(sizes[part.dim() - 2], sizes[part.dim() - 3]);
-  return at::empty(sizes, part.options().device(at::kMeta)).transpose(-2, -3);
+  const auto tokens = part.dim() - 2, heads = part.dim() - 3;
+  if (heads < 0) return {sizes, c10::contiguous_strides(sizes), 0};
+  auto in_memory = sizes;
+  std::swap(in_memory[tokens], in_memory[heads]);
+  auto strides = c10::contiguous_strides(in_memory);
+  std::swap(strides[tokens], strides[heads]);
+  return {sizes, strides, 0};
 }
 
 }  // namespace
