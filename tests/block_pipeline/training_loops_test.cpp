@@ -428,6 +428,7 @@ TEST_CASE("a step that fails leaves the gradients of earlier ones") {
           require(one->grad().defined(), "it is there");
           require_close(one->grad(), before[i++], 0, "as it was");
         }
+        world.barrier();
       },
       {2, 4});
 }

@@ -266,7 +266,7 @@ void blocks(Table& table) {
           })
       .at({{0, 1}, {1, 1}});
   table.add(
-      "linear_attention_block", either,
+      "linear_attention_block", exact,
       [](const Tensor& x) {
         // Katharopoulos: sums over the tokens, no softmax
         auto q = at::elu(heads(x)) + 1, v = heads(x);
@@ -276,7 +276,7 @@ void blocks(Table& table) {
       },
       tokens());
   table.add(
-      "mixer_over_tokens", refused,
+      "mixer_over_tokens", exact,
       [](const Tensor& x, const Tensor& w) {
         return x + at::linear(unit_norm(x).transpose(1, 2), w).transpose(1, 2);
       },

@@ -186,7 +186,7 @@ void broadcasts(Table& table) {
       .balanced();
   table
       .add(
-          "conv_balanced", either,
+          "conv_balanced", exact,
           [](const Tensor& x, const Tensor& w) {
             return attend(at::conv1d(x.transpose(1, 2), w, {}, 1, 1).transpose(1, 2), {}, true);
           },
@@ -194,7 +194,7 @@ void broadcasts(Table& table) {
       .balanced();
   table
       .add(
-          "own_positions_balanced", either,
+          "own_positions_balanced", exact,
           [](const Tensor& x) {
             return attend(x + at::arange(x.size(1), x.options()).unsqueeze(-1), {}, true);
           },
@@ -202,7 +202,7 @@ void broadcasts(Table& table) {
       .balanced();
   table
       .add(
-          "own_mask_balanced", either,
+          "own_mask_balanced", exact,
           [](const Tensor& x) {
             return attend(x, at::ones({x.size(1), x.size(1)}, at::kBool).tril());
           },
@@ -217,7 +217,7 @@ void broadcasts(Table& table) {
         return Tensors{draw({2, n, 16}), draw({2, 1, 16})};
       });
   table.add(
-      "keys_whole_and_no_other_attention", either,
+      "keys_whole_and_no_other_attention", exact,
       [](const Tensor& x, const Tensor& text) { return x + merge(sdpa(heads(x), heads(text), heads(text))); },
       [](Draw& draw, int64_t n) {
         return Tensors{draw({2, n, 16}), draw({2, 5, 16})};
@@ -239,7 +239,7 @@ void broadcasts(Table& table) {
         return Tensors{draw({2, n, 16}), draw({2, 3, 16})};
       });
   table.add(
-      "half_width_bfloat", either,
+      "half_width_bfloat", exact,
       [](const Tensor& x) { return x + 0 * attend(x.to(at::kBFloat16)).to(x.scalar_type()); }, tokens());
 }
 

@@ -115,7 +115,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "result_buffer_by_slices", either,
+      "result_buffer_by_slices", exact,
       [](const Tensor& x) {
         auto out = at::empty_like(x);
         out.slice(2, 0, 8).copy_(x.slice(2, 8));
@@ -124,7 +124,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "result_buffer_fresh", either,
+      "result_buffer_fresh", exact,
       [](const Tensor& x) {
         auto out = at::empty(x.sizes(), x.options());
         out.copy_(attend(x));
@@ -132,7 +132,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "result_buffer_by_batch", either,
+      "result_buffer_by_batch", exact,
       [](const Tensor& x) {
         auto out = at::zeros(x.sizes(), x.options());
         for (int64_t b = 0; b < x.size(0); ++b) out[b].copy_(attend(x[b].unsqueeze(0))[0]);
@@ -156,7 +156,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "sliced_attention", either,
+      "sliced_attention", exact,
       [](const Tensor& x) {
         // diffusers' SlicedAttnProcessor: into zeros, a slice of the batch each
         auto h = heads(x).flatten(0, 1);
@@ -169,11 +169,11 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "data_of_tokens", either, [](const Tensor& x) { return attend(x - x.data().mean(1, true)); }, tokens());
+      "data_of_tokens", exact, [](const Tensor& x) { return attend(x - x.data().mean(1, true)); }, tokens());
   table.add(
-      "data_pointwise", either, [](const Tensor& x) { return attend(x + x.data()); }, tokens());
+      "data_pointwise", exact, [](const Tensor& x) { return attend(x + x.data()); }, tokens());
   table.add(
-      "variable_data", either, [](const Tensor& x) { return attend(x / x.variable_data().abs().amax()); },
+      "variable_data", exact, [](const Tensor& x) { return attend(x / x.variable_data().abs().amax()); },
       tokens());
   table.add(
       "set_data", either,
@@ -230,7 +230,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "inplace_channel_slice", either,
+      "inplace_channel_slice", exact,
       [](const Tensor& x) {
         auto y = x.clone();
         y.slice(2, 0, 4).mul_(2);
@@ -239,7 +239,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "inplace_through_heads_view", either,
+      "inplace_through_heads_view", exact,
       [](const Tensor& x) {
         auto y = x.clone();
         heads(y).mul_(at::arange(1, 5, x.options()).view({4, 1, 1}));
@@ -247,7 +247,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "inplace_first_token", either,
+      "inplace_first_token", exact,
       [](const Tensor& x) {
         auto y = x.clone();
         y.select(1, 0).zero_();
@@ -280,7 +280,7 @@ void buffers(Table& table) {
 
   table.kind("own_operator");
   table.add(
-      "op_that_gives_nothing", either,
+      "op_that_gives_nothing", exact,
       [](const Tensor& x) {
         auto out = at::empty_like(x);
         op<void(const Tensor&, Tensor&)>("scan_out").call(x, out);
@@ -288,7 +288,7 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "op_in_place_gives_nothing", either,
+      "op_in_place_gives_nothing", exact,
       [](const Tensor& x) {
         auto y = x.clone();
         op<void(Tensor&, double)>("scale_").call(y, 2);
@@ -296,20 +296,20 @@ void buffers(Table& table) {
       },
       tokens());
   table.add(
-      "op_named_layer_norm", either,
+      "op_named_layer_norm", exact,
       [](const Tensor& x) { return attend(op<Tensor(const Tensor&, double)>("layer_norm").call(x, 1e-5)); },
       tokens());
   table.add(
-      "op_named_linear", either,
+      "op_named_linear", exact,
       [](const Tensor& x, const Tensor& w) {
         return attend(op<Tensor(const Tensor&, const Tensor&)>("linear").call(x, w));
       },
       tokens({{16, 16}}));
   table.add(
-      "op_named_relu", either,
+      "op_named_relu", exact,
       [](const Tensor& x) { return attend(op<Tensor(const Tensor&)>("relu").call(x)); }, tokens());
   table.add(
-      "op_on_whole_weight", either,
+      "op_on_whole_weight", exact,
       [](const Tensor& x, const Tensor& w) {
         return attend(at::linear(x, op<Tensor(const Tensor&, double)>("layer_norm").call(w, 1e-5)));
       },

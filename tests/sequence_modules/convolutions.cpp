@@ -56,23 +56,23 @@ void convolutions(Table& table) {
               return at::conv1d(at::cat({at::zeros({x.size(0), 16, 2}, x.options()), x}, 2), w);
             }),
             tokens({{16, 16, 3}}));
-  table.add("conv1_causal_first_repeated", either, along([](const Tensor& x, const Tensor& w) {
+  table.add("conv1_causal_first_repeated", exact, along([](const Tensor& x, const Tensor& w) {
               // video autoencoders: the first frame again and again in front
               return at::conv1d(at::cat({x.slice(2, 0, 1).repeat({1, 1, 2}), x}, 2), w);
             }),
             tokens({{16, 16, 3}}));
-  table.add("conv1_causal_replicate", either, along([](const Tensor& x, const Tensor& w) {
+  table.add("conv1_causal_replicate", exact, along([](const Tensor& x, const Tensor& w) {
               return at::conv1d(at::replication_pad1d(x, {2, 0}), w);
             }),
             tokens({{16, 16, 3}}));
-  table.add("conv1_strided", either,
+  table.add("conv1_strided", exact,
             along([](const Tensor& x, const Tensor& w) { return at::conv1d(x, w, {}, 2, 1); }),
             tokens({{16, 16, 3}}));
   table
-      .add("conv1_valid", either, along([](const Tensor& x, const Tensor& w) { return at::conv1d(x, w); }),
+      .add("conv1_valid", exact, along([](const Tensor& x, const Tensor& w) { return at::conv1d(x, w); }),
            tokens({{16, 16, 3}}))
       .of({37, 16, 8, 5, 3});
-  table.add("conv1_transposed", either,
+  table.add("conv1_transposed", exact,
             along([](const Tensor& x, const Tensor& w) { return at::conv_transpose1d(x, w, {}, 2); }),
             tokens({{16, 16, 2}}));
   table.add(
@@ -82,7 +82,7 @@ void convolutions(Table& table) {
       },
       tokens());
   table.add(
-      "pad_tokens_and_cut", either,
+      "pad_tokens_and_cut", exact,
       [](const Tensor& x) {
         // to a multiple of four, as windows want it
         auto more = (4 - x.size(1) % 4) % 4;
@@ -91,7 +91,7 @@ void convolutions(Table& table) {
       },
       tokens());
   table.add(
-      "pool_of_three", either,
+      "pool_of_three", exact,
       [](const Tensor& x) { return attend(at::avg_pool1d(x.transpose(1, 2), 3, 1, 1).transpose(1, 2) - x); },
       tokens());
   table.add(
@@ -131,16 +131,16 @@ void convolutions(Table& table) {
       tokens({{1, 1, 16}}));
   table
       .add(
-          "token_difference", either,
+          "token_difference", exact,
           [](const Tensor& x) { return attend(x.slice(1, 1) - x.slice(1, 0, -1)); }, tokens())
       .of({37, 16, 8, 5, 3, 2});
   table.add(
-      "token_roll", either, [](const Tensor& x) { return attend(x.roll(1, 1) + x); }, tokens());
+      "token_roll", exact, [](const Tensor& x) { return attend(x.roll(1, 1) + x); }, tokens());
   table.add(
-      "token_flip", either, [](const Tensor& x) { return attend(x.flip(1)) + x; }, tokens());
+      "token_flip", exact, [](const Tensor& x) { return attend(x.flip(1)) + x; }, tokens());
   table
       .add(
-          "shifted_windows_by_roll", either,
+          "shifted_windows_by_roll", exact,
           [](const Tensor& x) {
             auto y = x.roll(-2, 1).reshape({-1, 4, 16});
             return attend(y).reshape(x.sizes()).roll(2, 1);
@@ -148,17 +148,17 @@ void convolutions(Table& table) {
           tokens())
       .of({16, 8, 4});
   table.add(
-      "every_second_token", either, [](const Tensor& x) { return attend(x.slice(1, 0, x.size(1), 2)); },
+      "every_second_token", exact, [](const Tensor& x) { return attend(x.slice(1, 0, x.size(1), 2)); },
       tokens());
   table.add(
-      "unfold_of_three", either,
+      "unfold_of_three", exact,
       [](const Tensor& x) {
         auto y = F::pad(x, F::PadFuncOptions({0, 0, 1, 1})).unfold(1, 3, 1);
         return attend(y.mean(-1));
       },
       tokens());
   table.add(
-      "scan_loop_over_tokens", either,
+      "scan_loop_over_tokens", exact,
       [](const Tensor& x) {
         Tensors all;
         auto h = at::zeros({x.size(0), 16}, x.options());
@@ -167,9 +167,9 @@ void convolutions(Table& table) {
       },
       tokens());
   table.add(
-      "scan_by_cumsum", either, [](const Tensor& x) { return attend(x.cumsum(1) * 0.1); }, tokens());
+      "scan_by_cumsum", exact, [](const Tensor& x) { return attend(x.cumsum(1) * 0.1); }, tokens());
   table.add(
-      "lstm_over_tokens", either,
+      "lstm_over_tokens", exact,
       [](const Tensor& x, const Tensor& wi, const Tensor& wh) {
         auto zero = at::zeros({1, x.size(0), 4}, x.options());
         return std::get<0>(at::lstm(x, {zero, zero}, {wi, wh}, false, 1, 0.0, false, false, true));
@@ -189,7 +189,7 @@ void video(Table& table) {
     return y.transpose(1, 2).reshape(x.sizes());
   };
   table.add("video_flatten_by_frames", exact, flattened, frames).at({{0, 2}}).of(few);
-  table.add("video_flatten_by_rows", either, flattened, rows).at({{0, 3}}).of(few);
+  table.add("video_flatten_by_rows", exact, flattened, rows).at({{0, 3}}).of(few);
   table
       .add(
           "video_flatten_unflatten", exact,
@@ -238,7 +238,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "video_spatial_attention", either,
+          "video_spatial_attention", exact,
           [](const Tensor& x) {
             // tokens of one frame, frames in the batch
             auto y = x.permute({0, 2, 3, 4, 1}).reshape({-1, 6, 16});
@@ -298,7 +298,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "open_sora_merged_tokens", either,
+          "open_sora_merged_tokens", exact,
           [](const Tensor& x) {
             // [B, F·S, C] split; frames of three tokens counted from the length
             auto F = x.size(1) / 3;
@@ -325,7 +325,7 @@ void video(Table& table) {
   };
   table
       .add(
-          "keys_by_frame", either,
+          "keys_by_frame", exact,
           [](const Tensor& x, const Tensor& text) {
             auto k = heads((at::arange(x.size(0), x.options()).view({-1, 1, 1}) + text).cos());
             auto y = x + merge(sdpa(heads(x), k, k));
@@ -336,7 +336,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "text_by_frame", either,
+          "text_by_frame", exact,
           [](const Tensor& x, const Tensor& text) {
             auto k = heads(text.slice(0, 0, x.size(0)));
             auto y = x + merge(sdpa(heads(x), k, k));
@@ -349,7 +349,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "text_repeated_by_frame", either,
+          "text_repeated_by_frame", exact,
           [](const Tensor& x, const Tensor& text) {
             auto k = heads(text.repeat({x.size(0), 1, 1}));
             auto y = x + merge(sdpa(heads(x), k, k));
@@ -384,7 +384,7 @@ void video(Table& table) {
   auto& repeated =
       table
           .add(
-              "text_repeated_for_frames", either,
+              "text_repeated_for_frames", exact,
               [](const Tensor& x, const Tensor& text) {
                 // [B·F, S, C] frames, the text once for each
                 auto F = x.size(1);
@@ -399,7 +399,7 @@ void video(Table& table) {
   repeated.with_gradients = true;
   table
       .add(
-          "frame_mask_inside", either,
+          "frame_mask_inside", exact,
           [](const Tensor& x) {
             // tokens see their own frame and the frames before it
             auto frame = at::arange(x.size(1)).repeat_interleave(3);
@@ -410,7 +410,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "conv3d_causal_frames", either,
+          "conv3d_causal_frames", exact,
           [](const Tensor& x, const Tensor& w) {
             namespace F = torch::nn::functional;
             return at::conv3d(F::pad(x, F::PadFuncOptions({1, 1, 1, 1, 2, 0})), w);
@@ -433,7 +433,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "upsampled_rows", either,
+          "upsampled_rows", exact,
           [](const Tensor& x, const Tensor& w) {
             auto y = at::upsample_nearest2d(x, {2 * x.size(2), 6});
             return at::conv2d(y, w, {}, 1, 1);
@@ -445,7 +445,7 @@ void video(Table& table) {
       .of(few);
   table
       .add(
-          "pixel_shuffle_rows", either, [](const Tensor& x) { return at::pixel_shuffle(x, 2); }, picture)
+          "pixel_shuffle_rows", exact, [](const Tensor& x) { return at::pixel_shuffle(x, 2); }, picture)
       .at({{0, 2}})
       .of(few);
 }

@@ -108,12 +108,12 @@ void hidden(Table& table) {
   table.kind("autograd");
   table
       .add(
-          "own_function", either,
+          "own_function", exact,
           [](const Tensor& x, const Tensor& w) { return attend(OwnLinear::apply(x, w)); }, tokens({{16, 16}}))
       .with_gradients = true;
   table
       .add(
-          "own_function_rms_norm", either,
+          "own_function_rms_norm", exact,
           [](const Tensor& x, const Tensor& w) { return attend(OwnRmsNorm::apply(x, w)); }, tokens({{16}}))
       .with_gradients = true;
   table.add(
@@ -124,7 +124,7 @@ void hidden(Table& table) {
       tokens({{16, 16}}));
   table
       .add(
-          "gradient_hook", either,
+          "gradient_hook", exact,
           [](const Tensor& x, const Tensor& w) {
             auto y = at::linear(x, w);
             if (y.requires_grad()) y.register_hook([](Tensor g) { return g / g.norm(); });
@@ -174,7 +174,7 @@ void hidden(Table& table) {
 
   table.kind("caught");
   table.add(
-      "caught_refusal", refused,
+      "caught_refusal", exact,
       [](const Tensor& x) {
         Tensor y;
         try {
@@ -186,7 +186,7 @@ void hidden(Table& table) {
       },
       tokens());
   table.add(
-      "caught_then_attend", either,
+      "caught_then_attend", exact,
       [](const Tensor& x) {
         try {
           return attend(std::get<0>(x.sort(1)).flip(1));
@@ -206,7 +206,7 @@ void hidden(Table& table) {
       },
       tokens());
   table.add(
-      "caught_libtorch_error", either,
+      "caught_libtorch_error", exact,
       [](const Tensor& x, const Tensor& w) {
         try {
           return attend(at::linear(x, w));  // of another width
@@ -219,20 +219,20 @@ void hidden(Table& table) {
   table.kind("state");
   table
       .made(
-          "tea_cache", either, [] { return Model(TeaCache{}); }, tokens())
+          "tea_cache", exact, [] { return Model(TeaCache{}); }, tokens())
       .stateful();
   table.add(
-      "step_cache_by_flag", either,
+      "step_cache_by_flag", exact,
       [](const Tensor& x, const Tensor& flag) {
         return flag.item<float>() > 0.5 ? attend(x) : attend(attend(x));
       },
       with_flag());
   table.add(
-      "second_pass_flag", either,
+      "second_pass_flag", exact,
       [](const Tensor& x, const Tensor& flag) { return attend(flag.item<float>() > 0.5 ? x.cumsum(1) : x); },
       with_flag());
   table.add(
-      "timestep_decides", either,
+      "timestep_decides", exact,
       [](const Tensor& x, const Tensor& t) {
         // low noise and high noise experts
         auto w = t.item<float>() > 0.5 ? 2.0 : 0.5;
@@ -241,7 +241,7 @@ void hidden(Table& table) {
       with_flag());
   table
       .made(
-          "counter_decides", either,
+          "counter_decides", exact,
           [] {
             return Model([calls = 0](const Tensor& x) mutable {
               return ++calls % 3 ? attend(x) : attend(x - x.mean(1, true));
@@ -251,7 +251,7 @@ void hidden(Table& table) {
       .stateful();
   table
       .made(
-          "counter_of_layers", either,
+          "counter_of_layers", exact,
           [] {
             return Model([calls = 0](const Tensor& x) mutable {
               auto y = x;
@@ -276,10 +276,10 @@ void hidden(Table& table) {
           tokens())
       .stateful();
   table.add(
-      "branch_on_values", either,
+      "branch_on_values", exact,
       [](const Tensor& x) { return x.abs().max().item<double>() > 2.5 ? attend(x) : x; }, tokens());
   table.add(
-      "early_exit", either,
+      "early_exit", exact,
       [](const Tensor& x) {
         auto y = attend(x);
         if ((y - x).norm().item<double>() < 5) return y;
@@ -299,7 +299,7 @@ void hidden(Table& table) {
       .stateful();
   table
       .made(
-          "last_result_kept", either,
+          "last_result_kept", exact,
           [] {
             return Model([last = Tensor()](const Tensor& x) mutable {
               auto y = attend(x);
@@ -313,7 +313,7 @@ void hidden(Table& table) {
 
   table.kind("thread");
   table.add(
-      "thread_statistic", refused,
+      "thread_statistic", exact,
       [](const Tensor& x) {
         auto m = std::async(std::launch::async, [&] {
           at::NoGradGuard off;
@@ -323,7 +323,7 @@ void hidden(Table& table) {
       },
       tokens());
   table.add(
-      "thread_pointwise", either,
+      "thread_pointwise", exact,
       [](const Tensor& x) {
         auto m = std::async(std::launch::async, [&] {
           at::NoGradGuard off;
@@ -423,9 +423,9 @@ void hidden(Table& table) {
 
   table.kind("number");
   table.add(
-      "length_log", unseen, [](const Tensor& x) { return attend(x * std::log(1.0 + x.size(1))); }, tokens());
+      "length_log", exact, [](const Tensor& x) { return attend(x * std::log(1.0 + x.size(1))); }, tokens());
   table.add(
-      "length_scale_in_attention", unseen,
+      "length_scale_in_attention", exact,
       [](const Tensor& x) {
         auto h = heads(x);
         return merge(
@@ -433,18 +433,18 @@ void hidden(Table& table) {
       },
       tokens());
   table.add(
-      "length_divides", either, [](const Tensor& x) { return attend(x / x.size(1)); }, tokens());
+      "length_divides", exact, [](const Tensor& x) { return attend(x / x.size(1)); }, tokens());
   table.add(
-      "length_as_tensor", unseen,
+      "length_as_tensor", exact,
       [](const Tensor& x) {
         return attend(x / at::tensor(static_cast<double>(x.size(1))).to(x.scalar_type()));
       },
       tokens());
   table.add(
-      "length_branch", unseen, [](const Tensor& x) { return x.size(1) > 8 ? attend(x * 0.5) : attend(x); },
+      "length_branch", exact, [](const Tensor& x) { return x.size(1) > 8 ? attend(x * 0.5) : attend(x); },
       tokens());
   table.add(
-      "length_counts_layers", unseen,
+      "length_counts_layers", exact,
       [](const Tensor& x) {
         auto y = x;
         for (int64_t i = 0; i < x.size(1); i += 16) y = attend(y);
@@ -452,13 +452,13 @@ void hidden(Table& table) {
       },
       tokens());
   table.add(
-      "length_in_full", either,
+      "length_in_full", exact,
       [](const Tensor& x) {
         return attend(x + at::full({1, 1, 16}, x.size(1), x.options()));
       },
       tokens());
   table.add(
-      "numel_divides", either, [](const Tensor& x) { return attend(x / x.numel()); }, tokens());
+      "numel_divides", exact, [](const Tensor& x) { return attend(x / x.numel()); }, tokens());
   table.add(
       "constants_of_ones", exact,
       [](const Tensor& x) {

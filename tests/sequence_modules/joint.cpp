@@ -159,7 +159,7 @@ void joint(Table& table) {
       .of({37, 16, 8, 5, 3, 2, 1});
   table
       .add(
-          "two_streams_added", refused,
+          "two_streams_added", exact,
           [](const Tensor& x, const Tensor& y) { return x + y.slice(1, 0, x.size(1)); },
           [](Draw& draw, int64_t n) {
             return Tensors{draw({2, n, 16}), draw({2, n + 2, 16})};
@@ -204,7 +204,7 @@ void joint(Table& table) {
       },
       tokens());
   table.add(
-      "sliding_kv_by_roll", either,
+      "sliding_kv_by_roll", exact,
       [](const Tensor& x) { return merge(sdpa(heads(x), heads(x.roll(1, 1)), heads(x.roll(1, 1)))); },
       tokens());
 }

@@ -51,7 +51,7 @@ void operators(Table& table) {
             }),
             tokens({{16, 16}}));
   table.add(
-      "bilinear", either,
+      "bilinear", exact,
       [](const Tensor& x, const Tensor& w) { return attend(at::bilinear(x, x * 2, w, {})); },
       tokens({{16, 16, 16}}));
   // Channels picked and placed
@@ -117,7 +117,7 @@ void operators(Table& table) {
       "chunk_glu", exact,
       [](const Tensor& x, const Tensor& w) { return attend(at::glu(at::linear(x, w), -1)); },
       tokens({{32, 16}}));
-  table.add("unfold_channels", either,
+  table.add("unfold_channels", exact,
             then_attend([](const Tensor& x) { return x.unfold(2, 4, 4).flatten(2); }), tokens());
   // Pointwise
   table.add(
@@ -155,7 +155,7 @@ void operators(Table& table) {
            }),
            tokens())
       .no_gradients();
-  table.add("quantize_by_amax", either, then_attend([](const Tensor& x) {
+  table.add("quantize_by_amax", exact, then_attend([](const Tensor& x) {
               // dynamic quantization: one scale for all tokens
               auto scale = x.abs().amax() / 127;
               return at::round(x / scale) * scale;
@@ -229,7 +229,7 @@ void operators(Table& table) {
       tokens({{16}}));
   table
       .add(
-          "batch_norm_training", either,
+          "batch_norm_training", exact,
           [](const Tensor& x, const Tensor& w) {
             return attend(
                 at::batch_norm(x.transpose(1, 2), w, w, {}, {}, true, 0.1, 1e-5, false).transpose(1, 2));
@@ -237,14 +237,14 @@ void operators(Table& table) {
           tokens({{16}}))
       .of({37, 16, 8, 5, 3, 2});
   table.add(
-      "layer_norm_over_tokens", either,
+      "layer_norm_over_tokens", exact,
       [](const Tensor& x) {
         return attend(at::layer_norm(x, {x.size(1), 16}));
       },
       tokens());
   table.add("softmax_channels", exact, then_attend([](const Tensor& x) { return at::softmax(x, -1) * 16; }),
             tokens());
-  table.add("softmax_over_tokens", either, then_attend([](const Tensor& x) { return at::softmax(x, 1); }),
+  table.add("softmax_over_tokens", exact, then_attend([](const Tensor& x) { return at::softmax(x, 1); }),
             tokens());
   table.add("var_over_channels", exact,
             then_attend([](const Tensor& x) { return x / (x.var(-1, false, true) + 1).sqrt(); }), tokens());
@@ -270,22 +270,22 @@ void operators(Table& table) {
       },
       tokens({{16}}));
   // Over tokens
-  table.add("cumsum_over_tokens", either, then_attend([](const Tensor& x) { return x.cumsum(1); }), tokens());
-  table.add("cummax_over_tokens", either,
+  table.add("cumsum_over_tokens", exact, then_attend([](const Tensor& x) { return x.cumsum(1); }), tokens());
+  table.add("cummax_over_tokens", exact,
             then_attend([](const Tensor& x) { return std::get<0>(x.cummax(1)); }), tokens());
-  table.add("sort_over_tokens", either, then_attend([](const Tensor& x) { return std::get<0>(x.sort(1)); }),
+  table.add("sort_over_tokens", exact, then_attend([](const Tensor& x) { return std::get<0>(x.sort(1)); }),
             tokens());
-  table.add("topk_over_tokens", either,
-            then_attend([](const Tensor& x) { return std::get<0>(x.topk(1, 1)); }), tokens());
+  table.add("topk_over_tokens", exact, then_attend([](const Tensor& x) { return std::get<0>(x.topk(1, 1)); }),
+            tokens());
   table.add(
       "argmax_over_tokens", either, [](const Tensor& x) { return attend(x).argmax(1); }, tokens());
-  table.add("repeat_interleave_tokens", either,
+  table.add("repeat_interleave_tokens", exact,
             then_attend([](const Tensor& x) { return x.repeat_interleave(2, 1); }), tokens());
-  table.add("repeat_tokens", either, then_attend([](const Tensor& x) {
+  table.add("repeat_tokens", exact, then_attend([](const Tensor& x) {
               return x.repeat({1, 2, 1});
             }),
             tokens());
-  table.add("fft_over_tokens", either,
+  table.add("fft_over_tokens", exact,
             then_attend([](const Tensor& x) { return at::real(at::fft_fft(at::fft_fft(x, {}, -1), {}, 1)); }),
             tokens());
   table.add(
@@ -295,21 +295,21 @@ void operators(Table& table) {
       },
       tokens());
   table.add(
-      "cat_tokens_twice", either,
+      "cat_tokens_twice", exact,
       [](const Tensor& x) {
         auto y = attend(at::cat({x, x * 0.5}, 1));
         return y.slice(1, 0, x.size(1)) + y.slice(1, x.size(1));
       },
       tokens());
   table.add(
-      "sparse_rows_nonzero", either,
+      "sparse_rows_nonzero", exact,
       [](const Tensor& x) {
         auto index = x.select(2, 0).gt(0).nonzero();
         return attend(x) + index.size(0);
       },
       tokens());
   table.add(
-      "boolean_index_of_tokens", either,
+      "boolean_index_of_tokens", exact,
       [](const Tensor& x) {
         auto keep = x.select(2, 0).gt(0);
         auto y = at::zeros_like(x);
@@ -318,7 +318,7 @@ void operators(Table& table) {
       },
       tokens());
   table.add(
-      "masked_select_scatter", either,
+      "masked_select_scatter", exact,
       [](const Tensor& x) {
         auto mask = x.gt(0);
         return attend(at::zeros_like(x).masked_scatter(mask, x.masked_select(mask) * 2));
@@ -326,7 +326,7 @@ void operators(Table& table) {
       tokens());
   table
       .add(
-          "token_merging", refused,
+          "token_merging", exact,
           [](const Tensor& x) {
             // ToMe: tokens that are alike are merged
             auto m = x / x.norm(2, -1, true);
@@ -376,7 +376,7 @@ void operators(Table& table) {
         return Tensors{draw.integers(9, {2, n}), draw({9, 16})};
       });
   table.add(
-      "embedding_bag", either,
+      "embedding_bag", exact,
       [](const Tensor& ids, const Tensor& wte) {
         return attend(
             std::get<0>(at::embedding_bag(wte, ids.flatten(), at::arange(ids.numel()))).view({2, -1, 16}));
@@ -406,7 +406,7 @@ void operators(Table& table) {
       },
       tokens({{3, 16}, {3, 16, 16}}));
   table.add(
-      "moe_by_where", either,
+      "moe_by_where", exact,
       [](const Tensor& x, const Tensor& router, const Tensor& experts) {
         // Mixtral: rows of an expert picked, and added where they belong
         auto flat = x.reshape({-1, 16});
@@ -420,7 +420,7 @@ void operators(Table& table) {
       },
       tokens({{3, 16}, {3, 16, 16}}));
   table.add(
-      "moe_by_sorting", either,
+      "moe_by_sorting", exact,
       [](const Tensor& x, const Tensor& router, const Tensor& experts) {
         auto flat = x.reshape({-1, 16});
         auto [chosen, order] = routes(flat, router).argmax(-1).sort();
@@ -443,7 +443,7 @@ void operators(Table& table) {
       },
       tokens({{3, 16}, {3, 16, 16}}));
   table.add(
-      "moe_balance_loss", either,
+      "moe_balance_loss", exact,
       [](const Tensor& x, const Tensor& router) {
         auto weights = routes(x, router);
         return attend(x) * (1 + weights.mean(std::vector<int64_t>{0, 1}).square().sum());

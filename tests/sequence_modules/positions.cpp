@@ -121,7 +121,7 @@ void positions(Table& table) {
           })
       .at({{0, 1}, {1, 0}});
   table.add(
-      "positions_by_cumsum_of_ones", either,
+      "positions_by_cumsum_of_ones", exact,
       [](const Tensor& x, const Tensor& wpe) {
         // RoBERTa: positions counted from what is not padding
         auto mask = x.select(2, 0).abs().gt(-1).to(at::kLong);
@@ -129,17 +129,17 @@ void positions(Table& table) {
       },
       with_table());
   table.add(
-      "linspace_positions", either,
+      "linspace_positions", exact,
       [](const Tensor& x) { return attend(x + at::linspace(0, 1, x.size(1), x.options()).unsqueeze(-1)); },
       tokens());
   table.add(
-      "arange_over_length", either,
+      "arange_over_length", exact,
       [](const Tensor& x) {
         return attend(x + (at::arange(x.size(1), x.options()) / x.size(1)).unsqueeze(-1));
       },
       tokens());
   table.add(
-      "reversed_positions", either,
+      "reversed_positions", exact,
       [](const Tensor& x) {
         return attend(x + at::arange(x.size(1) - 1, -1, -1, x.options()).unsqueeze(-1));
       },
@@ -149,7 +149,7 @@ void positions(Table& table) {
       [](const Tensor& x) { return attend(x + at::ones({x.size(1)}, x.options()).cumsum(0).unsqueeze(-1)); },
       tokens());
   table.add(
-      "grid_positions_2d", either,
+      "grid_positions_2d", exact,
       [](const Tensor& x) {
         // rows and columns of a picture that is two tokens wide
         auto at_token = at::arange(x.size(1), x.options());
@@ -158,7 +158,7 @@ void positions(Table& table) {
       },
       tokens());
   table.add(
-      "interpolated_table", either,
+      "interpolated_table", exact,
       [](const Tensor& x, const Tensor& wpe) {
         // ViT at another resolution: the table is stretched to the length
         auto longer = at::upsample_linear1d(wpe.t().unsqueeze(0), {x.size(1)}, false);
@@ -166,7 +166,7 @@ void positions(Table& table) {
       },
       with_table({8, 16}));
   table.add(
-      "copied_positions", either,
+      "copied_positions", exact,
       [](const Tensor& x) {
         auto p = at::zeros_like(x.select(2, 0));
         p.copy_(at::arange(x.size(1)));
@@ -174,7 +174,7 @@ void positions(Table& table) {
       },
       tokens());
   table.add(
-      "positions_by_setitem", either,
+      "positions_by_setitem", exact,
       [](const Tensor& x) {
         auto p = at::zeros_like(x);
         p.slice(2, 0, 1) += at::arange(x.size(1), x.options()).unsqueeze(-1);
@@ -182,7 +182,7 @@ void positions(Table& table) {
       },
       tokens());
   table.add(
-      "positions_in_a_vector", unseen,
+      "positions_in_a_vector", exact,
       [](const Tensor& x) {
         std::vector<float> p(x.size(1));
         for (size_t i = 0; i < p.size(); ++i) p[i] = static_cast<float>(i);
@@ -190,21 +190,21 @@ void positions(Table& table) {
       },
       tokens());
   table.add(
-      "linear_bias_of_rows", either,
+      "linear_bias_of_rows", exact,
       [](const Tensor& x) {
         auto rows = at::arange(x.size(1), x.options()).view({-1, 1}).expand({x.size(1), 16});
         return attend(at::linear(x[0], at::eye(16, x.options()), rows).unsqueeze(0));
       },
       one_sample());
   table.add(
-      "addmm_of_rows", either,
+      "addmm_of_rows", exact,
       [](const Tensor& x) {
         auto rows = at::arange(x.size(1), x.options()).view({-1, 1});
         return attend(at::addmm(rows, x[0], at::eye(16, x.options())).unsqueeze(0));
       },
       one_sample());
   table.add(
-      "last_row_of_table", unseen,
+      "last_row_of_table", exact,
       [](const Tensor& x, const Tensor& wpe) { return attend(x + wpe[x.size(1) - 1]); }, with_table());
 }
 
@@ -382,7 +382,7 @@ void masks(Table& table) {
       },
       tokens({{1, 1, 16}}));
   table.add(
-      "mask_by_threshold_of_scores", either,
+      "mask_by_threshold_of_scores", exact,
       [](const Tensor& x) {
         auto h = heads(x);
         auto scores = at::matmul(h, h.transpose(-2, -1));
@@ -410,7 +410,7 @@ void masks(Table& table) {
       .no_gradients();
   table
       .add(
-          "bias_of_cdist_split", either,
+          "bias_of_cdist_split", exact,
           [](const Tensor& x, const Tensor& at_place) {
             return attend(x, -at::cdist(at_place, at_place).unsqueeze(1));
           },

@@ -114,7 +114,7 @@ def forward(self, x):
     return torch.linear(self.attend(x)[:, -1], self.w)
 )"),
              tokens());
-  table.made("script_kv_buffer", either, script(R"(
+  table.made("script_kv_buffer", exact, script(R"(
 def forward(self, x):
     k = torch.zeros([x.size(0), x.size(1), 16], dtype=x.dtype)
     k[:, :x.size(1)] = torch.linear(x, self.w)
@@ -123,7 +123,7 @@ def forward(self, x):
     return torch.scaled_dot_product_attention(q, h, h).transpose(1, 2).flatten(2)
 )"),
              tokens());
-  table.made("script_setitem_positions", either, script(R"(
+  table.made("script_setitem_positions", exact, script(R"(
 def forward(self, x):
     p = torch.zeros_like(x[:, :, 0])
     p[:] = torch.arange(x.size(1), dtype=x.dtype)
@@ -137,7 +137,7 @@ def forward(self, x):
     return x
 )"),
              tokens());
-  table.made("script_loop_over_tokens", either, script(R"(
+  table.made("script_loop_over_tokens", exact, script(R"(
 def forward(self, x):
     h = torch.zeros_like(x[:, 0])
     for t in range(x.size(1)):
@@ -145,12 +145,12 @@ def forward(self, x):
     return self.attend(x) + h.unsqueeze(1)
 )"),
              tokens());
-  table.made("script_length_divides", unseen, script(R"(
+  table.made("script_length_divides", exact, script(R"(
 def forward(self, x):
     return self.attend(x / float(x.size(1)))
 )"),
              tokens());
-  table.made("script_length_branch", unseen, script(R"(
+  table.made("script_length_branch", exact, script(R"(
 def forward(self, x):
     if x.size(1) > 8:
         x = x * 0.5
@@ -166,12 +166,12 @@ def forward(self, x):
     return self.attend(x + total)
 )"),
              tokens());
-  table.made("script_data", either, script(R"(
+  table.made("script_data", exact, script(R"(
 def forward(self, x):
     return self.attend(x / x.data.abs().amax())
 )"),
              tokens());
-  table.made("script_item_decides", either, script(R"(
+  table.made("script_item_decides", exact, script(R"(
 def forward(self, x):
     if float(x.mean()) > 0.0:
         return self.attend(x)

@@ -26,7 +26,7 @@ const std::map<std::string, std::string> kKnownRefusals = {
 Table all_cases() {
   Table table;
   for (auto* topic : {blocks, torch_nn, joint, positions, masks, shapes, ends, buffers, hidden, convolutions,
-                      video, operators, scripts, broadcasts})
+                      video, operators, scripts, broadcasts, lengths, views})
     topic(table);
   return table;
 }

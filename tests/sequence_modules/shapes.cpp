@@ -149,7 +149,7 @@ void shapes(Table& table) {
       },
       tokens({{48, 16}}));
   table.add(
-      "as_strided_heads", either,
+      "as_strided_heads", exact,
       [](const Tensor& x) {
         auto c = x.contiguous();
         auto h = c.as_strided({x.size(0), 4, x.size(1), 4}, {x.size(1) * 16, 4, 16, 1});
@@ -173,7 +173,7 @@ void shapes(Table& table) {
       one_sample());
   table
       .add(
-          "patches_merged_two_by_two", either,
+          "patches_merged_two_by_two", exact,
           [](const Tensor& x) {
             return attend(x).reshape({2, x.size(1) / 2, 32});
           },
@@ -181,7 +181,7 @@ void shapes(Table& table) {
       .of({16, 8, 4, 2});
   table
       .add(
-          "windows_by_length", either,
+          "windows_by_length", exact,
           [](const Tensor& x) {
             auto n = x.size(1) / 4;
             auto y = attend(x.view({2, n, 4, 16}).flatten(0, 1)).view({2, n, 4, 16}).flatten(1, 2);
@@ -191,7 +191,7 @@ void shapes(Table& table) {
       .of({16, 8, 4});
   table
       .add(
-          "windows_by_free_dimension", either,
+          "windows_by_free_dimension", exact,
           [](const Tensor& x) {
             return attend(attend(x.reshape({-1, 4, 16})).reshape(x.sizes()));
           },
@@ -199,7 +199,7 @@ void shapes(Table& table) {
       .of({16, 8, 4});
   table
       .add(
-          "frames_of_four_free", either,
+          "frames_of_four_free", exact,
           [](const Tensor& x) {
             auto y = x.view({2, 4, x.size(1) / 4, 16});
             return attend(y.flatten(0, 1)).view({2, -1, 16}) + x;
@@ -219,7 +219,7 @@ void ends(Table& table) {
   table.add(
       "end_mean_kept", exact, [](const Tensor& x) { return attend(x) - attend(x).mean(1, true); }, tokens());
   table.add(
-      "end_sum_by_length", either, [](const Tensor& x) { return attend(x).sum(1) / x.size(1); }, tokens());
+      "end_sum_by_length", exact, [](const Tensor& x) { return attend(x).sum(1) / x.size(1); }, tokens());
   table.add(
       "end_first_token", exact, [](const Tensor& x) { return attend(x).select(1, 0); }, tokens());
   table.add(
@@ -246,7 +246,7 @@ void ends(Table& table) {
       },
       tokens({{1, 16}}));
   table.add(
-      "end_attention_pool_matmul", either,
+      "end_attention_pool_matmul", exact,
       [](const Tensor& x, const Tensor& w) {
         auto y = attend(x);
         auto weights = at::softmax(at::matmul(y, w), 1);
@@ -309,7 +309,7 @@ void ends(Table& table) {
       .at({{0, 1}, {1, 1}});
   table
       .add(
-          "end_cross_entropy_shifted", either,
+          "end_cross_entropy_shifted", exact,
           [](const Tensor& x, const Tensor& labels) {
             auto y = attend(x, {}, true).slice(1, 0, -1);
             return at::cross_entropy_loss(y.reshape({-1, 16}), labels.slice(1, 1).reshape({-1}));
@@ -320,7 +320,7 @@ void ends(Table& table) {
   table.add(
       "end_mse", exact, [](const Tensor& x) { return at::mse_loss(attend(x), x); }, tokens());
   table.add(
-      "end_norm_of_all", either, [](const Tensor& x) { return x / attend(x).norm(); }, tokens());
+      "end_norm_of_all", exact, [](const Tensor& x) { return x / attend(x).norm(); }, tokens());
   table
       .add(
           "end_unpatchify", exact,
@@ -333,7 +333,7 @@ void ends(Table& table) {
       .of({16, 8, 4, 2});
   table
       .add(
-          "end_std", either, [](const Tensor& x) { return attend(x) / (x.std(1, true, true) + 1); }, tokens())
+          "end_std", exact, [](const Tensor& x) { return attend(x) / (x.std(1, true, true) + 1); }, tokens())
       .of({37, 16, 8, 5, 3, 2});
   table.add(
       "end_pooled_and_tokens", exact,
@@ -343,17 +343,17 @@ void ends(Table& table) {
       },
       tokens({{16, 16}}));
   table.add(
-      "end_adaptive_pool", either,
+      "end_adaptive_pool", exact,
       [](const Tensor& x) { return at::adaptive_avg_pool1d(attend(x).transpose(1, 2), 1).flatten(1); },
       tokens());
   table.add(
-      "end_first_by_indices", either,
+      "end_first_by_indices", exact,
       [](const Tensor& x) {
         return attend(x).index({at::arange(2), at::zeros({2}, at::kLong)});
       },
       tokens());
   table.add(
-      "end_last_by_lengths", either,
+      "end_last_by_lengths", exact,
       [](const Tensor& x, const Tensor& lengths) {
         return attend(x, {}, true).index({at::arange(2), lengths - 1});
       },
@@ -361,7 +361,7 @@ void ends(Table& table) {
         return Tensors{draw({2, n, 16}), at::tensor(std::vector<int64_t>{n, (n + 1) / 2})};
       });
   table.add(
-      "end_eot_by_argmax", either,
+      "end_eot_by_argmax", exact,
       [](const Tensor& ids, const Tensor& wte) {
         // CLIP's text: the token of the greatest id
         auto y = attend(at::embedding(wte, ids), {}, true);

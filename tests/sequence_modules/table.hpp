@@ -138,6 +138,8 @@ void video(Table& table);
 void operators(Table& table);
 void scripts(Table& table);
 void broadcasts(Table& table);
+void lengths(Table& table);
+void views(Table& table);
 
 /// What became of one case.
 struct Verdict {

@@ -160,7 +160,7 @@ void torch_nn(Table& table) {
           tokens_first())
       .at(first);
   table.made(
-      "nn_sequential_mlp", either,
+      "nn_sequential_mlp", exact,
       [] {
         nn::Sequential m(nn::LayerNorm(nn::LayerNormOptions({kWidth})), nn::Linear(kWidth, 32), nn::SiLU(),
                          nn::Linear(32, kWidth));
@@ -245,14 +245,14 @@ void torch_nn(Table& table) {
       },
       tokens({{4, 1, 1}}));
   table.add(
-      "sigmoid_attention", either,
+      "sigmoid_attention", exact,
       [](const Tensor& x) {
         auto h = heads(x);
         return merge(at::matmul(at::sigmoid(at::matmul(h, h.transpose(-2, -1))), h));
       },
       tokens());
   table.add(
-      "talking_heads", either,
+      "talking_heads", exact,
       [](const Tensor& x, const Tensor& mix) {
         auto h = heads(x);
         auto scores = at::einsum("bhij,hg->bgij", {at::matmul(h, h.transpose(-2, -1)), mix});
@@ -260,7 +260,7 @@ void torch_nn(Table& table) {
       },
       tokens({{4, 4}}));
   table.add(
-      "attention_weights_returned_mean", either,
+      "attention_weights_returned_mean", exact,
       [](const Tensor& x) {
         auto h = heads(x);
         auto weights = at::matmul(h, h.transpose(-2, -1)).softmax(-1);
@@ -268,7 +268,7 @@ void torch_nn(Table& table) {
       },
       tokens());
   table.add(
-      "channel_attention_xca", either,
+      "channel_attention_xca", exact,
       [](const Tensor& x) {
         // XCiT, Restormer: channels attend to channels, all sums are over tokens
         auto q = heads(x).transpose(-2, -1);

@@ -47,7 +47,8 @@ bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const
 }
 
 bool joined(SplitCall& call) {
-  const auto tensors = call.argument(0).toTensorVector();
+  auto tensors = call.argument(0).toTensorVector();
+  std::erase_if(tensors, [](auto& x) { return x.dim() == 1 && x.numel() == 0; });  // LibTorch skips those
   const auto first = first_place(tensors);
   const auto dim = *call.dim("dim", tensors[0].dim());
   if (dim == first.dim) return joined_along(call, tensors, first);

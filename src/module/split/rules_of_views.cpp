@@ -55,7 +55,10 @@ bool viewed(SplitCall& call) {
   auto place = reshaped(*call.place(0), x.sizes(), sizes);
   if (!place) return false;
   const auto strides = at::detail::computeStride(x.sizes(), x.strides(), at::DimVector(sizes));
-  if (!strides) return false;  // LibTorch says why
+  if (!strides) {
+    call.geometry();  // LibTorch says why not
+    return false;
+  }
   const SplitTensor::Geometry geometry{at::DimVector(sizes), *strides, x.storage_offset()};
   sizes[place->dim] = place->extent();
   return call.result_view(as_split(x)->part().reshape(sizes), *place, geometry);

@@ -217,20 +217,18 @@ void SplitCall::wrote() const {
 /// What is worked out element by element lies in memory as what it is worked out of.
 std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlace& place,
                                                               const at::Tensor& part) const {
-  if (facts_.rule != &elementwise) return {};
+  if (!facts_.keeps_strides) return {};
   auto* format = named("memory_format");
   bool is_preserved = !format || format->isNone() || format->toMemoryFormat() == at::MemoryFormat::Preserve;
   if (!is_preserved) return {};
+  at::DimVector sizes(part.sizes());
+  sizes[place.dim] = place.whole_extent();
   for (size_t i = 0; i < count_; ++i) {
-    auto* own = this->place(i);
-    if (!own) continue;
     auto& x = tensor(i);
-    bool is_alike = own->dim == place.dim && x.dim() == part.dim() && x.scalar_type() == part.scalar_type() &&
-                    as_split(x)->part().sizes() == part.sizes() && x.is_non_overlapping_and_dense();
-    if (is_alike && x.storage_offset() == 0) return as_split(x)->geometry();
-    return {};
+    if (this->place(i) && x.sizes() == sizes && x.is_non_overlapping_and_dense())
+      return Geometry{sizes, at::DimVector(x.strides()), 0};
   }
-  return {};
+  return Geometry{sizes, c10::contiguous_strides(sizes), 0};
 }
 
 at::Tensor SplitCall::combined(const at::Tensor& result, const Given& given) const {
@@ -317,6 +315,7 @@ void SplitCall::replace_by_tensors(const std::vector<at::Tensor>& results) {
 at::Tensor SplitCall::view_of_first(at::Tensor part, const SplitPlace& place,
                                     const Geometry& geometry) const {
   const auto& base = *as_split(tensor(0));
+  const c10::InferenceMode as_its_base(tensor(0).is_inference());
   auto view =
       at::detail::make_tensor<SplitTensor>(std::move(part), place, base.group(), geometry, base.writes());
   if (base.is_read_only()) as_split(view)->make_read_only();
@@ -341,6 +340,7 @@ bool SplitCall::result_copy(const at::Tensor& base, const c10::OperatorHandle& o
                             std::vector<IValue> arguments, const std::vector<at::Tensor>& copies) {
   const auto geometries = geometry();
   auto& writes = as_split(base)->writes();
+  const c10::InferenceMode as_its_base(base.is_inference());
   std::vector<at::Tensor> views;
   for (size_t i = 0; i < copies.size(); ++i) {
     auto view = std::make_shared<SplitTensor::View>(SplitTensor::View{base, op, arguments, i, *writes});

@@ -128,6 +128,13 @@ c10::intrusive_ptr<c10::TensorImpl> SplitTensor::shallow_copy_and_detach(c10::Va
   return copy;
 }
 
+void SplitTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& other) {
+  const auto& from = static_cast<const SplitTensor&>(*other);  // LibTorch has compared the kinds
+  copy_tensor_metadata(&from, this, version_counter(), allow_tensor_metadata_change());
+  part_ = from.part_, place_ = from.place_, view_ = from.view_, group_ = from.group_, writes_ = from.writes_;
+  is_read_only_ = from.is_read_only_;
+}
+
 const char* SplitTensor::tensorimpl_type_name() const {
   return "a tensor that is split over ranks, of which this rank has a part (read it by operators, or by "
          "wanpar::unshard)";
@@ -167,8 +174,9 @@ at::Tensor split(const at::Tensor& whole, const SplitPlace& place, std::shared_p
   return linear_map(
       whole,
       [&](const at::Tensor& x) {
-        auto mine = part_of(whole_of(x), place).clone(at::MemoryFormat::Contiguous);
-        return split_tensor(std::move(mine), place, group);
+        const auto whole = whole_of(x);
+        return split_tensor(part_of(whole, place).clone(at::MemoryFormat::Contiguous), place, group,
+                            SplitTensor::Geometry::of(whole));
       },
       [](const at::Tensor& gradient) { return whole_of(gradient); });
 }

@@ -66,6 +66,7 @@ class SplitTensor : public c10::TensorImpl {
                                                          bool allow_change) const override;
   c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(c10::VariableVersion&& version,
                                                          bool allow_change) const override;
+  void shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& other) override;
 
  private:
   const char* tensorimpl_type_name() const override;

@@ -35,7 +35,8 @@ void Alike::compare(const std::vector<Communicator>& grid) const {
     std::vector<double> mine;
     for (auto& number : numbers_) mine.push_back(number.value);
     const auto all = rows(grid, at::tensor(mine, at::kDouble));
-    const auto differing = all.ne(all[0]).nonzero();
+    const auto is_nan = all.isnan();
+    const auto differing = at::where(is_nan.logical_and(is_nan[0]), false, all.ne(all[0])).nonzero();
     if (differing.size(0) > 0) {
       const auto rank = differing[0][0].item<int64_t>(), i = differing[0][1].item<int64_t>();
       throw Error(

@@ -73,12 +73,12 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
     ValueNames names;
     for (auto& cut : options().split) names.push_back(cut.arg);
     check_names(kSequence, ".split", names, arguments);
+    for (auto& item : arguments.tensors)
+      if (item.tensor.defined()) arguments_.push_back(item.tensor);
     for (auto& [name, x] : arguments.tensors)
       for (auto& one : options().split)
         if (x.defined() && one.arg.names(name)) {
-          auto part = cut(x, one.dim);
-          if (as_split(part)) given_.push_back({x, part});
-          x = part;
+          x = given(x, one.dim);
           break;
         }
   }
@@ -156,6 +156,16 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
     return split(x, {std::move(layout), group_->rank(), dim}, group_);
   }
 
+  /// An argument cut; one that is given twice is one tensor still.
+  at::Tensor given(const at::Tensor& x, int64_t dim) {
+    auto known = std::find_if(given_.begin(), given_.end(),
+                              [&](auto& one) { return one.original.is_same(x) && one.dim == dim; });
+    if (known != given_.end()) return known->part;
+    auto part = cut(x, dim);
+    if (auto* split = as_split(part)) given_.push_back({x, part, dim, split->writes()});
+    return part;
+  }
+
   at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim) const {
     auto* place = place_of(x);
     if (dim && *dim < 0) *dim += x.dim();
@@ -183,8 +193,17 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
 
   /// What the module wrote into its arguments is the caller's, too.
   void give_back() {
-    for (auto& [original, part] : given_) {
-      if (*as_split(part)->writes() == 0) continue;
+    for (auto& [original, part, dim, writes] : given_) {
+      if (as_split(part)->writes() != writes)
+        throw Error(
+            "SequenceParallel: the module gives an argument that is split other data (set_data); let it "
+            "make a tensor of its own");
+      if (*writes == 0) continue;
+      for (auto& other : arguments_)
+        if (!other.is_same(original) && other.has_storage() && other.is_alias_of(original))
+          throw Error(
+              "SequenceParallel: the module writes into an argument that is split, and another argument "
+              "shares its memory, which would not see that; let it write into a clone");
       if (part.requires_grad() || original.requires_grad())
         throw Error(
             "SequenceParallel: the module writes into an argument of which each rank holds a part, with "
@@ -196,12 +215,15 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
 
   struct GivenTokens {
     at::Tensor original, part;
+    int64_t dim;
+    SplitTensor::Writes writes;
   };
   std::shared_ptr<const SequenceGroup> group_;
   std::optional<FirstPass> first_;
   Alike alike_;
   bool has_cut_ = false;
   NamedTensors shared_;
+  std::vector<at::Tensor> arguments_;
   std::vector<GivenTokens> given_;
   std::optional<Scope> scope_;
 };

@@ -10,6 +10,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/attention_parts.hpp"
+#include "module/check_in_backward.hpp"
 #include "module/linear_map.hpp"
 #include "module/split/split_tensor.hpp"
 #include "strategy/sequence_parallel/met_attention.hpp"
@@ -42,6 +43,27 @@ at::Tensor whole_attention(const TokenLayout& place, Attention call) {
   for (auto* x : {&call.query, &call.key, &call.value}) *x = place.in_order(*x, 2);
   return place.by_rank(local_attention(call), 2);
 }
+
+/// What a backward is to find as it was: split tensors, whose parts have no versions of their own.
+class Unwritten {
+ public:
+  void keep(const at::Tensor& x) {
+    if (!as_split(x) || x.is_inference()) return;
+    auto& counter = x.unsafeGetTensorImpl()->version_counter();
+    kept_.emplace_back(counter, counter.current_version());
+  }
+  void check() const {
+    for (auto& [counter, version] : kept_)
+      if (counter.current_version() != version)
+        throw Error(
+            "SequenceParallel: queries, keys, values or the result of an attention have been written to in "
+            "place "
+            "since, and its gradient needs them; let that operator make a new tensor");
+  }
+
+ private:
+  std::vector<std::pair<c10::VariableVersion, uint32_t>> kept_;
+};
 
 /// LibTorch's kernels give [batch, heads, tokens, channels] as [batch, tokens, heads, channels] lie in
 /// memory.
@@ -130,6 +152,8 @@ at::Tensor SequenceGroup::attention(const Attention& given) const {
   const auto met = meet(inputs);
   for (auto i : met.gathered) inputs[i] = unsplit(inputs[i]);
   if (met.kind == MetAttention::whole) return attend(given.on(inputs));
+  auto kept = std::make_shared<Unwritten>();
+  for (auto& x : inputs) kept->keep(x);
   for (auto& cut : met.cuts) inputs[cut.input] = split(inputs[cut.input], cut.place, group);
   for (auto& x : inputs)
     x = place_of(x) ? part_in_graph(x)
@@ -150,7 +174,10 @@ at::Tensor SequenceGroup::attention(const Attention& given) const {
       out = local_attention(call);
   }
   const auto place = met.place->at(out.dim() - met.from_end);
-  return of_parts(out, place, group, geometry_of(out, place));
+  auto result = of_parts(out, place, group, geometry_of(out, place));
+  kept->keep(result);
+  check_in_backward(result, [kept] { kept->check(); });
+  return result;
 }
 
 }  // namespace wanpar
