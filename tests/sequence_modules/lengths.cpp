@@ -45,7 +45,8 @@ void lengths(Table& table) {
       [](const Tensor& x) {
         const auto n = x.size(1);
         const auto base = 10000 * (n > 12 ? std::pow(2.0 * n / 12 - 1, 16.0 / 14) : 1.0);
-        auto each = at::outer(at::arange(n, x.options()), at::pow(base, at::arange(0, 16, 2, x.options()) / -16));
+        auto each =
+            at::outer(at::arange(n, x.options()), at::pow(base, at::arange(0, 16, 2, x.options()) / -16));
         return attend(x * at::cat({each, each}, -1).cos());
       },
       tokens());
@@ -55,12 +56,15 @@ void lengths(Table& table) {
         return attend(x + std::get<0>(x.topk(std::min<int64_t>(9, x.size(1)), 1)).sum(1, true));
       },
       tokens());
-  table.add(
-      "sizes_as_result", exact,
-      [](const Tensor& x) {
-        return at::tensor(std::vector<double>{static_cast<double>(x.size(0)), static_cast<double>(x.size(1))});
-      },
-      tokens()).no_gradients();
+  table
+      .add(
+          "sizes_as_result", exact,
+          [](const Tensor& x) {
+            return at::tensor(
+                std::vector<double>{static_cast<double>(x.size(0)), static_cast<double>(x.size(1))});
+          },
+          tokens())
+      .no_gradients();
   // Positions and tables that are kept from call to call
   table
       .made(
@@ -97,8 +101,8 @@ void lengths(Table& table) {
               auto keys = kept->defined() ? at::cat({*kept, x}, 1) : x;
               *kept = x.detach();
               const auto past = keys.size(1) - x.size(1);
-              auto mask = at::arange(keys.size(1)).unsqueeze(0).le(
-                  at::arange(past, keys.size(1)).unsqueeze(1));
+              auto mask =
+                  at::arange(keys.size(1)).unsqueeze(0).le(at::arange(past, keys.size(1)).unsqueeze(1));
               return merge(sdpa(heads(x), heads(keys), heads(keys), mask));
             });
           },
@@ -140,7 +144,10 @@ void views(Table& table) {
       {"transposed", [](Tensor& y, const Tensor&) { y.transpose(1, 2).slice(2, 1).mul_(-1); }},
       {"flat", [](Tensor& y, const Tensor&) { y.view(-1).slice(0, 5, 25).zero_(); }},
       {"diagonal", [](Tensor& y, const Tensor&) { y.diagonal(0, 1, 2).fill_(2); }},
-      {"strided", [](Tensor& y, const Tensor&) { y.as_strided({2, 3}, {1, 2}, 4).add_(1); }},
+      {"strided",
+       [](Tensor& y, const Tensor&) {
+         y.as_strided({2, 3}, {1, 2}, 4).add_(1);
+       }},
       {"contiguous_is_itself", [](Tensor& y, const Tensor&) { y.contiguous().add_(1); }},
       {"contiguous_is_a_copy", [](Tensor& y, const Tensor&) { y.transpose(1, 2).contiguous().add_(1); }},
       {"detached", [](Tensor& y, const Tensor&) { y.detach().slice(1, 1).add_(1); }},
@@ -150,13 +157,15 @@ void views(Table& table) {
          y.add_(1);
          y.add_(token.unsqueeze(1).clone());
        }},
-      {"by_index", [](Tensor& y, const Tensor& x) {
+      {"by_index",
+       [](Tensor& y, const Tensor& x) {
          y.index_put_({Tensor(), at::arange(x.size(1) - 1) + 1}, x.slice(1, 0, -1));
        }},
   };
   for (auto& [name, write] : writes) {
-    const auto of = name == "diagonal" || name == "flat" || name == "strided" ? std::vector<int64_t>{37, 16, 8, 5, 3}
-                                                                          : std::vector<int64_t>{37, 16, 8, 5, 3, 2, 1};
+    const auto of = name == "diagonal" || name == "flat" || name == "strided"
+                        ? std::vector<int64_t>{37, 16, 8, 5, 3}
+                        : std::vector<int64_t>{37, 16, 8, 5, 3, 2, 1};
     auto module = [write = write](const Tensor& x) {
       auto y = x * 2;
       write(y, x);
@@ -166,24 +175,29 @@ void views(Table& table) {
     if (name == "detached" || name == "by_index" || name == "unbound") continue;  // LibTorch refuses
     table.add("written_with_gradient_" + name, exact, module, tokens()).of({16, 5});
   }
-  table.add(
-      "guidance_in_the_forward", exact,
-      [](const Tensor& x, const Tensor& w) {
-        at::AutoGradMode on(true);
-        auto z = x.detach().requires_grad_();
-        auto g = torch::autograd::grad({at::matmul(z, w).pow(2).sum()}, {z})[0];
-        return attend(x - 0.1 * g / g.norm());
-      },
-      tokens({{16, 16}})).no_gradients();
-  table.add(
-      "gradient_of_a_gradient", exact,
-      [](const Tensor& x, const Tensor& w) {
-        at::AutoGradMode on(true);
-        auto z = x.detach().requires_grad_();
-        auto first = torch::autograd::grad({at::matmul(z, w).tanh().pow(2).sum()}, {z}, {}, true, true)[0];
-        return torch::autograd::grad({first.pow(2).sum()}, {z})[0];
-      },
-      tokens({{16, 16}})).no_gradients();
+  table
+      .add(
+          "guidance_in_the_forward", exact,
+          [](const Tensor& x, const Tensor& w) {
+            at::AutoGradMode on(true);
+            auto z = x.detach().requires_grad_();
+            auto g = torch::autograd::grad({at::matmul(z, w).pow(2).sum()}, {z})[0];
+            return attend(x - 0.1 * g / g.norm());
+          },
+          tokens({{16, 16}}))
+      .no_gradients();
+  table
+      .add(
+          "gradient_of_a_gradient", exact,
+          [](const Tensor& x, const Tensor& w) {
+            at::AutoGradMode on(true);
+            auto z = x.detach().requires_grad_();
+            auto first =
+                torch::autograd::grad({at::matmul(z, w).tanh().pow(2).sum()}, {z}, {}, true, true)[0];
+            return torch::autograd::grad({first.pow(2).sum()}, {z})[0];
+          },
+          tokens({{16, 16}}))
+      .no_gradients();
   table.add(
       "hook_that_scales", exact,
       [](const Tensor& x, const Tensor& w) {
@@ -205,16 +219,19 @@ void views(Table& table) {
         return attend(Sign::apply(at::matmul(x, w)));
       },
       tokens({{16, 16}}));
-  table.add(
-      "into_given_memory", exact,
-      [](const Tensor& x) {
-        at::NoGradGuard no_grad;
-        auto scores = at::empty({2, x.size(1), x.size(1)}, x.options()), twice = at::empty({0}, x.options());
-        at::bmm_out(scores, x, x.transpose(1, 2));
-        at::cat_out(twice, {x, x}, 1);
-        return attend(at::bmm(scores, x) / 100 + twice.slice(1, x.size(1)));
-      },
-      tokens()).no_gradients();
+  table
+      .add(
+          "into_given_memory", exact,
+          [](const Tensor& x) {
+            at::NoGradGuard no_grad;
+            auto scores = at::empty({2, x.size(1), x.size(1)}, x.options()),
+                 twice = at::empty({0}, x.options());
+            at::bmm_out(scores, x, x.transpose(1, 2));
+            at::cat_out(twice, {x, x}, 1);
+            return attend(at::bmm(scores, x) / 100 + twice.slice(1, x.size(1)));
+          },
+          tokens())
+      .no_gradients();
 }
 
 }  // namespace sequence_modules
