@@ -1,26 +1,9 @@
 #include "module/boxed_tensors.hpp"
 
 namespace wanpar {
-namespace {
-
-/// Shows each tensor among the values to `look`, which may put another in its place.
-template <class Look>
-void each_tensor(std::span<const c10::IValue> values, const Look& look) {
-  for (auto& value : values) {
-    if (value.isTensor() && value.toTensor().defined()) look(value.toTensor());
-    if (value.isTensorList())
-      for (const at::Tensor& tensor : value.toTensorVector()) look(tensor);
-    if (value.isOptionalTensorList())
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-        if (tensor && tensor->defined()) look(*tensor);
-  }
-}
-
-}  // namespace
-
 std::vector<at::Tensor> tensors_among(std::span<const c10::IValue> values) {
   std::vector<at::Tensor> tensors;
-  each_tensor(values, [&](const at::Tensor& tensor) { tensors.push_back(tensor); });
+  look_at_tensors(values, [&](const at::Tensor& tensor) { tensors.push_back(tensor); });
   return tensors;
 }
 

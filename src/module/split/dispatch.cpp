@@ -28,15 +28,9 @@ void refuse_what_nobody_can(const SplitCall& call) {
 
 void keep_gradients_whole(const SplitCall& call) {
   if (!at::GradMode::is_enabled() || c10::InferenceMode::is_enabled()) return;
-  for (size_t i = 0; i < call.size(); ++i) {
-    if (auto& value = call.argument(i); value.isTensor()) {
-      if (auto& x = value.toTensor(); x.defined() && x.requires_grad() && !as_split(x))
-        keep_gradient_whole(x);
-    } else if (value.isTensorList() || value.isOptionalTensorList()) {
-      for (auto& x : tensors_among(std::span(&value, 1)))
-        if (x.requires_grad() && !as_split(x)) keep_gradient_whole(x);
-    }
-  }
+  look_at_tensors(call.arguments(), [](const at::Tensor& x) {
+    if (!as_split(x)) keep_gradient_whole(x);
+  });
 }
 
 }  // namespace

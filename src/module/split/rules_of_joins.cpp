@@ -79,13 +79,9 @@ bool padded(SplitCall& call) {
   auto inner = call.ran()[0].toTensor();
   // What is cut off.
   const auto begin = std::max<int64_t>(0, -front), end = place.total() - std::max<int64_t>(0, -behind);
-  int64_t first = 0, count = 0;
-  for (auto& range : place.layout->of(place.rank)) {
-    first += std::max<int64_t>(0, std::min(range.end, begin) - range.begin);
-    count += std::max<int64_t>(0, std::min(range.end, end) - std::max(range.begin, begin));
-  }
-  std::vector<at::Tensor> parts{inner.narrow(place.dim, first, count)};
-  std::vector<TokenLayout> layouts{place.layout->part(begin, end)};
+  const auto kept = place.part(begin, end);
+  std::vector<at::Tensor> parts{inner.narrow(place.dim, kept.first, kept.count)};
+  std::vector<TokenLayout> layouts{*kept.place.layout};
   auto add = [&](int64_t more, bool in_front) {
     if (more <= 0) return;
     auto layout = call.group().layout(more);

@@ -15,7 +15,7 @@ namespace {
 using Sizes = at::IntArrayRef;
 
 /// Where the split dimension is in the same elements in the same order under another shape: where as many
-/// elements stand before and behind it as did. `parts` is for the sizes of a part.
+/// elements stand before and behind it as did.
 std::optional<SplitPlace> reshaped(const SplitPlace& place, Sizes in, Sizes out) {
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
@@ -125,23 +125,6 @@ bool expanded(SplitCall& call) {
   return viewed_alike(call, place.at(d));
 }
 
-/// The elements [begin, end) of the split dimension, those that are here side by side.
-struct PartOfSequence {
-  SplitPlace place;
-  int64_t first, count;  // among this rank's
-};
-PartOfSequence part_of_sequence(const SplitPlace& place, int64_t begin, int64_t end) {
-  auto layout = std::make_shared<TokenLayout>(place.layout->part(begin, end));
-  int64_t first = 0, count = 0;
-  for (auto& range : place.layout->of(place.rank)) {
-    first += std::max<int64_t>(0, std::min(range.end, begin) - range.begin);
-    count += std::max<int64_t>(0, std::min(range.end, end) - std::max(range.begin, begin));
-  }
-  auto part = place;
-  part.layout = std::move(layout);
-  return {part, first, count};
-}
-
 bool sliced(SplitCall& call) {
   const auto place = *call.place(0);
   auto& x = call.tensor(0);
@@ -156,7 +139,7 @@ bool sliced(SplitCall& call) {
   if (*call.named("step") != c10::IValue(1)) return false;
   if (begin == 0 && end == whole) return call.result_view({at::alias(as_split(x)->part())}, {place});
   if (place.is_merged() || begin == end) return false;
-  auto part = part_of_sequence(place, begin, end);
+  auto part = place.part(begin, end);
   return call.result_view({as_split(x)->part().narrow(place.dim, part.first, part.count)}, {part.place});
 }
 
@@ -172,7 +155,7 @@ bool selected_token(SplitCall& call, const SplitPlace& place) {
   auto index = call.named("index")->toInt();
   if (index < 0) index += place.total();
   if (place.is_merged() || index < 0 || index >= place.total()) return false;
-  auto part = part_of_sequence(place, index, index + 1);
+  auto part = place.part(index, index + 1);
   static const auto squeeze = c10::Dispatcher::singleton().findSchemaOrThrow("aten::squeeze", "dim");
   auto token = call.view_of_first(as_split(x)->part().narrow(place.dim, part.first, part.count), part.place,
                                   narrowed(as_split(x)->geometry(), place.dim, index));
@@ -211,7 +194,7 @@ bool parted(SplitCall& call) {
   std::vector<SplitPlace> places;
   int64_t begin = 0;
   for (auto size : sizes) {
-    auto part = part_of_sequence(place, begin, begin + size);
+    auto part = place.part(begin, begin + size);
     parts.push_back(as_split(x)->part().narrow(place.dim, part.first, part.count));
     places.push_back(part.place);
     begin += size;
@@ -231,12 +214,11 @@ bool as_complex(SplitCall& call) {
   return kept(call);
 }
 
-/// What one rank has as a view is a copy here.
-bool copied_lazily(SplitCall& call) {
+/// What one rank has as a view, by a mark on its memory, is a copy here.
+bool conjugated(SplitCall& call) {
   const auto place = *call.place(0);
   call.give_own_part(0);
-  call.run({{Given::parts, place}});
-  return true;
+  return call.run({{Given::parts, place}});
 }
 
 }  // namespace
@@ -261,8 +243,8 @@ const SplitRules& rules_of_views() {
       {"view_as_real", kept},
       {"alias", kept},
       {"detach", kept},
-      {"_conj", copied_lazily},
-      {"_neg_view", copied_lazily},
+      {"_conj", conjugated},
+      {"_neg_view", conjugated},
   };
   return rules;
 }

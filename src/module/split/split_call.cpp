@@ -35,33 +35,29 @@ void each_tensor(IValue& value, const Action& action) {
 }
 
 std::shared_ptr<const SplitGroup> group_of(std::span<const IValue> arguments) {
-  for (auto& value : arguments) {
-    if (value.isTensor()) {
-      if (auto* one = as_split(value.toTensor())) return one->group();
-    } else if (value.isTensorList() || value.isOptionalTensorList()) {
-      for (auto& x : tensors_among(std::span(&value, 1)))
-        if (auto* one = as_split(x)) return one->group();
-    }
-  }
-  return nullptr;
+  std::shared_ptr<const SplitGroup> group;
+  look_at_tensors(arguments, [&](const at::Tensor& x) {
+    if (auto* one = as_split(x); one && !group) group = one->group();
+  });
+  return group;
 }
 
-}  // namespace
-
-namespace {
-
-/// What a view is to be taken of. By strides only where the memory is as one rank's would be.
-at::Tensor viewable(const c10::OperatorHandle& op, const at::Tensor& base) {
-  auto whole = whole_of(base);
-  if (op.schema().name() != "aten::as_strided" || whole.is_same(base)) return whole;
-  const auto geometry = as_split(base)->geometry();
+/// The whole of a split tensor, in memory as one rank would have it: an operator may go by its strides.
+at::Tensor laid_out(const at::Tensor& x) {
+  auto whole = whole_of(x);
+  if (whole.is_same(x)) return whole;
+  const auto geometry = as_split(x)->geometry();
   if (whole.strides() == geometry.strides && whole.storage_offset() == geometry.offset) return whole;
   int64_t extent = geometry.offset + 1;
-  for (size_t d = 0; d < geometry.sizes.size(); ++d) extent += (geometry.sizes[d] - 1) * geometry.strides[d];
+  auto once = geometry.sizes;  // what is expanded is there once
+  for (size_t d = 0; d < once.size(); ++d) {
+    if (geometry.strides[d] == 0) once[d] = std::min<int64_t>(once[d], 1);
+    if (once[d] < whole.size(d)) whole = whole.narrow(d, 0, once[d]);
+    extent += (once[d] - 1) * geometry.strides[d];
+  }
   auto memory = at::zeros({std::max<int64_t>(extent, 0)}, whole.options());
-  auto laid_out = memory.as_strided(geometry.sizes, geometry.strides, geometry.offset);
-  laid_out.copy_(whole);
-  return laid_out;
+  memory.as_strided(once, geometry.strides, geometry.offset).copy_(whole);
+  return memory.as_strided(geometry.sizes, geometry.strides, geometry.offset);
 }
 
 }  // namespace
@@ -70,7 +66,7 @@ const at::Tensor& renewed(SplitTensor& one) {
   auto& view = *one.view();
   if (view.as_of == *one.writes()) return one.part();
   auto arguments = view.arguments;
-  arguments[0] = viewable(view.op, view.base);
+  arguments[0] = laid_out(view.base);
   const BelowAutograd below;
   view.op.callBoxed(arguments);
   one.renew(tensors_among(arguments).at(view.output).clone());
@@ -85,7 +81,7 @@ void write_through(SplitTensor& one) {
   auto& view = *one.view();
   auto* base = as_split(view.base);
   auto arguments = view.arguments;
-  auto whole = viewable(view.op, view.base);
+  auto whole = laid_out(view.base);
   if (!base->place()) whole = whole.clone();
   arguments[0] = whole;
   view.op.callBoxed(arguments);
@@ -142,15 +138,9 @@ std::optional<size_t> SplitCall::first_split() const {
 }
 
 bool SplitCall::has_parts() const {
-  for (auto& value : arguments()) {
-    if (value.isTensor()) {
-      if (place_of(value.toTensor())) return true;
-    } else if (value.isTensorList() || value.isOptionalTensorList()) {
-      for (auto& x : tensors_among(std::span(&value, 1)))
-        if (place_of(x)) return true;
-    }
-  }
-  return false;
+  bool found = false;
+  look_at_tensors(arguments(), [&](const at::Tensor& x) { found = found || place_of(x); });
+  return found;
 }
 
 std::optional<int64_t> SplitCall::dim(std::string_view name, int64_t dims) const {
@@ -364,11 +354,10 @@ void SplitCall::run_whole() {
       if (!place_of(x)) return;
       auto known =
           std::find_if(written.begin(), written.end(), [&](auto& one) { return one.split.is_same(x); });
-      auto whole = known != written.end() ? known->whole : whole_of(x);
+      auto whole = known != written.end() ? known->whole : laid_out(x);
       if (facts_.writes(i)) written.push_back({x, whole});
       item = std::move(whole);
     });
-  if (op_.schema().name() == "aten::as_strided") call[0] = viewable(op_, tensor(0));
   op_.callBoxed(call);
   for (auto& one : written) {
     if (one.whole.sizes() != one.split.sizes())

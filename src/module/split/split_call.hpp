@@ -73,7 +73,6 @@ class SplitCall {
   bool give_broadcast(size_t i, const SplitPlace& place);
   /// The part that a tensor has of parts that lie so.
   at::Tensor part(const at::Tensor& x, const SplitPlace& place) const;
-  const c10::IValue& given(size_t i) const { return here_[i]; }
 
   /// Runs the operator as this rank gives it; each result is what `given` says, the last of those for all
   /// that follow.

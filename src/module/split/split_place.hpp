@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <memory>
 
 #include "module/split/token_layout.hpp"
@@ -25,11 +26,29 @@ struct SplitPlace {
     moved.dim = other_dim;
     return moved;
   }
+  /// The tokens [begin, end), which lie side by side on each rank that has several of them.
+  struct Part;
+  Part part(int64_t begin, int64_t end) const;
   /// Whether the same elements lie on the same ranks, along whatever dimension.
   bool is_like(const SplitPlace& other) const {
     return before == other.before && after == other.after &&
            (layout == other.layout || *layout == *other.layout);
   }
 };
+
+struct SplitPlace::Part {
+  SplitPlace place;
+  int64_t first, count;  ///< where they are among this rank's, and how many
+};
+
+inline SplitPlace::Part SplitPlace::part(int64_t begin, int64_t end) const {
+  Part part{*this, 0, 0};
+  part.place.layout = std::make_shared<TokenLayout>(layout->part(begin, end));
+  for (auto& range : layout->of(rank)) {
+    part.first += std::max<int64_t>(0, std::min(range.end, begin) - range.begin);
+    part.count += std::max<int64_t>(0, std::min(range.end, end) - std::max(range.begin, begin));
+  }
+  return part;
+}
 
 }  // namespace wanpar
