@@ -1,12 +1,14 @@
 #pragma once
+#include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
 #include <wanpar/core/transport.hpp>
 
 namespace wanpar {
 
-/// A flat tensor as what transports move.
+/// A flat tensor as what transports move. The only element of one may be any stride from the next.
 inline at::Tensor bytes(const at::Tensor& flat) {
-  return flat.numel() ? flat.view(at::kByte) : at::empty({0}, flat.options().dtype(at::kByte));
+  if (flat.numel() == 0) return at::empty({0}, flat.options().dtype(at::kByte));
+  return flat.as_strided({flat.numel()}, {1}).view(at::kByte);
 }
 
 /// Bytes that messages take along.

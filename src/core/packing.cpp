@@ -22,8 +22,7 @@ at::Tensor own(at::Tensor x) {
   x = x.resolve_conj().resolve_neg();  // which are no more than marks on memory that holds something else
   bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
   if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
-  x = x.view({-1});
-  return x.stride(0) == 1 ? x : x.as_strided(x.sizes(), {1}, x.storage_offset());  // of a single element
+  return x.view({-1});
 }
 
 at::Tensor as_reducible(const at::Tensor& flat) {

@@ -8,7 +8,7 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/transport/recording.hpp>
 
-#include <thread>
+#include <future>
 
 #include "models/attention_model.hpp"
 #include "worlds.hpp"
@@ -205,18 +205,10 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
   });
 }
 
-TEST_CASE("what a module makes of sizes, of its own threads and behind autograd's back is that of one rank") {
+TEST_CASE("what a module makes of sizes and behind autograd's back is that of one rank") {
   on_worlds([](Communicator world) {
     at::NoGradGuard no_grad;
     const std::vector<std::function<at::Tensor(at::Tensor)>> modules = {
-        [](at::Tensor t) {
-          at::Tensor attended;
-          std::thread([&] {
-            at::NoGradGuard thread_no_grad;
-            attended = at::scaled_dot_product_attention(t, t, t);
-          }).join();
-          return t + attended;
-        },
         [](at::Tensor t) { return self_attend(t - t.data().mean(1, true)); },
         [](at::Tensor t) { return self_attend(t * std::log(t.size(1))); },
         [](at::Tensor t) { return self_attend(t.size(1) % 7 > 3 ? t : t * 2); },
@@ -230,6 +222,28 @@ TEST_CASE("what a module makes of sizes, of its own threads and behind autograd'
         auto split = module | wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}});
         require_close(split(x), module(x), 1e-5, fmt::format("module {}", &module - modules.data()));
       }
+  });
+}
+
+TEST_CASE("a thread of the module's own may compute with what is here, and exchanges nothing") {
+  on_worlds([](Communicator world) {
+    auto on_a_thread = [&](auto compute) {
+      return [compute](at::Tensor t) {
+        auto other = std::async(std::launch::async, [&] {
+          at::NoGradGuard no_grad;
+          return compute(t);
+        });
+        return self_attend(t) + other.get();
+      } | wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0, .dim = 1}}});
+    };
+    at::NoGradGuard no_grad;
+    auto x = random({1, 24, 16});
+    require_close(on_a_thread([](at::Tensor t) { return t * 2; })(x), self_attend(x) + x * 2, 1e-5, "here");
+    if (world.size() == 1) return;
+    for (auto& compute : {+[](at::Tensor t) { return t.mean(1, true); },
+                          +[](at::Tensor t) { return at::scaled_dot_product_attention(t, t, t); }})
+      require_error([&] { on_a_thread(compute)(x); }, "by another thread than that which called the module");
+    world.barrier();
   });
 }
 

@@ -164,13 +164,35 @@ void shapes(Table& table) {
       "squeeze_unsqueeze", exact,
       [](const Tensor& x) { return attend(x.unsqueeze(1).squeeze(1)).unsqueeze(-1).squeeze(-1); }, tokens());
   table.add(
-      "inplace_squeeze", either,
+      "inplace_squeeze", exact,
       [](const Tensor& x) {
         auto y = x * 1;
         y.squeeze_(0);
         return attend(y.unsqueeze(0)).squeeze(0).unsqueeze(0);
       },
       one_sample());
+  table.add(
+      "inplace_unsqueeze_transpose", exact,
+      [](const Tensor& x) {
+        auto y = x * 2;
+        y.unsqueeze_(1).transpose_(1, 2);
+        y.add_(1);
+        y.swapaxes_(2, 1).squeeze_(1);
+        return attend(y);
+      },
+      tokens());
+  table.add(
+      "strides_decide", exact,
+      [](const Tensor& x) {
+        // What is done by the memory's order must be done by every rank, as by one.
+        auto t = x.transpose(1, 2);
+        auto weighed = [](const Tensor& y) { return y.is_contiguous() ? 1. : 2. + double(y.stride(1)); };
+        auto conv = at::conv1d(t, at::eye(16, x.options()).unsqueeze(-1));
+        auto factor = weighed(std::get<0>(at::sort(t, 1))) + weighed(at::masked_fill(t, t > 1, 0.)) +
+                      weighed(conv) + weighed(t.softmax(1)) + weighed(t.cumsum(1)) + weighed(x.matmul(t));
+        return attend(x * factor);
+      },
+      tokens());
   table
       .add(
           "patches_merged_two_by_two", exact,

@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include <optional>
 #include <wanpar/core/error.hpp>
 
 #include "module/boxed_tensors.hpp"
@@ -19,11 +20,30 @@ void refuse_what_nobody_can(const SplitCall& call) {
                     "set its dropout "
                     "to 0, or draw them for the whole sequence before and give them as an argument",
                     call.group().name(), call.name()));
-  if (call.op().hasTag(at::Tag::inplace_view))
-    throw Error(
-        fmt::format("{}: {} gives split tokens another shape in place; use the operator that makes a "
-                    "new tensor",
-                    call.group().name(), call.name()));
+}
+
+/// aten::unsqueeze of aten::unsqueeze_; none where there is none.
+std::optional<c10::OperatorHandle> making_a_new_view(c10::OperatorName name) {
+  if (!name.name.ends_with("_")) return {};
+  name.name.pop_back();
+  auto found = c10::Dispatcher::singleton().findSchema(name);
+  if (found || !name.overload_name.empty()) return found;
+  return c10::Dispatcher::singleton().findSchema({name.name, "int"});  // aten::transpose
+}
+
+/// A tensor becomes what the operator that makes a new view of it gives.
+void view_in_place(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const at::Tensor tensor = torch::jit::peek(*stack, 0, op.schema().arguments().size()).toTensor();
+  const auto& group = SplitCall(op, split_facts(op), *stack).group();
+  const auto new_view = making_a_new_view(op.operator_name());
+  if (new_view) on_split_tensors(*new_view, stack);
+  const at::Tensor view = new_view ? torch::jit::pop(*stack).toTensor() : at::Tensor();
+  if (!as_split(tensor) || !place_of(view))
+    throw Error(fmt::format(
+        "{}: {} gives split tokens another shape in place; use the operator that makes a new tensor",
+        group.name(), op.schema().name()));
+  tensor.unsafeGetTensorImpl()->shallow_copy_from(view.getIntrusivePtr());
+  stack->push_back(tensor);
 }
 
 void keep_gradients_whole(const SplitCall& call) {
@@ -45,6 +65,7 @@ void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (facts.is_composite)
     return op.callBoxedForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd, *stack);
   const BelowAutograd below;
+  if (op.hasTag(at::Tag::inplace_view)) return view_in_place(op, stack);
   SplitCall call(op, facts, *stack);
   refuse_what_nobody_can(call);
   keep_gradients_whole(call);

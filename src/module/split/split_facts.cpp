@@ -39,7 +39,8 @@ SplitFacts found_out(const c10::OperatorHandle& op) {
   if (has_out) return facts;
   facts.rule = split_rule(plain_name(name));
   if (!facts.rule && op.hasTag(at::Tag::pointwise)) facts.rule = &elementwise;
-  facts.keeps_strides = facts.rule == &elementwise || name == "aten::flip" || name == "aten::roll";
+  facts.keeps_strides = (facts.rule == &elementwise && name != "aten::masked_fill") || name == "aten::flip" ||
+                        name == "aten::roll" || name == "aten::sort" || name == "aten::argsort";
   return facts;
 }
 

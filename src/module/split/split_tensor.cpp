@@ -27,8 +27,9 @@ c10::DispatchKeySet keys_for(const at::Tensor& part) {
 }
 
 /// Of the whole, as they follow from those of a part, however long that is: dimensions around the split one
-/// stride over all of its elements.
-at::DimVector whole_strides(const at::Tensor& part, const SplitPlace& place) {
+/// stride over all of its elements. A part of one element there has any stride.
+at::DimVector whole_strides(const at::Tensor& part, const at::DimVector& sizes, const SplitPlace& place) {
+  if (part.is_contiguous()) return c10::contiguous_strides(sizes);
   at::DimVector strides(part.strides());
   const auto here = std::max<int64_t>(1, place.extent());
   const auto span = strides[place.dim] * here;
@@ -76,7 +77,8 @@ SplitTensor::SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<cons
       writes_(std::move(writes)) {
   at::DimVector sizes(part_.sizes());
   sizes[place_->dim] = place_->whole_extent();
-  settle(geometry ? *geometry : Geometry{std::move(sizes), whole_strides(part_, *place_), 0});
+  auto strides = geometry ? at::DimVector() : whole_strides(part_, sizes, *place_);
+  settle(geometry ? *geometry : Geometry{std::move(sizes), std::move(strides), 0});
 }
 
 SplitTensor::SplitTensor(at::Tensor content, std::shared_ptr<View> view,

@@ -1,13 +1,41 @@
 #include "strategy/sequence_parallel/sequence_group.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
+#include <wanpar/core/error.hpp>
 
 #include "module/split/split_call.hpp"
 #include "strategy/sequence_parallel/edges.hpp"
 
 namespace wanpar {
 
+void SequenceGroup::enter(Alike* alike) const {
+  alike_ = alike;
+  thread_ = std::this_thread::get_id();
+}
+
+void SequenceGroup::leave() const {
+  alike_ = nullptr;
+  thread_ = std::thread::id();
+}
+
+bool SequenceGroup::is_beside_the_pass() const {
+  const auto thread = thread_.load();
+  if (thread == std::thread::id() || thread == std::this_thread::get_id()) return false;
+  return !torch::autograd::get_current_node();  // which runs where autograd wants
+}
+
+void SequenceGroup::exchanges(const char* what) const {
+  if (is_beside_the_pass())
+    throw Error(fmt::format(
+        "SequenceParallel: {} of split tokens is asked for by another thread than that which called the "
+        "module (std::async, torch.jit.fork); let the module compute it itself",
+        what));
+}
+
 at::Tensor SequenceGroup::joined(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const {
+  exchanges("the whole");
   // Ranks move numbers of some kinds only.
   if (part.is_complex())
     return at::view_as_complex(joined(at::view_as_real(part.resolve_conj()).contiguous(), dim, layout));
@@ -20,16 +48,19 @@ at::Tensor SequenceGroup::joined(const at::Tensor& part, int64_t dim, const Toke
 }
 
 at::Tensor SequenceGroup::sum(const at::Tensor& x) const {
+  exchanges("a sum");
   if (x.is_complex()) return at::view_as_complex(sum(at::view_as_real(x.resolve_conj()).contiguous()));
   return ring().all_reduce(ulysses().all_reduce(x).get()).get();
 }
 
 at::Tensor SequenceGroup::greatest(const at::Tensor& x) const {
+  exchanges("the greatest");
   return ring().all_reduce(ulysses().all_reduce(x, ReduceOp::max).get(), ReduceOp::max).get();
 }
 
 at::Tensor SequenceGroup::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
                                           int64_t left, int64_t right) const {
+  exchanges("a window");
   const Edges edges(layout, ring().size(), ulysses().size(), ring().rank(), ulysses().rank(), left, right);
   auto mine = part.index_select(dim, edges.own(part.device()));
   auto row = ulysses().all_gather(std::move(mine), dim, edges.row()).get();
@@ -46,7 +77,7 @@ at::Tensor SequenceGroup::added_to_neighbours(const at::Tensor& extended, int64_
 }
 
 void SequenceGroup::meets(const SplitCall& call) const {
-  if (!alike_) return;
+  if (!alike_ || is_beside_the_pass()) return;
   auto& op = call.name();
   alike_->note_call(op);
   auto* beta = call.named("beta");  // of what a product is added to: nothing, where it is 0

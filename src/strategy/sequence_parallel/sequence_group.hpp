@@ -1,6 +1,9 @@
 #pragma once
 #include <wanpar/strategy/sequence_parallel.hpp>
 
+#include <atomic>
+#include <thread>
+
 #include "module/split/split_group.hpp"
 #include "strategy/sequence_parallel/alike.hpp"
 
@@ -28,15 +31,23 @@ class SequenceGroup : public SplitGroup, public std::enable_shared_from_this<Seq
   void meets(const SplitCall& call) const override;
   const std::string& name() const override;
 
-  /// While it is given one, what operators meet is noted there.
-  void note_in(Alike* alike) const { alike_ = alike; }
+  /// A pass begins on this thread, and until leave() goes on there; what operators meet in it is noted in
+  /// `alike` where there is one.
+  void enter(Alike* alike) const;
+  void leave() const;
 
  private:
+  /// Whether this thread is another than that of the pass, started by the module.
+  bool is_beside_the_pass() const;
+  /// Exchanges of two threads of a rank would meet those of others in any order.
+  void exchanges(const char* what) const;
+
   const Communicator& ring() const { return options_.ring; }
   const Communicator& ulysses() const { return options_.ulysses; }
 
   SequenceParallelOptions options_;
   mutable Alike* alike_ = nullptr;
+  mutable std::atomic<std::thread::id> thread_ = std::thread::id();  // of the pass
 };
 
 }  // namespace wanpar

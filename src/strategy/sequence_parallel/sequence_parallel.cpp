@@ -52,6 +52,15 @@ struct FirstPass {
   bool is_in_one_process;  ///< all ranks are threads, and share one generator of random numbers
 };
 
+/// Whether it draws from a generator that the module has made.
+bool has_own_generator(std::span<const c10::IValue> arguments) {
+  return std::any_of(arguments.begin(), arguments.end(), [](auto& value) {
+    if (!value.isGenerator() || !value.toGenerator().defined()) return false;
+    const auto generator = value.toGenerator();
+    return generator != at::globalContext().defaultGenerator(generator.device());
+  });
+}
+
 /// What one rank does between the beginning and the end of a split forward.
 class SequenceForward : public ForwardScope, public TokenHandler, public OperatorHandler {
  public:
@@ -64,9 +73,9 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
           "with "
           "both groups as .ring and .ulysses");
     scope_.emplace(*this);
-    if (first_) group_->note_in(&alike_);
+    group_->enter(first_ ? &alike_ : nullptr);
   }
-  ~SequenceForward() override { group_->note_in(nullptr); }
+  ~SequenceForward() override { group_->leave(); }
 
   void enter(Arguments& arguments) override {
     Plain plain;
@@ -95,7 +104,7 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
       for (auto& item : results)
         if (item.tensor.defined() && !as_split(item.tensor))
           alike_.note_tensor("the end of the module", item.tensor);
-    group_->note_in(nullptr);
+    group_->leave();
     for (auto& [name, x] : results)
       if (x.defined()) x = gathered(name, x);
     if (first_) {
@@ -131,10 +140,10 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
   at::Tensor unshard(at::Tensor x) override { return whole_of(x); }
 
   /// Random numbers that every rank draws for what is whole are the same where ranks have generators of their
-  /// own, seeded alike.
+  /// own, seeded alike; those of a generator of the module's own are compared where they meet tokens.
   bool intercepts_operators() const override { return first_ && first_->is_in_one_process; }
   Tensors around(const Operator& op, const Next& next) override {
-    if (intercepts_operators() && draws(op.handle, op.arguments))
+    if (intercepts_operators() && draws(op.handle, op.arguments) && !has_own_generator(op.arguments))
       throw Error(fmt::format(
           "SequenceParallel: {} draws random numbers, and ranks that are threads share one generator; give "
           "them as an argument, call eval(), or start a process a rank",

@@ -145,6 +145,7 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
 }
 
 at::Tensor SequenceGroup::attention(const Attention& given) const {
+  exchanges("attention");
   const auto group = shared_from_this();
   auto inputs = given.inputs();
   for (auto& x : inputs)
