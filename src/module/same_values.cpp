@@ -35,6 +35,16 @@ bool is_readable(const at::Tensor& x) {
          x.storage().nbytes() > 0;
 }
 
+/// A number in [0, 1) for each place, in no order that data have.
+double weight_of(int64_t place) {
+  const auto turns = static_cast<double>(place) * 0.6180339887498949;
+  return turns - std::floor(turns);
+}
+
+at::Tensor weights_of(int64_t places, const at::TensorOptions& options) {
+  return at::arange(places, options.dtype(at::kDouble)).mul_(0.6180339887498949).frac_().to(options);
+}
+
 /// Of two numbers each.
 bool are_close(const double* one, const double* other, double tolerance) {
   const auto allowed = tolerance * std::max(one[1], other[1]);
@@ -49,15 +59,19 @@ Digest Digest::of(const at::Tensor& given) {
   auto* split = as_split(given);
   const auto& x = split ? split->part() : given;
   if (!is_readable(x)) return {at::zeros({2}, at::kDouble)};
-  const auto as_double = x.options().dtype(at::kDouble);
   auto flat = (x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach()).reshape({-1});
-  auto numbers = at::zeros({2}, as_double);
-  constexpr int64_t kAtOnce = int64_t{1} << 21;  // beside the tensor, this takes 50 MB
+  // What was computed in float32 or less is told apart in float32, at a fifth of the time.
+  const bool is_wide = flat.scalar_type() == at::kDouble || !flat.is_floating_point();
+  const auto options = x.options().dtype(is_wide ? at::kDouble : at::kFloat);
+  auto numbers = at::zeros({2}, options.dtype(at::kDouble));
+  constexpr int64_t kAtOnce = int64_t{1} << 21;  // beside the tensor, this takes 50 MB at most
+  const auto weights = weights_of(std::min(kAtOnce, flat.numel()), options).sub_(0.5);
   for (int64_t begin = 0; begin < flat.numel(); begin += kAtOnce) {
-    auto part = flat.narrow(0, begin, std::min(kAtOnce, flat.numel() - begin)).to(at::kDouble);
-    auto values = at::nan_to_num(part, 3, 1, -1).asinh_();
-    auto weights = at::arange(begin, begin + values.numel(), as_double).mul_(0.6180339887498949).frac_();
-    numbers += at::stack({at::dot(values, weights.sub_(0.5)), at::dot(values, values)});
+    auto part = flat.narrow(0, begin, std::min(kAtOnce, flat.numel() - begin)).to(options.dtype());
+    part = at::nan_to_num(part, 3, 1, -1);
+    auto values = part.abs().log1p_().copysign_(part);
+    auto weighted = at::dot(values, weights.narrow(0, 0, values.numel()));
+    numbers += at::stack({weighted * (1 + weight_of(begin / kAtOnce)), at::dot(values, values)});
   }
   numbers[1].sqrt_();
   return {numbers, rounding_of(x)};
