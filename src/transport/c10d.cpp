@@ -20,6 +20,7 @@
 #endif
 
 #include <csignal>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <numeric>
