@@ -15,10 +15,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/keys.hpp"
 #include "wan/io/load.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/model/transformer.hpp"
 
 namespace {
@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 
 wan::Weights read_weights(const fs::path& file) {
   wan::Weights weights;
-  for (const auto& [name, tensor] : wan::read_safetensors(file))
+  for (const auto& [name, tensor] : wanpar::read_safetensors(file))
     weights[wan::official_name(wan::Part::transformer, name)] = {tensor, file};
   return weights;
 }
@@ -51,7 +51,7 @@ void serve(const fs::path& folder, at::ScalarType dtype) {
   auto model = make_model(weights);
   wan::load(*model, weights, {.dtype = dtype, .keep_float32 = wan::kFloat32Parameters});
 
-  auto inputs = wan::read_safetensors(folder / "inputs.safetensors");
+  auto inputs = wanpar::read_safetensors(folder / "inputs.safetensors");
   const auto forward = [&](auto& module) {
     return module(inputs.at("latents").to(dtype), inputs.at("timestep"), inputs.at("text").to(dtype));
   };
@@ -59,7 +59,7 @@ void serve(const fs::path& folder, at::ScalarType dtype) {
     auto wrapped = model | wanpar::sequence_parallel({.ulysses = alone, .min_share = 1});
     const auto velocity = forward(model);
     if (!forward(wrapped).equal(velocity)) throw wanpar::Error("dit_forward: the wrapper changed a bit");
-    wan::write_safetensors(folder / "output.safetensors", {{"velocity", velocity.to(at::kFloat)}});
+    wanpar::write_safetensors(folder / "output.safetensors", {{"velocity", velocity.to(at::kFloat)}});
 
     fmt::print("ready\n");
     std::fflush(stdout);

@@ -7,7 +7,7 @@ No run may crash, wait, or write a video from a file that is not right; each fai
 files, what the library `safetensors` from PyPI refuses must be refused, and what it reads must be read: the program's
 own reader is asked through --noise, whose file may hold anything beside 'latents'.
 
-Schedule: before a release, and after a change to examples/wan/io; five minutes on 2 cores. scripts/test has its cases as
+Schedule: before a release, and after a change to src/files or examples/wan/io; five minutes on 2 cores. scripts/test has its cases as
 unit tests. Wants `pip install safetensors` in the Python that runs it.
 """
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <wanpar/core/agreement.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "train/text_bytes.hpp"
 #include "wan/io/configs.hpp"
@@ -51,7 +52,7 @@ TrainedVae read_vae(const std::filesystem::path& folder) {
   const auto config = folder / "checkpoint" / "vae" / "config.json";
   const auto file = folder / "checkpoint" / "vae" / "diffusion_pytorch_model.safetensors";
   TrainedVae vae{.config = diffusers_vae_config(Settings(config)), .weights = {}};
-  for (const auto& [name, tensor] : read_safetensors(file))
+  for (const auto& [name, tensor] : wanpar::read_safetensors(file))
     vae.weights[official_name(Part::vae, name, vae.config.residual_blocks)] = {tensor, file, name};
   return vae;
 }
@@ -61,7 +62,7 @@ Latents encode_scenes(const wanpar::Communicator& world, const TrainedVae& vae, 
                       const std::string& source, std::ostream& log) {
   std::map<std::string, at::Tensor> kept;
   wanpar::all_or_none(world, [&] {
-    if (std::filesystem::exists(file)) kept = read_safetensors(file);
+    if (std::filesystem::exists(file)) kept = wanpar::read_safetensors(file);
   });
   const auto is_of_source = kept.contains("source") && kept.at("source").equal(bytes_of(source));
   if (wanpar::on_any_rank(world, !is_of_source)) {
@@ -89,7 +90,7 @@ Latents encode_scenes(const wanpar::Communicator& world, const TrainedVae& vae, 
             {"std", (std * old_std).to(at::kDouble)},
             {"source", bytes_of(source)}};
     wanpar::all_or_none(world, [&] {
-      if (world.rank() == 0) write_safetensors(file, kept);
+      if (world.rank() == 0) wanpar::write_safetensors(file, kept);
     });
   }
   return {.values = kept.at("values").to(device),

@@ -8,7 +8,7 @@
 
 #include "train/shapes.hpp"
 #include "wan/config.hpp"
-#include "wan/io/safetensors.hpp"
+#include "wan/io/weights.hpp"
 
 namespace wan::train {
 

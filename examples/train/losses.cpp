@@ -7,8 +7,7 @@
 #include <sstream>
 #include <utility>
 #include <wanpar/core/error.hpp>
-
-#include "wan/io/new_file.hpp"
+#include <wanpar/files/new_file.hpp>
 
 namespace wan::train {
 
@@ -29,7 +28,7 @@ LossFile::LossFile(const std::filesystem::path& file, std::vector<std::string> c
     curve_.emplace_back(step, value);
   }
   before.close();
-  write_text(file, text);
+  wanpar::write_text(file, text);
   stream_.open(file, std::ios::app);
   check();
 }
@@ -71,7 +70,7 @@ void LossFile::plot(const std::filesystem::path& file) const {
     return fmt::format("<text x=\"{}\" y=\"{}\" font-family=\"sans-serif\" font-size=\"12\">{}</text>\n", x,
                        y, text);
   };
-  write_text(
+  wanpar::write_text(
       file,
       fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\">\n"
                   "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",

@@ -6,9 +6,9 @@
 #include <sstream>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "train/text_bytes.hpp"
-#include "wan/io/safetensors.hpp"
 
 namespace wan::train {
 namespace {
@@ -19,7 +19,7 @@ constexpr const char *kWeights = "weights/", *kFirst = "first_moments/", *kSecon
 /// A file as it was saved.
 class Saved {
  public:
-  explicit Saved(const std::filesystem::path& file) : file_(file), tensors_(read_safetensors(file)) {}
+  explicit Saved(const std::filesystem::path& file) : file_(file), tensors_(wanpar::read_safetensors(file)) {}
 
   const at::Tensor& at(const std::string& name) const {
     const auto found = tensors_.find(name);
@@ -80,7 +80,7 @@ void save(const State& state, Trainee& trainee, const wanpar::Communicator& worl
   all[kStep] = at::full({}, state.step, at::kLong);
   all[kSettings] = bytes_of(settings);
   wanpar::all_or_none(world, [&] {
-    if (world.rank() == 0) write_safetensors(file, all);
+    if (world.rank() == 0) wanpar::write_safetensors(file, all);
   });
 }
 

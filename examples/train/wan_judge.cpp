@@ -7,10 +7,10 @@
 #include <exception>
 #include <fstream>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "train/judge.hpp"
 #include "train/vae_task.hpp"
-#include "wan/io/safetensors.hpp"
 
 namespace {
 
@@ -26,7 +26,7 @@ void write_captions(uint64_t count) {
 }
 
 at::Tensor frames_in(const std::string& file) {
-  const auto tensors = wan::read_safetensors(file);
+  const auto tensors = wanpar::read_safetensors(file);
   const auto frames = tensors.find("frames");
   if (frames == tensors.end()) throw wanpar::Error(file + ": there is no tensor 'frames'");
   return frames->second;

@@ -7,11 +7,12 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <wanpar/files/json.hpp>
+#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/configs.hpp"
-#include "wan/io/json.hpp"
 #include "wan/io/pickle.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/io/settings.hpp"
 #include "wan/io/zip.hpp"
 #include "wan/text/tokenizer.hpp"
@@ -58,7 +59,7 @@ void read_or_refuse(Action action) {
 inline void safetensors(std::string_view bytes) {
   const File file(bytes);
   read_or_refuse([&] {
-    for (const auto& [name, tensor] : wan::read_safetensors(file.path()))
+    for (const auto& [name, tensor] : wanpar::read_safetensors(file.path()))
       if (tensor.nbytes() <= bytes.size()) touch(tensor);
   });
 }
@@ -73,7 +74,7 @@ inline void pickle(std::string_view bytes) {
 inline void zip(std::string_view bytes) {
   const File file(bytes);
   read_or_refuse([&] {
-    const auto mapped = wan::MappedFile::open(file.path());
+    const auto mapped = wanpar::MappedFile::open(file.path());
     for (const auto& [name, entry] : wan::zip_entries(*mapped))
       if (entry.offset > mapped->bytes().size() || entry.size > mapped->bytes().size() - entry.offset)
         std::abort();
@@ -82,7 +83,7 @@ inline void zip(std::string_view bytes) {
 
 inline void config(std::string_view bytes) {
   read_or_refuse([&] {
-    const wan::Settings settings(wan::parse_json(bytes, "config.json"), "config.json");
+    const wan::Settings settings(wanpar::parse_json(bytes, "config.json"), "config.json");
     read_or_refuse([&] { wan::diffusers_transformer_config(settings); });
     read_or_refuse([&] { wan::diffusers_vae_config(settings); });
     read_or_refuse([&] { wan::check_official(settings); });

@@ -1,6 +1,7 @@
 """Who may include whom, read from the #include lines; and a few words that may stand in few places.
 
-    examples, benchmarks, tests -> { strategy -> module -> core;  transport -> core;  launch -> transport, core }
+    examples, benchmarks, tests -> { strategy -> module -> core;  files -> core;
+                                     transport -> core;  launch -> transport, core }
 """
 
 import pathlib
@@ -9,6 +10,7 @@ import sys
 
 MAY_INCLUDE = {
     "core": {"core"},
+    "files": {"files", "core"},
     "module": {"module", "core"},
     "transport": {"transport", "core"},
     "strategy": {"strategy", "module", "core"},

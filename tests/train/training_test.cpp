@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 #include <sstream>
+#include <wanpar/files/safetensors.hpp>
 
 #include "../wan/fixture.hpp"
 #include "../worlds.hpp"
@@ -17,7 +18,6 @@
 #include "train/shapes.hpp"
 #include "wan/io/checkpoint.hpp"
 #include "wan/io/load.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/io/write_checkpoint.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/text/tokenizer.hpp"
@@ -195,7 +195,7 @@ TEST_CASE("latents are the same to the bit on any number of ranks") {
   const auto latents_on = [&](int ranks) {
     const auto run = folder / std::to_string(ranks);
     train_on(ranks, changed(t2v_flags(folder / "vae", run), {"--steps", "1"}));
-    return wan::read_safetensors(run / "latents.safetensors");
+    return wanpar::read_safetensors(run / "latents.safetensors");
   };
   const auto expected = latents_on(1);
   for (const int ranks : {2, 4}) {
@@ -218,7 +218,7 @@ TEST_CASE("in float32 too, and in bfloat16 the weights that are stepped are floa
     train_on(2, with(flags("half" + shard, "bfloat16"), {"--shard", shard}));
     const auto half = losses_of(folder / ("half" + shard)), one = losses_of(folder / "one");
     for (size_t i = 0; i < one.size(); ++i) CHECK(half[i][1] == doctest::Approx(one[i][1]).epsilon(0.05));
-    const auto state = wan::read_safetensors(folder / ("half" + shard) / "state.safetensors");
+    const auto state = wanpar::read_safetensors(folder / ("half" + shard) / "state.safetensors");
     const auto weights = state.at("weights/decoder.conv1.weight");
     CHECK((weights.scalar_type() == at::kFloat));
     CHECK_FALSE(weights.equal(weights.to(at::kBFloat16).to(at::kFloat)));

@@ -6,6 +6,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/fixture.hpp"
 #include "wan/io/load.hpp"
@@ -33,8 +34,8 @@ Copy diffusers() { return Copy(TEST_DATA "/diffusers"); }
 /// The official folder; the transformer is written here, of the one tensor from which its shape is read.
 Copy official() {
   Copy folder(TEST_DATA "/official");
-  wan::write_safetensors(folder / "diffusion_pytorch_model.safetensors",
-                         {{"text_embedding.0.weight", at::ones({128, 8})}});
+  wanpar::write_safetensors(folder / "diffusion_pytorch_model.safetensors",
+                            {{"text_embedding.0.weight", at::ones({128, 8})}});
   fs::create_directories(folder.path / "google" / "umt5-xxl");
   fs::copy(TEST_DATA "/diffusers/tokenizer/spiece.model", folder.path / "google" / "umt5-xxl");
   return folder;
@@ -56,13 +57,13 @@ void split_transformer(const Copy& folder, const std::string& b_shard) {
   const auto whole = base / "diffusion_pytorch_model.safetensors";
   std::map<std::string, at::Tensor> a, b;
   std::string map;
-  for (const auto& [name, tensor] : wan::read_safetensors(whole)) {
+  for (const auto& [name, tensor] : wanpar::read_safetensors(whole)) {
     const bool is_a = a.size() <= b.size();
     (is_a ? a : b).emplace(name, tensor);
     map += fmt::format("{}\"{}\": \"{}\"", map.empty() ? "" : ", ", name, is_a ? "a.safetensors" : b_shard);
   }
-  wan::write_safetensors(base / "a.safetensors", a);
-  wan::write_safetensors(base / "b.safetensors", b);
+  wanpar::write_safetensors(base / "a.safetensors", a);
+  wanpar::write_safetensors(base / "b.safetensors", b);
   write(base / "diffusion_pytorch_model.safetensors.index.json", "{\"weight_map\": {" + map + "}}");
   fs::remove(whole);
 }
@@ -145,12 +146,12 @@ TEST_CASE(
 TEST_CASE("checkpoint: the second name of a tied embedding is dropped") {
   const auto folder = diffusers();
   const auto file = folder.path / "text_encoder" / "model.safetensors";
-  auto tensors = wan::read_safetensors(file);
+  auto tensors = wanpar::read_safetensors(file);
   tensors["encoder.embed_tokens.weight"] = tensors.at("shared.weight");
-  wan::write_safetensors(file, tensors);
+  wanpar::write_safetensors(file, tensors);
   CHECK(wan::Checkpoint(folder.path).text_encoder().size() == 22);
   tensors.erase("shared.weight");
-  wan::write_safetensors(file, tensors);
+  wanpar::write_safetensors(file, tensors);
   CHECK(wan::Checkpoint(folder.path).text_encoder().contains("token_embedding.weight"));
 }
 
@@ -182,7 +183,7 @@ TEST_CASE("checkpoint: an index decides what is read, and a file beside it is no
   const auto whole = wan::Checkpoint(folder.path).transformer();
   const auto base = folder.path / "transformer";
   split_transformer(folder, "b.safetensors");
-  wan::write_safetensors(base / "diffusion_pytorch_model.safetensors", {{"stray", at::ones({2})}});
+  wanpar::write_safetensors(base / "diffusion_pytorch_model.safetensors", {{"stray", at::ones({2})}});
   const auto split = wan::Checkpoint(folder.path).transformer();
   REQUIRE(split.size() == whole.size());
   for (const auto& [name, entry] : whole) CHECK(at::equal(split.at(name).tensor, entry.tensor));

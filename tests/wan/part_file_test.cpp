@@ -1,4 +1,4 @@
-#include "wan/io/part_file.hpp"
+#include <wanpar/files/part_file.hpp>
 
 #include <doctest/doctest.h>
 
@@ -16,13 +16,13 @@ namespace part_file_test {
 TEST_CASE("a part file takes its name only on commit, and leaves nothing without") {
   const wan_test::Folder folder;
   {
-    wan::PartFile file(folder / "a");
+    wanpar::PartFile file(folder / "a");
     std::ofstream(file.part()) << "text";
     CHECK_FALSE(fs::exists(folder / "a"));
   }
   CHECK(fs::is_empty(folder.path));
   {
-    wan::PartFile file(folder / "a");
+    wanpar::PartFile file(folder / "a");
     std::ofstream(file.part()) << "text";
     file.commit();
   }
@@ -35,7 +35,7 @@ TEST_CASE("parts have names of their own, and touch no file of others") {
   std::ofstream(folder / "a.part") << "another's";
   fs::create_directory(folder / "b.part");
   {
-    const wan::PartFile one(folder / "a"), other(folder / "a"), third(folder / "b");
+    const wanpar::PartFile one(folder / "a"), other(folder / "a"), third(folder / "b");
     CHECK(one.part() != other.part());
     CHECK(one.part() != folder / "a.part");
   }
@@ -49,8 +49,8 @@ TEST_CASE("a link stays a link: what it points to is written, also where that is
   fs::create_directory(folder / "there");
   fs::create_symlink("there/file", folder / "link");
   for (const auto* text : {"one", "three"}) {
-    CHECK_NOTHROW(wan::check_writable(folder / "link", 1));
-    wan::PartFile file(folder / "link");
+    CHECK_NOTHROW(wanpar::check_writable(folder / "link", 1));
+    wanpar::PartFile file(folder / "link");
     std::ofstream(file.part()) << text;
     file.commit();
     CHECK(fs::is_symlink(folder / "link"));
@@ -62,13 +62,13 @@ TEST_CASE("a link stays a link: what it points to is written, also where that is
 TEST_CASE("files are named all together: where one cannot be, those before it are as they were") {
   const wan_test::Folder folder;
   std::ofstream(folder / "old") << "old";
-  std::vector<wan::PartFile> files;
+  std::vector<wanpar::PartFile> files;
   for (const auto* name : {"old", "new", "taken"}) {
     files.emplace_back(folder / name);
     std::ofstream(files.back().part()) << "replaced";
   }
   fs::create_directory(folder / "taken");  // at the last moment
-  CHECK_THROWS_WITH_AS(wan::commit_all(std::move(files)), doctest::Contains("taken cannot be written"),
+  CHECK_THROWS_WITH_AS(wanpar::commit_all(std::move(files)), doctest::Contains("taken cannot be written"),
                        wanpar::Error);
   files.clear();
   CHECK(fs::file_size(folder / "old") == 3);
@@ -78,22 +78,22 @@ TEST_CASE("files are named all together: where one cannot be, those before it ar
 
 TEST_CASE("a path that cannot be written is refused before the work, with the reason") {
   const wan_test::Folder folder;
-  CHECK_NOTHROW(wan::check_writable(folder / "video.mp4", 1000));
+  CHECK_NOTHROW(wanpar::check_writable(folder / "video.mp4", 1000));
   CHECK(fs::is_empty(folder.path));
-  CHECK_THROWS_WITH_AS(wan::check_writable(folder.path, 1), doctest::Contains("it is a folder"),
+  CHECK_THROWS_WITH_AS(wanpar::check_writable(folder.path, 1), doctest::Contains("it is a folder"),
                        wanpar::Error);
-  CHECK_THROWS_WITH_AS(wan::check_writable(folder / "no/video.mp4", 1),
+  CHECK_THROWS_WITH_AS(wanpar::check_writable(folder / "no/video.mp4", 1),
                        doctest::Contains("there is no folder"), wanpar::Error);
   ::mkfifo((folder / "pipe").c_str(), 0600);
   for (const auto& file : {fs::path("/dev/null"), folder / "pipe"})
-    CHECK_THROWS_WITH_AS(wan::check_writable(file, 1), doctest::Contains("a device, a pipe or a socket"),
+    CHECK_THROWS_WITH_AS(wanpar::check_writable(file, 1), doctest::Contains("a device, a pipe or a socket"),
                          wanpar::Error);
   for (const auto& name : {std::string(256, 'x'), std::string(5000, 'y')})
-    CHECK_THROWS_WITH_AS(wan::check_writable(folder / name, 1), doctest::Contains("File name too long"),
+    CHECK_THROWS_WITH_AS(wanpar::check_writable(folder / name, 1), doctest::Contains("File name too long"),
                          wanpar::Error);
-  CHECK_THROWS_WITH_AS(wan::check_writable("/proc/video.mp4", 1),
+  CHECK_THROWS_WITH_AS(wanpar::check_writable("/proc/video.mp4", 1),
                        doctest::Contains("/proc/video.mp4 cannot be written"), wanpar::Error);
-  CHECK_THROWS_WITH_AS(wan::check_writable(folder / "video.mp4", uintmax_t{1} << 60),
+  CHECK_THROWS_WITH_AS(wanpar::check_writable(folder / "video.mp4", uintmax_t{1} << 60),
                        doctest::Contains("about 1152921504606846976 bytes are needed, but only"),
                        wanpar::Error);
 }

@@ -5,10 +5,10 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/checkpoint.hpp"
 #include "wan/io/load.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/vae/decoder.hpp"
 #include "wan/vae/encoder.hpp"
@@ -19,7 +19,7 @@ inline const std::filesystem::path kData = TEST_DATA;
 
 /// All inputs and outputs that tests/reference/make_reference.py kept.
 inline const std::map<std::string, at::Tensor>& reference() {
-  static const auto tensors = wan::read_safetensors(kData / "reference.safetensors");
+  static const auto tensors = wanpar::read_safetensors(kData / "reference.safetensors");
   return tensors;
 }
 

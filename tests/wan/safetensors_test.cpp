@@ -1,4 +1,4 @@
-#include "wan/io/safetensors.hpp"
+#include <wanpar/files/safetensors.hpp>
 
 #include <doctest/doctest.h>
 
@@ -28,7 +28,7 @@ std::string refusal(const std::string& bytes) {
   wan_test::Folder folder;
   const auto file = folder / "bad.safetensors";
   std::ofstream(file, std::ios::binary) << bytes;
-  const auto message = message_of([&] { wan::read_safetensors(file); });
+  const auto message = message_of([&] { wanpar::read_safetensors(file); });
   CHECK(says(message, "bad.safetensors"));
   return message;
 }
@@ -46,9 +46,9 @@ TEST_CASE("safetensors: what is written is read back, in every dtype") {
   tensors["scalar"] = at::full({}, 4.5);
   tensors["empty"] = at::zeros({0, 7});
   tensors["transposed"] = at::arange(6.0).reshape({2, 3}).t();
-  wan::write_safetensors(folder / "x.safetensors", tensors, {{"format", "pt"}});
+  wanpar::write_safetensors(folder / "x.safetensors", tensors, {{"format", "pt"}});
 
-  const auto found = wan::read_safetensors(folder / "x.safetensors");
+  const auto found = wanpar::read_safetensors(folder / "x.safetensors");
   REQUIRE(found.size() == tensors.size());
   for (const auto& [name, tensor] : tensors) {
     CAPTURE(name);
@@ -61,18 +61,18 @@ TEST_CASE("safetensors: what is written is read back, in every dtype") {
 
 TEST_CASE("safetensors: a tensor keeps the file mapped, and writing to it leaves the file alone") {
   wan_test::Folder folder;
-  wan::write_safetensors(folder / "x.safetensors", {{"a", at::ones(1000)}, {"b", at::zeros(1000)}});
-  auto tensor = wan::read_safetensors(folder / "x.safetensors").at("a");
+  wanpar::write_safetensors(folder / "x.safetensors", {{"a", at::ones(1000)}, {"b", at::zeros(1000)}});
+  auto tensor = wanpar::read_safetensors(folder / "x.safetensors").at("a");
   CHECK(tensor.sum().item<double>() == 1000);
   tensor.fill_(2);
-  CHECK(wan::read_safetensors(folder / "x.safetensors").at("a").sum().item<double>() == 1000);
+  CHECK(wanpar::read_safetensors(folder / "x.safetensors").at("a").sum().item<double>() == 1000);
 }
 
 TEST_CASE("safetensors: what the format's own library lets pass is read as it reads it") {
   wan_test::Folder folder;
   const auto read = [&](const std::string& bytes) {
     std::ofstream(folder / "x.safetensors", std::ios::binary) << bytes;
-    return wan::read_safetensors(folder / "x.safetensors");
+    return wanpar::read_safetensors(folder / "x.safetensors");
   };
   CHECK(read(file_of(" {}", 0)).empty());
   CHECK(read(file_of("{}  ", 0)).empty());
@@ -89,7 +89,7 @@ TEST_CASE("safetensors: a misaligned tensor is read all the same") {
   const std::string header =
       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
   std::ofstream(folder / "x.safetensors", std::ios::binary) << file_of(header, 9);
-  CHECK(at::equal(wan::read_safetensors(folder / "x.safetensors").at("b"), at::zeros(2)));
+  CHECK(at::equal(wanpar::read_safetensors(folder / "x.safetensors").at("b"), at::zeros(2)));
 }
 
 TEST_CASE("safetensors: malformed files are refused, with the file, the key and the reason") {
@@ -152,43 +152,43 @@ TEST_CASE("safetensors: a header of many tensors is read in a time that grows wi
   header.back() = '}';
   std::ofstream(folder / "x.safetensors", std::ios::binary) << file_of(header, 0);
   const auto started = std::chrono::steady_clock::now();
-  CHECK(wan::read_safetensors(folder / "x.safetensors").size() == kTensors);
+  CHECK(wanpar::read_safetensors(folder / "x.safetensors").size() == kTensors);
   CHECK(std::chrono::steady_clock::now() - started < std::chrono::seconds(20));  // it took a minute
 }
 
 TEST_CASE("safetensors: a pipe in a file's place is refused, not waited for") {
   wan_test::Folder folder;
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
-  CHECK(says(message_of([&] { wan::read_safetensors(folder / "pipe"); }), "pipe is not a regular file"));
+  CHECK(says(message_of([&] { wanpar::read_safetensors(folder / "pipe"); }), "pipe is not a regular file"));
 }
 
 TEST_CASE("safetensors: a missing file and a folder are named") {
   wan_test::Folder folder;
-  CHECK(says(message_of([&] { wan::read_safetensors(folder / "no.safetensors"); }), "no.safetensors",
+  CHECK(says(message_of([&] { wanpar::read_safetensors(folder / "no.safetensors"); }), "no.safetensors",
              "No such file"));
-  CHECK(says(message_of([&] { wan::read_safetensors(folder.path); }), folder.path.string(),
+  CHECK(says(message_of([&] { wanpar::read_safetensors(folder.path); }), folder.path.string(),
              "not a regular file"));
 }
 
 TEST_CASE("safetensors: a full disk is an error, and the file that was there stays") {
   wan_test::Folder folder;
   const auto file = folder / "x.safetensors";
-  wan::write_safetensors(file, {{"a", at::ones(4)}});
+  wanpar::write_safetensors(file, {{"a", at::ones(4)}});
 
   const auto message = [&] {
     const FileSizeLimit limit(4096);
-    return message_of([&] { wan::write_safetensors(file, {{"a", at::ones(100000)}}); });
+    return message_of([&] { wanpar::write_safetensors(file, {{"a", at::ones(100000)}}); });
   }();
 
   CHECK(says(message, "x.safetensors cannot be written"));
-  CHECK(at::equal(wan::read_safetensors(file).at("a"), at::ones(4)));
+  CHECK(at::equal(wanpar::read_safetensors(file).at("a"), at::ones(4)));
   CHECK(wan_test::files_in(folder) == 1);
 }
 
 TEST_CASE("safetensors: a dtype without a name is refused before anything is written") {
   wan_test::Folder folder;
   const auto tensors = std::map<std::string, at::Tensor>{{"key", at::zeros({2}, at::kComplexDouble)}};
-  const auto message = message_of([&] { wan::write_safetensors(folder / "x.safetensors", tensors); });
+  const auto message = message_of([&] { wanpar::write_safetensors(folder / "x.safetensors", tensors); });
   CHECK(says(message, "'key'"));
   CHECK(!std::filesystem::exists(folder / "x.safetensors"));
 }

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/fixture.hpp"
 #include "wan/io/checkpoint.hpp"
@@ -28,7 +29,7 @@ const wan::Checkpoint& checkpoint() {
 }
 
 const std::map<std::string, at::Tensor>& reference() {
-  static const auto tensors = wan::read_safetensors(TEST_DATA "/reference.safetensors");
+  static const auto tensors = wanpar::read_safetensors(TEST_DATA "/reference.safetensors");
   return tensors;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/pipeline/guidance.hpp"
 #include "wan/scheduler/scheduler.hpp"
@@ -68,7 +69,7 @@ Velocity finite(Velocity velocity, const Job& job) {
 
 at::Tensor first_latents(const Job& job, uint64_t seed) {
   if (job.options.noise.empty()) return initial_noise(job.checkpoint.vae_config(), job.size, seed);
-  const auto tensors = read_safetensors(job.options.noise);
+  const auto tensors = wanpar::read_safetensors(job.options.noise);
   const auto found = tensors.find("latents");
   if (found == tensors.end())
     throw wanpar::Error(fmt::format("{}: there is no tensor 'latents' in it", job.options.noise.string()));

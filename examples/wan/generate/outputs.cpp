@@ -7,9 +7,10 @@
 #include <ctime>
 #include <map>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/files/part_file.hpp>
+#include <wanpar/files/safetensors.hpp>
 
-#include "wan/io/mapped_file.hpp"
-#include "wan/io/part_file.hpp"
 #include "wan/io/png.hpp"
 #include "wan/io/video.hpp"
 
@@ -34,7 +35,7 @@ std::string named_after(const Job& job, const std::string& text) {
 /// in the same second.
 fs::path unused(const fs::path& file) {
   auto name = file;
-  for (int number = 2; is_there(name); ++number)
+  for (int number = 2; wanpar::is_there(name); ++number)
     name = fmt::format("{}_{}{}", file.stem().string(), number, file.extension().string());
   return name;
 }
@@ -75,11 +76,11 @@ void check_apart(const Job& job, const std::vector<Outputs>& outputs) {
   std::map<fs::path, std::string> taken;
   for (const auto& [file, what] :
        {std::pair(job.options.noise, "--noise"), {job.options.prompt_file, "--prompt_file"}})
-    if (!file.empty()) taken.emplace(target_of(file), what);
-  const auto checkpoint = target_of(job.options.ckpt_dir / ".");
+    if (!file.empty()) taken.emplace(wanpar::target_of(file), what);
+  const auto checkpoint = wanpar::target_of(job.options.ckpt_dir / ".");
   for (const auto& of_prompt : outputs)
     for (const auto& file : files_of(of_prompt)) {
-      const auto target = target_of(file);
+      const auto target = wanpar::target_of(file);
       const auto [other, is_new] = taken.emplace(target, "another output");
       if (!is_new)
         throw wanpar::Error(
@@ -88,7 +89,7 @@ void check_apart(const Job& job, const std::vector<Outputs>& outputs) {
       const bool is_inside =
           std::mismatch(checkpoint.begin(), checkpoint.end(), target.begin(), target.end()).first ==
           checkpoint.end();
-      if (is_inside && is_there(target))
+      if (is_inside && wanpar::is_there(target))
         throw wanpar::Error(fmt::format(
             "{} cannot be written: it is a file of the checkpoint; write elsewhere", file.string()));
     }
@@ -96,9 +97,9 @@ void check_apart(const Job& job, const std::vector<Outputs>& outputs) {
 
 void check_writable(const Job& job, const Outputs& outputs) {
   const auto [width, height, frames] = job.size;
-  check_writable(outputs.video, static_cast<uintmax_t>(expected_video_bytes(frames, height, width)));
+  wanpar::check_writable(outputs.video, static_cast<uintmax_t>(expected_video_bytes(frames, height, width)));
   for (auto& other : {outputs.contact_sheet, outputs.tensors})
-    if (!other.empty()) check_writable(other, 1 << 20);
+    if (!other.empty()) wanpar::check_writable(other, 1 << 20);
 }
 
 void write(const Job& job, const Outputs& outputs, const std::string& prompt, uint64_t seed,
@@ -108,16 +109,16 @@ void write(const Job& job, const Outputs& outputs, const std::string& prompt, ui
       "seed {}, size {}x{}, frames {}, solver {}, steps {}, shift {}, guidance {}, {}, negative prompt: {}",
       seed, job.size.width, job.size.height, job.size.frames, o.sample_solver, o.sample_steps, job.shift,
       o.sample_guide_scale, describe(job.degrees), o.negative_prompt);
-  std::vector<PartFile> files;
+  std::vector<wanpar::PartFile> files;
   write_video(files.emplace_back(outputs.video), result.frames,
               {.fps = o.fps, .metadata = {{"title", prompt}, {"comment", settings}}});
   if (!outputs.contact_sheet.empty())
     write_png(files.emplace_back(outputs.contact_sheet), contact_sheet(result.frames));
   if (!outputs.tensors.empty())
-    write_safetensors(
+    wanpar::write_safetensors(
         files.emplace_back(outputs.tensors),
         {{"text_embeds", result.texts.cpu()}, {"latents", result.latents.cpu()}, {"frames", result.frames}});
-  commit_all(std::move(files));
+  wanpar::commit_all(std::move(files));
 }
 
 }  // namespace wan

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <system_error>
+#include <wanpar/files/mapped_file.hpp>
 
 #include "wan/io/configs.hpp"
-#include "wan/io/mapped_file.hpp"
 #include "wan/io/pickle.hpp"
 #include "wan/io/shards.hpp"
 #include "wanpar/core/error.hpp"
@@ -36,7 +36,7 @@ Weights read_pth_weights(const fs::path& file) {
 }
 
 void require(const fs::path& path) {
-  if (!is_there(path)) throw wanpar::Error(path.string() + " is missing; download it");
+  if (!wanpar::is_there(path)) throw wanpar::Error(path.string() + " is missing; download it");
 }
 
 Settings settings_of(const fs::path& file) {
@@ -52,7 +52,7 @@ bool is_folder(const fs::path& path) {
 /// As transformers chooses it: tokenizer.json goes before the SentencePiece model that it was made from.
 fs::path tokenizer_in(const fs::path& folder) {
   for (const auto* name : {"tokenizer.json", "spiece.model"})
-    if (is_there(folder / name)) return folder / name;
+    if (wanpar::is_there(folder / name)) return folder / name;
   throw wanpar::Error(
       fmt::format("{} is missing, and so is tokenizer.json; download one of them, the repository "
                   "google/umt5-xxl has both",
@@ -65,7 +65,7 @@ constexpr const char* kTwoExperts =
 
 std::optional<double> flow_shift_of(const fs::path& folder) {
   const auto file = folder / "scheduler" / "scheduler_config.json";
-  if (!is_there(file)) return std::nullopt;
+  if (!wanpar::is_there(file)) return std::nullopt;
   const Settings config(file);
   config.must_be("prediction_type", "flow_prediction", "Wan's model predicts the flow");
   for (const auto* key :
@@ -92,10 +92,10 @@ Layout layout_of(const fs::path& folder) {
   if (!is_folder(folder))
     throw wanpar::Error(
         fmt::format("{} is not a folder; give the folder of a Wan checkpoint", folder.string()));
-  if (is_there(folder / "model_index.json")) return Layout::diffusers;
+  if (wanpar::is_there(folder / "model_index.json")) return Layout::diffusers;
   if (is_folder(folder / "high_noise_model") || is_folder(folder / "low_noise_model"))
     throw wanpar::Error(fmt::format("{} is {}", folder.string(), kTwoExperts));
-  if (is_there(folder / "config.json")) return Layout::official;
+  if (wanpar::is_there(folder / "config.json")) return Layout::official;
   throw wanpar::Error(fmt::format(
       "{} is not a Wan checkpoint: it has neither model_index.json (diffusers) nor config.json (Wan-AI)",
       folder.string()));
@@ -122,7 +122,7 @@ void Checkpoint::open_diffusers(const fs::path& folder) {
   check_sizes(vae_config_, vae.file(), vae_);
   const auto encoder = folder / "text_encoder";
   text_encoder_ = with_official_names(read_shards(encoder, "model"), Part::text_encoder);
-  text_encoder_config_ = is_there(encoder / "config.json")
+  text_encoder_config_ = wanpar::is_there(encoder / "config.json")
                              ? diffusers_text_encoder_config(Settings(encoder / "config.json"), text_encoder_)
                              : wan::text_encoder_config(text_encoder_);
   tokenizer_ = tokenizer_in(folder / "tokenizer");
@@ -135,7 +135,7 @@ void Checkpoint::open_official(const fs::path& folder) {
   if (!config.has("model_type"))
     throw wanpar::Error(config.file() + " does not describe a Wan model: it has no 'model_type'");
   check_official(config);
-  if (is_there(folder / "Wan2.2_VAE.pth") && !is_there(vae))
+  if (wanpar::is_there(folder / "Wan2.2_VAE.pth") && !wanpar::is_there(vae))
     throw wanpar::Error(fmt::format(
         "{} has the VAE of Wan2.2 5B, which is not built; only Wan2.1 text-to-video is", folder.string()));
   for (const auto& file : {vae, text_encoder}) require(file);

@@ -4,7 +4,7 @@
 
 #include "wan/config.hpp"
 #include "wan/io/keys.hpp"
-#include "wan/io/safetensors.hpp"
+#include "wan/io/weights.hpp"
 
 namespace wan {
 

@@ -1,7 +1,7 @@
 #pragma once
 #include "wan/config.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/io/settings.hpp"
+#include "wan/io/weights.hpp"
 
 // The shapes of the networks, from a checkpoint's config.json where it tells them, else from the tensors.
 // Each throws Error, naming file and key, for what is missing or cannot be, and for models that are not

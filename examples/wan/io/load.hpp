@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "wan/io/safetensors.hpp"
+#include "wan/io/weights.hpp"
 
 namespace torch::nn {
 class Module;

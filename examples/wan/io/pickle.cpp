@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <wanpar/files/mapped_file.hpp>
 
-#include "wan/io/mapped_file.hpp"
 #include "wan/io/unpickler.hpp"
 #include "wan/io/zip.hpp"
 #include "wanpar/core/error.hpp"
@@ -14,7 +14,7 @@ namespace {
 /// A .pth file: its entries, all below one folder whose name torch.save takes from the file.
 class Archive {
  public:
-  explicit Archive(const std::filesystem::path& path) : file_(MappedFile::open(path)) {
+  explicit Archive(const std::filesystem::path& path) : file_(wanpar::MappedFile::open(path)) {
     if (!file_->bytes().starts_with("PK")) {
       throw wanpar::Error(fmt::format(
           "{} is not a zip archive as torch.save writes it; load and save it again with PyTorch 1.6 or newer",
@@ -35,8 +35,8 @@ class Archive {
   at::Tensor tensor(const std::string& key, const pickled::Tensor& tensor) const {
     const auto entry = find("data/" + tensor.storage.key);
     check_bounds(key, tensor, entry.size);
-    const TensorLayout layout{entry.offset + tensor.offset * c10::elementSize(tensor.storage.dtype),
-                              tensor.sizes, tensor.strides, tensor.storage.dtype};
+    const wanpar::TensorLayout layout{entry.offset + tensor.offset * c10::elementSize(tensor.storage.dtype),
+                                      tensor.sizes, tensor.strides, tensor.storage.dtype};
     return layout.of(file_);
   }
 
@@ -76,7 +76,7 @@ class Archive {
         tensor.offset, elements));
   }
 
-  std::shared_ptr<MappedFile> file_;
+  std::shared_ptr<wanpar::MappedFile> file_;
   std::map<std::string, ZipEntry> entries_;
   std::string folder_;
 };

@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <cstring>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/part_file.hpp>
 
-#include "wan/io/part_file.hpp"
 #include "wan/io/pixels.hpp"
 
 namespace wan {
@@ -27,7 +27,7 @@ at::Tensor shrink(const at::Tensor& frame) {
 
 }  // namespace
 
-void write_png(const PartFile& file, const at::Tensor& pixels) {
+void write_png(const wanpar::PartFile& file, const at::Tensor& pixels) {
   if (pixels.dim() != 3 || pixels.size(2) != 3 || pixels.scalar_type() != at::kByte)
     throw wanpar::Error(fmt::format("write_png: expected [height, width, 3] uint8, found {} {}",
                                     fmt::join(pixels.sizes(), "x"), c10::toString(pixels.scalar_type())));
@@ -40,11 +40,11 @@ void write_png(const PartFile& file, const at::Tensor& pixels) {
 
   errno = 0;
   if (!png_image_write_to_file(&image, file.part().c_str(), 0, rows.data_ptr(), 0, nullptr))
-    throw_write_error(file.path(), errno != 0 ? std::strerror(errno) : image.message);
+    wanpar::throw_write_error(file.path(), errno != 0 ? std::strerror(errno) : image.message);
 }
 
 void write_png(const std::filesystem::path& path, const at::Tensor& pixels) {
-  PartFile file(path);
+  wanpar::PartFile file(path);
   write_png(file, pixels);
   file.commit();
 }

@@ -4,8 +4,7 @@
 
 #include <cmath>
 #include <optional>
-
-#include "wan/io/json.hpp"
+#include <wanpar/files/json.hpp>
 
 namespace wan {
 namespace {
@@ -41,7 +40,7 @@ std::optional<double> real(const json& value, Between<double> bounds) {
 
 }  // namespace
 
-Settings::Settings(const std::filesystem::path& file) : Settings(read_json(file), file.string()) {}
+Settings::Settings(const std::filesystem::path& file) : Settings(wanpar::read_json(file), file.string()) {}
 
 bool Settings::has(const std::string& key) const {
   return values_.contains(key) && !values_.at(key).is_null();
@@ -100,17 +99,17 @@ std::vector<bool> Settings::switches(const std::string& key, Between<size_t> len
 }
 
 void Settings::must_be(const std::string& key, const json& only, const std::string& why) const {
-  if (has(key) && values_.at(key) != only) refuse(key, fmt::format("{}: {}", shown(only), why));
+  if (has(key) && values_.at(key) != only) refuse(key, fmt::format("{}: {}", wanpar::shown(only), why));
 }
 
 void Settings::must_not_be(const std::string& key, const std::string& why) const {
   if (has(key))
-    throw wanpar::Error(fmt::format("{}: '{}' is {}: {}", file_, key, shown(values_.at(key)), why));
+    throw wanpar::Error(fmt::format("{}: '{}' is {}: {}", file_, key, wanpar::shown(values_.at(key)), why));
 }
 
 void Settings::refuse(const std::string& key, const std::string& allowed) const {
   throw wanpar::Error(
-      fmt::format("{}: '{}' is {}, but must be {}", file_, key, shown(values_.at(key)), allowed));
+      fmt::format("{}: '{}' is {}, but must be {}", file_, key, wanpar::shown(values_.at(key)), allowed));
 }
 
 const json& Settings::value(const std::string& key, const std::string& allowed) const {

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <wanpar/files/json.hpp>
+#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/files/safetensors.hpp>
 
-#include "wan/io/json.hpp"
-#include "wan/io/mapped_file.hpp"
 #include "wanpar/core/error.hpp"
 
 namespace wan {
@@ -21,16 +22,17 @@ bool is_plain(const std::string& name) {
 
 /// Shards by file name, and the tensors that the index finds in each.
 std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index) {
-  const auto json = read_json(index);
+  const auto json = wanpar::read_json(index);
   const auto map = json.find("weight_map");
   if (map == json.end() || !map->is_object() || map->empty())
     throw wanpar::Error(fmt::format("{}: 'weight_map' {}, but must tell the file of each tensor",
-                                    index.string(), map == json.end() ? "is missing" : "is " + shown(*map)));
+                                    index.string(),
+                                    map == json.end() ? "is missing" : "is " + wanpar::shown(*map)));
   std::map<std::string, std::vector<std::string>> shards;
   for (const auto& [tensor, shard] : map->items()) {
     if (!shard.is_string() || !is_plain(shard.get<std::string>()))
       throw wanpar::Error(fmt::format("{}: '{}' lies in {}, which is not a plain file name", index.string(),
-                                      tensor, shown(shard)));
+                                      tensor, wanpar::shown(shard)));
     shards[shard.get<std::string>()].push_back(tensor);
   }
   return shards;
@@ -40,11 +42,11 @@ Weights read_sharded(const fs::path& index) {
   Weights weights;
   for (const auto& [shard, names] : shards_of(index)) {
     const auto file = index.parent_path() / shard;
-    if (!is_there(file)) {
+    if (!wanpar::is_there(file)) {
       throw wanpar::Error(fmt::format("{} is missing, which {} lists; download it", file.string(),
                                       index.filename().string()));
     }
-    const auto tensors = read_safetensors(file);
+    const auto tensors = wanpar::read_safetensors(file);
     for (const auto& name : names) {
       const auto found = tensors.find(name);
       if (found == tensors.end()) {
@@ -62,13 +64,14 @@ Weights read_sharded(const fs::path& index) {
 Weights read_shards(const fs::path& folder, const std::string& stem) {
   const auto file = folder / (stem + ".safetensors");
   const auto index = folder / (stem + ".safetensors.index.json");
-  if (is_there(index)) return read_sharded(index);
-  if (!is_there(file)) {
+  if (wanpar::is_there(index)) return read_sharded(index);
+  if (!wanpar::is_there(file)) {
     throw wanpar::Error(fmt::format("{} is missing, and so is {}; download one of them", file.string(),
                                     index.filename().string()));
   }
   Weights weights;
-  for (auto& [name, tensor] : read_safetensors(file)) weights.emplace(name, Entry{tensor, file, name});
+  for (auto& [name, tensor] : wanpar::read_safetensors(file))
+    weights.emplace(name, Entry{tensor, file, name});
   return weights;
 }
 

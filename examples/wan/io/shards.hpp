@@ -2,7 +2,7 @@
 #include <filesystem>
 #include <string>
 
-#include "wan/io/safetensors.hpp"
+#include "wan/io/weights.hpp"
 
 namespace wan {
 

@@ -8,7 +8,6 @@
 #include <memory>
 #include <wanpar/core/error.hpp>
 
-#include "wan/io/part_file.hpp"
 #include "wan/io/pixels.hpp"
 
 extern "C" {
@@ -16,6 +15,7 @@ extern "C" {
 #include <libavformat/avformat.h>
 #include <libavutil/opt.h>
 #include <libswscale/swscale.h>
+#include <wanpar/files/part_file.hpp>
 }
 
 namespace wan {
@@ -49,7 +49,8 @@ const AVCodec* find_h264() {
 /// One MP4 file being encoded: frames go in, finish() makes the file valid; the caller commits it.
 class Encoder {
  public:
-  Encoder(const PartFile& file, int64_t height, int64_t width, const VideoOptions& options) : file_(file) {
+  Encoder(const wanpar::PartFile& file, int64_t height, int64_t width, const VideoOptions& options)
+      : file_(file) {
     open_muxer(options);
     open_encoder(static_cast<int>(height), static_cast<int>(width), options);
     open_stream(options);
@@ -152,10 +153,10 @@ class Encoder {
     if (result >= 0) return;
     std::array<char, AV_ERROR_MAX_STRING_SIZE> reason{};
     av_strerror(result, reason.data(), reason.size());
-    throw_write_error(file_.path(), reason.data());
+    wanpar::throw_write_error(file_.path(), reason.data());
   }
 
-  const PartFile& file_;
+  const wanpar::PartFile& file_;
   Owned<AVFormatContext> muxer_;
   Owned<AVCodecContext> encoder_;
   Owned<SwsContext> converter_;
@@ -174,7 +175,7 @@ int64_t expected_video_bytes(int64_t frames, int64_t height, int64_t width) {
   return frames * height * width / 2;  // half a byte a pixel: three times what detailed real footage takes
 }
 
-void write_video(const PartFile& file, const at::Tensor& frames, const VideoOptions& options) {
+void write_video(const wanpar::PartFile& file, const at::Tensor& frames, const VideoOptions& options) {
   if (frames.dim() != 4 || frames.size(0) != 3 || frames.size(2) % 2 != 0 || frames.size(3) % 2 != 0)
     throw wanpar::Error(fmt::format(
         "{} cannot be written: expected [3, frames, height, width] of even height and width, found [{}]",
@@ -186,7 +187,7 @@ void write_video(const PartFile& file, const at::Tensor& frames, const VideoOpti
 }
 
 void write_video(const std::filesystem::path& path, const at::Tensor& frames, const VideoOptions& options) {
-  PartFile file(path);
+  wanpar::PartFile file(path);
   write_video(file, frames, options);
   file.commit();
 }

@@ -5,8 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
-
-#include "wan/io/part_file.hpp"
+#include <wanpar/files/part_file.hpp>
 
 namespace wan {
 
@@ -21,7 +20,7 @@ struct VideoOptions {
 void write_video(const std::filesystem::path& path, const at::Tensor& frames,
                  const VideoOptions& options = {});
 /// The same, for the caller to commit.
-void write_video(const PartFile& file, const at::Tensor& frames, const VideoOptions& options = {});
+void write_video(const wanpar::PartFile& file, const at::Tensor& frames, const VideoOptions& options = {});
 
 /// A cautious guess of the size of such a file, in bytes.
 int64_t expected_video_bytes(int64_t frames, int64_t height, int64_t width);

@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/new_file.hpp>
+#include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/keys.hpp"
-#include "wan/io/new_file.hpp"
-#include "wan/io/safetensors.hpp"
 #include "wan/text/vocabulary.hpp"
 
 namespace wan {
@@ -17,13 +17,13 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-void write_json(const fs::path& path, const Json& json) { write_text(path, json.dump(2) + "\n"); }
+void write_json(const fs::path& path, const Json& json) { wanpar::write_text(path, json.dump(2) + "\n"); }
 
 void write_weights(const fs::path& path, Part part, const NamedWeights& weights,
                    int64_t residual_blocks = 2) {
   NamedWeights renamed;
   for (const auto& [name, tensor] : weights) renamed[diffusers_name(part, name, residual_blocks)] = tensor;
-  write_safetensors(path, renamed, {{"format", "pt"}});
+  wanpar::write_safetensors(path, renamed, {{"format", "pt"}});
 }
 
 Json component(const char* library, const char* name) { return Json::array({library, name}); }
@@ -113,8 +113,9 @@ void write_tokenizer(const fs::path& checkpoint, const Unigram::Pieces& vocabula
                                                 {"eos_token", "</s>"},
                                                 {"pad_token", "<pad>"},
                                                 {"unk_token", "<unk>"}});
-  write_text(folder / "tokenizer.json", tokenizer_json(vocabulary));
-  write_text(folder / "spiece.model", sentencepiece_model(vocabulary));  // last: where it is, all is there
+  wanpar::write_text(folder / "tokenizer.json", tokenizer_json(vocabulary));
+  wanpar::write_text(folder / "spiece.model",
+                     sentencepiece_model(vocabulary));  // last: where it is, all is there
 }
 
 }  // namespace wan

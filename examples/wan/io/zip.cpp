@@ -19,7 +19,7 @@ constexpr uint32_t kIn64 = 0xffffffff;  // stands for a number that only the zip
 
 class Archive {
  public:
-  explicit Archive(const MappedFile& file) : bytes_(file.bytes()), name_(file.path().string()) {}
+  explicit Archive(const wanpar::MappedFile& file) : bytes_(file.bytes()), name_(file.path().string()) {}
 
   std::map<std::string, ZipEntry> entries() const {
     std::map<std::string, ZipEntry> entries;
@@ -125,6 +125,8 @@ class Archive {
 
 }  // namespace
 
-std::map<std::string, ZipEntry> zip_entries(const MappedFile& file) { return Archive(file).entries(); }
+std::map<std::string, ZipEntry> zip_entries(const wanpar::MappedFile& file) {
+  return Archive(file).entries();
+}
 
 }  // namespace wan

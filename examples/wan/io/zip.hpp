@@ -2,8 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
-
-#include "wan/io/mapped_file.hpp"
+#include <wanpar/files/mapped_file.hpp>
 
 namespace wan {
 
@@ -15,6 +14,6 @@ struct ZipEntry {
 
 /// The entries of a zip or zip64 archive by name, found through its central directory.
 /// Throws Error when the directory is damaged or an entry is compressed or encrypted.
-std::map<std::string, ZipEntry> zip_entries(const MappedFile& file);
+std::map<std::string, ZipEntry> zip_entries(const wanpar::MappedFile& file);
 
 }  // namespace wan

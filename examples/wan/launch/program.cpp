@@ -9,11 +9,11 @@
 #include <optional>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
+#include <wanpar/files/part_file.hpp>
 #include <wanpar/transport/local.hpp>
 
 #include "wan/cli/usage_error.hpp"
 #include "wan/generate/room.hpp"
-#include "wan/io/part_file.hpp"
 
 namespace wan {
 namespace {
@@ -68,7 +68,7 @@ void report(const std::string& program, const std::exception& error, const wanpa
 int status_of(const std::string& program, const std::function<void(const wanpar::Place&)>& run) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is an error of the write, told like any other
   std::signal(SIGPIPE, SIG_IGN);  // so is a peer, or a reader of our output, that is gone
-  remove_parts_on_signals();
+  wanpar::remove_parts_on_signals();
   wanpar::Place place;
   const auto end_with = [&](const std::exception& error, int code) {
     report(program, error, place);

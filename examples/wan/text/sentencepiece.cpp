@@ -2,8 +2,8 @@
 
 #include <bit>
 #include <optional>
+#include <wanpar/files/mapped_file.hpp>
 
-#include "wan/io/mapped_file.hpp"
 #include "wan/text/charsmap.hpp"
 #include "wan/text/tokenizer_model.hpp"
 #include "wanpar/core/error.hpp"
@@ -125,7 +125,7 @@ TokenizerModel read_model(std::string_view bytes) {
 }  // namespace
 
 TokenizerModel read_sentencepiece(const std::filesystem::path& file) try {
-  auto model = read_model(MappedFile::open(file)->bytes());
+  auto model = read_model(wanpar::MappedFile::open(file)->bytes());
   model.drops_spaces = true;
 
   constexpr int64_t kSentinels = 100;

@@ -4,8 +4,8 @@
 
 #include <array>
 #include <string_view>
+#include <wanpar/files/json.hpp>
 
-#include "wan/io/json.hpp"
 #include "wan/text/charsmap.hpp"
 #include "wan/text/tokenizer_model.hpp"
 
@@ -19,23 +19,24 @@ class Node {
  public:
   Node(const json& value, std::string where) : value_(value), where_(std::move(where)) {}
 
-  std::string type() const { return value_at<std::string>(value_, "type", where_); }
+  std::string type() const { return wanpar::value_at<std::string>(value_, "type", where_); }
   Node operator[](const char* key) const { return {child(key), fmt::format("{}: '{}'", where_, key)}; }
   bool has(const char* key) const {
     return value_.is_object() && value_.contains(key) && !value_.at(key).is_null();
   }
   template <class T>
   T get(const char* key, T otherwise) const {
-    return has(key) ? value_at<T>(value_, key, where_) : otherwise;
+    return has(key) ? wanpar::value_at<T>(value_, key, where_) : otherwise;
   }
   template <class T>
   T get(const char* key) const {
-    return value_at<T>(value_, key, where_);
+    return wanpar::value_at<T>(value_, key, where_);
   }
   std::vector<Node> items(const char* key) const {
     const auto& list = child(key);
     if (!list.is_array())
-      throw wanpar::Error(fmt::format("{}: '{}' must be a list, but is {}", where_, key, shown(list)));
+      throw wanpar::Error(
+          fmt::format("{}: '{}' must be a list, but is {}", where_, key, wanpar::shown(list)));
     std::vector<Node> parts;
     for (const auto& item : list) parts.emplace_back(item, fmt::format("{}: '{}'", where_, key));
     return parts;
@@ -130,7 +131,7 @@ void take_normalizer(const Node& part, TokenizerModel& model) {
     else if (pattern.get<std::string>("Regex", "") == " {2,}")
       steps.emplace_back([=](const std::string& text) { return runs_all_replaced(text, to); });
     else
-      pattern.refuse("the pattern " + shown(pattern.value()));
+      pattern.refuse("the pattern " + wanpar::shown(pattern.value()));
   } else if (type == "Strip") {
     const auto left = part.get<bool>("strip_left", false), right = part.get<bool>("strip_right", false);
     steps.emplace_back([=](std::string text) { return stripped(std::move(text), left, right); });
@@ -170,7 +171,7 @@ void take_model(const Node& part, TokenizerModel& model) {
   for (const auto& item : part.items("vocab")) {
     const auto& piece = item.value();
     if (!piece.is_array() || piece.size() != 2 || !piece[0].is_string() || !piece[1].is_number())
-      item.refuse("the piece " + shown(piece));
+      item.refuse("the piece " + wanpar::shown(piece));
     model.pieces.emplace_back(piece[0].get<std::string>(), piece[1].get<double>());
   }
   model.unknown = part.get<int64_t>("unk_id");
@@ -184,7 +185,7 @@ void take_model(const Node& part, TokenizerModel& model) {
 TokenizerModel read_tokenizer_json(const std::filesystem::path& file) {
   const auto json = [&] {
     try {
-      return read_json(file);
+      return wanpar::read_json(file);
     } catch (const wanpar::Error& error) {
       throw wanpar::Error(
           fmt::format("{}; take tokenizer.json or spiece.model of google/umt5-xxl", error.what()));

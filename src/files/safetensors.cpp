@@ -1,4 +1,4 @@
-#include "wan/io/safetensors.hpp"
+#include <wanpar/files/safetensors.hpp>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -11,12 +11,11 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+#include <wanpar/files/json.hpp>
+#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/files/new_file.hpp>
 
-#include "wan/io/json.hpp"
-#include "wan/io/mapped_file.hpp"
-#include "wan/io/new_file.hpp"
-
-namespace wan {
+namespace wanpar {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "tensors are little-endian and used in place");
@@ -56,7 +55,7 @@ at::ScalarType dtype_named(const std::string& name, const std::string& where) {
   for (const auto& [known, dtype] : kDtypes) {
     if (name == known) return dtype;
   }
-  throw wanpar::Error(fmt::format("{} has the dtype '{}', which is not supported", where, name));
+  throw Error(fmt::format("{} has the dtype '{}', which is not supported", where, name));
 }
 
 /// Bytes of a contiguous tensor, or nothing where 64 bits cannot count them: multiplied from the left, as the
@@ -76,26 +75,26 @@ std::vector<int64_t> counts(const nlohmann::json& tensor, const char* key, const
     return number.is_number_unsigned() && number.get<uint64_t>() <= std::numeric_limits<int64_t>::max();
   };
   if (!list.is_array() || !std::all_of(list.begin(), list.end(), is_count)) {
-    throw wanpar::Error(fmt::format("{}: '{}' must be a list of counts, but is {}", where, key, shown(list)));
+    throw Error(fmt::format("{}: '{}' must be a list of counts, but is {}", where, key, shown(list)));
   }
   return list.get<std::vector<int64_t>>();
 }
 
 Record record_of(const std::string& name, const nlohmann::json& tensor, const std::string& file) {
   const auto where = fmt::format("{}: tensor '{}'", file, name);
-  if (!tensor.is_object()) throw wanpar::Error(where + " is not described by a JSON object");
+  if (!tensor.is_object()) throw Error(where + " is not described by a JSON object");
   const auto dtype = dtype_named(value_at<std::string>(tensor, "dtype", where), where);
   const auto shape = counts(tensor, "shape", where);
   const auto offsets = counts(tensor, "data_offsets", where);
   if (offsets.size() != 2 || offsets[0] > offsets[1]) {
-    throw wanpar::Error(where + ": 'data_offsets' must be a begin and an end");
+    throw Error(where + ": 'data_offsets' must be a begin and an end");
   }
   const auto bytes = byte_count(shape, dtype);
-  if (!bytes) throw wanpar::Error(fmt::format("{}: the shape [{}] overflows", where, fmt::join(shape, ", ")));
+  if (!bytes) throw Error(fmt::format("{}: the shape [{}] overflows", where, fmt::join(shape, ", ")));
   const auto begin = static_cast<uint64_t>(offsets[0]), end = static_cast<uint64_t>(offsets[1]);
   if (end - begin != *bytes) {
-    throw wanpar::Error(fmt::format("{}: the shape [{}] of {} needs {} bytes, but its offsets hold {}", where,
-                                    fmt::join(shape, ", "), c10::toString(dtype), *bytes, end - begin));
+    throw Error(fmt::format("{}: the shape [{}] of {} needs {} bytes, but its offsets hold {}", where,
+                            fmt::join(shape, ", "), c10::toString(dtype), *bytes, end - begin));
   }
   return {name, dtype, shape, begin, end};
 }
@@ -103,23 +102,22 @@ Record record_of(const std::string& name, const nlohmann::json& tensor, const st
 /// The header's text; what follows it in the file are the tensors.
 std::string_view header_of(std::string_view bytes, const std::string& file) {
   if (bytes.size() < kPrefix) {
-    throw wanpar::Error(fmt::format("{}: {} bytes cannot hold a safetensors header", file, bytes.size()));
+    throw Error(fmt::format("{}: {} bytes cannot hold a safetensors header", file, bytes.size()));
   }
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kPrefix);
   if (length > kHeaderLimit) {
-    throw wanpar::Error(fmt::format("{}: not a safetensors file, its header would have {} bytes (at most {})",
-                                    file, length, kHeaderLimit));
+    throw Error(fmt::format("{}: not a safetensors file, its header would have {} bytes (at most {})", file,
+                            length, kHeaderLimit));
   }
   if (length > bytes.size() - kPrefix) {
-    throw wanpar::Error(
-        fmt::format("{} is truncated: its header has {} bytes, but only {} follow; download it again", file,
-                    length, bytes.size() - kPrefix));
+    throw Error(fmt::format("{} is truncated: its header has {} bytes, but only {} follow; fetch it again",
+                            file, length, bytes.size() - kPrefix));
   }
   const auto header = bytes.substr(kPrefix, length);
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // the JSON library would pass over it
   if (header.starts_with(kByteOrderMark)) {
-    throw wanpar::Error(fmt::format("{}: the safetensors header does not start with '{{'", file));
+    throw Error(fmt::format("{}: the safetensors header does not start with '{{'", file));
   }
   return header;
 }
@@ -127,7 +125,7 @@ std::string_view header_of(std::string_view bytes, const std::string& file) {
 void check_metadata(const nlohmann::json& metadata, const std::string& file) {
   const auto is_text = [](const nlohmann::json& value) { return value.is_string(); };
   if (!metadata.is_object() || !std::all_of(metadata.begin(), metadata.end(), is_text)) {
-    throw wanpar::Error(fmt::format("{}: '{}' must hold nothing but strings", file, kMetadata));
+    throw Error(fmt::format("{}: '{}' must hold nothing but strings", file, kMetadata));
   }
 }
 
@@ -136,20 +134,20 @@ void check_tiling(const std::vector<Record>& records, uint64_t data, const std::
   uint64_t end = 0;
   for (const auto& record : records) {
     if (record.begin != end) {
-      throw wanpar::Error(fmt::format("{}: tensor '{}' begins at byte {} of the data, but should at {}: {}",
-                                      file, record.name, record.begin, end,
-                                      record.begin < end ? "tensors overlap" : "there is a hole"));
+      throw Error(fmt::format("{}: tensor '{}' begins at byte {} of the data, but should at {}: {}", file,
+                              record.name, record.begin, end,
+                              record.begin < end ? "tensors overlap" : "there is a hole"));
     }
     end = record.end;
     if (end > data) {
-      throw wanpar::Error(fmt::format(
-          "{} is truncated: tensor '{}' ends at byte {} of the data, but there are {}; download it again",
-          file, record.name, end, data));
+      throw Error(fmt::format(
+          "{} is truncated: tensor '{}' ends at byte {} of the data, but there are {}; fetch it again", file,
+          record.name, end, data));
     }
   }
   if (end != data) {
-    throw wanpar::Error(fmt::format("{}: {} bytes follow the last tensor{}", file, data - end,
-                                    records.empty() ? "" : ", '" + records.back().name + "'"));
+    throw Error(fmt::format("{}: {} bytes follow the last tensor{}", file, data - end,
+                            records.empty() ? "" : ", '" + records.back().name + "'"));
   }
 }
 
@@ -182,8 +180,7 @@ const char* name_of(at::ScalarType dtype, const std::string& tensor) {
   for (const auto& [name, known] : kDtypes) {
     if (dtype == known) return name;
   }
-  throw wanpar::Error(
-      fmt::format("tensor '{}': safetensors has no name for {}", tensor, c10::toString(dtype)));
+  throw Error(fmt::format("tensor '{}': safetensors has no name for {}", tensor, c10::toString(dtype)));
 }
 
 /// The widest elements first, so that every tensor is aligned without a hole.
@@ -246,4 +243,4 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   file.commit();
 }
 
-}  // namespace wan
+}  // namespace wanpar

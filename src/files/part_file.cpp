@@ -1,4 +1,4 @@
-#include "wan/io/part_file.hpp"
+#include <wanpar/files/part_file.hpp>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -15,7 +15,7 @@
 #include <utility>
 #include <wanpar/core/error.hpp>
 
-namespace wan {
+namespace wanpar {
 namespace fs = std::filesystem;
 namespace {
 
@@ -91,7 +91,7 @@ bool is_a_folder(const fs::path& path) {
 
 /// A new file beside `path`, which nobody else has.
 fs::path make_part(const fs::path& path, const fs::path& target) {
-  auto name = (folder_of(target) / ".wan_t2v.XXXXXX.part").string();
+  auto name = (folder_of(target) / ".wanpar.XXXXXX.part").string();
   constexpr int kSuffix = 5;
   const int descriptor = ::mkostemps(name.data(), kSuffix, O_CLOEXEC);
   if (descriptor < 0) throw_write_error(path, std::strerror(errno));
@@ -194,7 +194,7 @@ fs::path target_of(const fs::path& path) {
 
 void check_writable(const fs::path& path, uintmax_t expected_bytes) {
   const auto refuse = [&](const std::string& why) {
-    throw wanpar::Error(fmt::format("{} cannot be written: {}", path.string(), why));
+    throw Error(fmt::format("{} cannot be written: {}", path.string(), why));
   };
   const auto target = target_of(path);
   const auto folder = folder_of(target);
@@ -221,7 +221,7 @@ void throw_write_error(const fs::path& path, const char* reason) {
   std::error_code unknown;
   const auto space = fs::space(folder_of(path), unknown);
   const auto room = unknown ? std::string() : fmt::format("; {} bytes are free there", space.available);
-  throw wanpar::Error(fmt::format("{} cannot be written: {}{}", path.string(), reason, room));
+  throw Error(fmt::format("{} cannot be written: {}{}", path.string(), reason, room));
 }
 
-}  // namespace wan
+}  // namespace wanpar

@@ -1,13 +1,12 @@
-#include "wan/io/json.hpp"
+#include <wanpar/files/json.hpp>
 
 #include <fmt/format.h>
 
 #include <set>
 #include <vector>
+#include <wanpar/files/mapped_file.hpp>
 
-#include "wan/io/mapped_file.hpp"
-
-namespace wan {
+namespace wanpar {
 namespace {
 
 using nlohmann::json;
@@ -32,17 +31,17 @@ class Check : public json::json_sax_t {
     if (keys_.size() == 1) outermost_ = name;
     const bool is_new = keys_.back().insert(name).second;
     if (is_new || (repeats_ == Repeats::of_tensors && may_repeat(name))) return true;
-    throw wanpar::Error(fmt::format("{}: the key '{}' occurs twice", where_, name));
+    throw Error(fmt::format("{}: the key '{}' occurs twice", where_, name));
   }
   bool parse_error(size_t byte, const std::string&, const json::exception&) override { refuse(byte); }
   [[noreturn]] void refuse(size_t byte) const {
-    throw wanpar::Error(fmt::format("{}: not valid JSON at byte {}", where_, byte));
+    throw Error(fmt::format("{}: not valid JSON at byte {}", where_, byte));
   }
 
  private:
   bool deeper() {
     constexpr size_t kDepth = 16;
-    if (keys_.size() == kDepth) throw wanpar::Error(where_ + ": the JSON is nested too deeply");
+    if (keys_.size() == kDepth) throw Error(where_ + ": the JSON is nested too deeply");
     keys_.emplace_back();
     return true;
   }
@@ -66,7 +65,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& where, Repea
   if (const auto zero = text.find('\0'); zero != std::string_view::npos) check.refuse(zero + 1);
   json::sax_parse(text, &check);
   auto result = json::parse(text);
-  if (!result.is_object()) throw wanpar::Error(where + ": the JSON is not an object");
+  if (!result.is_object()) throw Error(where + ": the JSON is not an object");
   return result;
 }
 
@@ -80,4 +79,4 @@ nlohmann::json read_json(const std::filesystem::path& file) {
   return parse_json(MappedFile::open(file)->bytes(), file.string());
 }
 
-}  // namespace wan
+}  // namespace wanpar

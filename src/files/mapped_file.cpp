@@ -1,4 +1,4 @@
-#include "wan/io/mapped_file.hpp"
+#include <wanpar/files/mapped_file.hpp>
 
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
@@ -10,10 +10,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <wanpar/core/error.hpp>
 
-#include "wanpar/core/error.hpp"
-
-namespace wan {
+namespace wanpar {
 namespace {
 
 struct Descriptor {
@@ -24,7 +23,7 @@ struct Descriptor {
 };
 
 [[noreturn]] void refuse_to_read(const std::filesystem::path& path) {
-  throw wanpar::Error(fmt::format("{} cannot be read: {}", path.string(), std::strerror(errno)));
+  throw Error(fmt::format("{} cannot be read: {}", path.string(), std::strerror(errno)));
 }
 
 }  // namespace
@@ -38,22 +37,22 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};  // a pipe would wait for a writer
   struct stat status {};
   if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse_to_read(path);
-  if (!S_ISREG(status.st_mode)) throw wanpar::Error(fmt::format("{} is not a regular file", path.string()));
+  if (!S_ISREG(status.st_mode)) throw Error(fmt::format("{} is not a regular file", path.string()));
   const auto size = static_cast<size_t>(status.st_size);
-  if (size == 0) throw wanpar::Error(fmt::format("{} is empty; download it again", path.string()));
+  if (size == 0) throw Error(fmt::format("{} is empty; fetch it again", path.string()));
 
   // Private and writable: whoever changes a tensor in place gets pages of its own. No swap is set aside for
   // them.
   void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.value, 0);
   if (address == MAP_FAILED && errno == ENOMEM)
-    throw wanpar::Error(
+    throw Error(
         fmt::format("memory ran out mapping the {} bytes of {}: raise the limit of the address space "
                     "(ulimit -v)",
                     size, path.string()));
   if (address == MAP_FAILED) refuse_to_read(path);
   auto mapped = std::shared_ptr<MappedFile>(new MappedFile(path, address, size));
   if (mapped->bytes().starts_with("version https://git-lfs.github.com/spec/")) {
-    throw wanpar::Error(fmt::format(
+    throw Error(fmt::format(
         "{} is a Git LFS pointer, not the file it stands for; run 'git lfs pull' in its repository",
         path.string()));
   }
@@ -76,4 +75,4 @@ at::Tensor TensorLayout::of(const std::shared_ptr<MappedFile>& file) const {
   return copy;
 }
 
-}  // namespace wan
+}  // namespace wanpar

@@ -1,12 +1,12 @@
 #pragma once
+#include <wanpar/core/error.hpp>
+
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
-#include "wanpar/core/error.hpp"
-
-namespace wan {
+namespace wanpar {
 
 /// Keys that may occur twice, the last one then counting: none, or, as the library safetensors has it, names
 /// of tensors and of metadata in a header.
@@ -26,12 +26,12 @@ std::string shown(const nlohmann::json& value);
 template <class T>
 T value_at(const nlohmann::json& object, const std::string& key, const std::string& where) {
   const auto found = object.find(key);
-  if (found == object.end()) throw wanpar::Error(where + ": '" + key + "' is missing");
+  if (found == object.end()) throw Error(where + ": '" + key + "' is missing");
   try {
     return found->get<T>();
   } catch (const nlohmann::json::exception&) {
-    throw wanpar::Error(where + ": '" + key + "' has a value of the wrong type, " + shown(*found));
+    throw Error(where + ": '" + key + "' has a value of the wrong type, " + shown(*found));
   }
 }
 
-}  // namespace wan
+}  // namespace wanpar

@@ -7,7 +7,7 @@
 #include <span>
 #include <string_view>
 
-namespace wan {
+namespace wanpar {
 
 /// Whether there is something of this name; who may not look, finds out when it is opened.
 bool is_there(const std::filesystem::path& path);
@@ -46,4 +46,4 @@ struct TensorLayout {
   at::Tensor of(const std::shared_ptr<MappedFile>& file) const;
 };
 
-}  // namespace wan
+}  // namespace wanpar

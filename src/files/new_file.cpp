@@ -1,9 +1,9 @@
-#include "wan/io/new_file.hpp"
+#include <wanpar/files/new_file.hpp>
 
 #include <cerrno>
 #include <cstring>
 
-namespace wan {
+namespace wanpar {
 
 NewFile::NewFile(const PartFile& file) : file_(file), stream_(file.part(), std::ios::binary) { check(); }
 
@@ -29,4 +29,4 @@ void write_text(const std::filesystem::path& path, std::string_view text) {
   part.commit();
 }
 
-}  // namespace wan
+}  // namespace wanpar

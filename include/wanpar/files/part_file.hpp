@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <vector>
 
-namespace wan {
+namespace wanpar {
 
 /// A file that appears whole or not at all: it is written under `part()`, a name of its own beside its place,
 /// and commit() flushes it to the disk and gives it its name. Without commit() nothing stays, also where a
@@ -51,4 +51,4 @@ void check_writable(const std::filesystem::path& path, uintmax_t expected_bytes)
 /// Throws Error: `path` cannot be written for `reason`, and how much room the disk still has.
 [[noreturn]] void throw_write_error(const std::filesystem::path& path, const char* reason);
 
-}  // namespace wan
+}  // namespace wanpar

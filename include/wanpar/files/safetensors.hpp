@@ -1,24 +1,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/files/part_file.hpp>
 
 #include <filesystem>
 #include <map>
 #include <string>
 
-#include "wan/io/part_file.hpp"
-
-namespace wan {
-
-/// A tensor of a checkpoint, the file it lies in, and the name that it has there.
-struct Entry {
-  at::Tensor tensor;
-  std::filesystem::path file;
-  std::string name = {};
-};
-
-/// Official parameter names and their tensors: on the CPU, in the dtype of the file, lying in the mapped
-/// file.
-using Weights = std::map<std::string, Entry>;
+namespace wanpar {
 
 /// The tensors of a .safetensors file, as views of its mapping, which they keep alive. Only the header is
 /// read. Throws Error, naming file and key, for whatever the format's own checker refuses: a header that is
@@ -35,4 +23,4 @@ void write_safetensors(const std::filesystem::path& file, const std::map<std::st
 void write_safetensors(const PartFile& file, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-}  // namespace wan
+}  // namespace wanpar

@@ -1,11 +1,11 @@
 #pragma once
+#include <wanpar/files/part_file.hpp>
+
 #include <filesystem>
 #include <fstream>
 #include <string_view>
 
-#include "wan/io/part_file.hpp"
-
-namespace wan {
+namespace wanpar {
 
 /// A stream of bytes into a PartFile. Every function throws Error, naming the file and what the system said,
 /// a full disk among it.
@@ -29,4 +29,4 @@ class NewFile {
 /// Writes a file that appears whole or not at all. Throws Error.
 void write_text(const std::filesystem::path& path, std::string_view text);
 
-}  // namespace wan
+}  // namespace wanpar
