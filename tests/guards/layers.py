@@ -1,6 +1,6 @@
 """Who may include whom, read from the #include lines; and a few words that may stand in few places.
 
-    examples, benchmarks, tests -> { strategy -> module -> core;  files -> core;
+    examples, benchmarks, tests -> { strategy -> module -> core;  checkpoint -> module, files;  files -> core;
                                      transport -> core;  launch -> transport, core }
 """
 
@@ -12,6 +12,7 @@ MAY_INCLUDE = {
     "core": {"core"},
     "files": {"files", "core"},
     "module": {"module", "core"},
+    "checkpoint": {"checkpoint", "files", "module", "core"},
     "transport": {"transport", "core"},
     "strategy": {"strategy", "module", "core"},
     "launch": {"launch", "transport", "core"},

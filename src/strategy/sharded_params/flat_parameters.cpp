@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/util/strides.h>
 
 #include <algorithm>
 #include <span>
@@ -28,6 +29,18 @@ void move_out(Item& item, at::ScalarType dtype) {
     auto& tensor = leaf.tensor;
     tensor.set_data(own.as_strided(tensor.sizes(), tensor.strides(), leaf.offset));
   }
+}
+
+/// Parameters that share memory, or leave gaps in it, are stepped as one flat tensor.
+ShardPlace place_of_shard(const Item& item, int64_t begin) {
+  auto& tensor = item.leaves[0].tensor;
+  bool fills =
+      item.leaves.size() == 1 && tensor.numel() == item.size && tensor.is_non_overlapping_and_dense();
+  if (!fills) return {{item.size}, {1}, begin};
+  auto strides =
+      c10::contiguous_strides(tensor.sizes());  // one way to say it, whatever dimensions of size 1 have
+  if (!tensor.is_contiguous()) return {tensor.sizes().vec(), tensor.strides().vec(), begin};
+  return {tensor.sizes().vec(), {strides.begin(), strides.end()}, begin};
 }
 
 /// All of an item, flat.
@@ -92,7 +105,8 @@ void FlatParameters::share_memory() {
       leaf.was_trained = leaf.tensor.requires_grad();
       if (leaf.was_trained) mine.set_requires_grad(true);
     }
-    shards_.push_back({item.leaves[0].names, mine});
+    auto place = std::make_shared<ShardPlace>(place_of_shard(item, count == 0 ? 0 : from));
+    shards_.push_back({item.leaves[0].names, mine, std::move(place)});
     if (item.moves || dtype_ != options_.compute) move_out(item, options_.compute);
     for (auto& leaf : item.leaves) watch(leaf.tensor);
   }

@@ -3,6 +3,7 @@
 #include <wanpar/module/parameters.hpp>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,6 +42,7 @@ std::vector<Item> items_of(const NamedTensors& parameters, const Units& units);
 struct Shard {
   std::vector<std::string> names;
   at::Tensor tensor;
+  std::shared_ptr<const ShardPlace> place = {};  ///< null: all of it
 };
 
 /// Items of one unit and dtype, one behind the other, and the part of them that this rank holds. Where that

@@ -37,7 +37,8 @@ NoSync ShardedParamsStrategy::no_sync() const {
 NamedTensors ShardedParamsStrategy::named_shards() const {
   NamedTensors shards;
   engine_->each_flat([&](auto& flat) {
-    for (auto& shard : flat.shards()) shards.push_back({shard.names[0], shard.tensor, engine_->placement()});
+    for (auto& shard : flat.shards())
+      shards.push_back({shard.names[0], shard.tensor, engine_->placement(), shard.place});
   });
   return shards;
 }
