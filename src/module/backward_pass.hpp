@@ -23,6 +23,8 @@ class BackwardPass {
     at_end(std::move(end));
     return true;
   }
+  /// Another number for each backward.
+  int id() const { return id_; }
 
  private:
   friend InnerBackward;

@@ -6,6 +6,7 @@
 #include <wanpar/strategy/sharded_params.hpp>
 #include <wanpar/transport/local.hpp>
 
+#include <functional>
 #include <map>
 
 #include "models.hpp"
@@ -109,6 +110,62 @@ TEST_CASE("a parameter that some ranks do not use has the mean of the gradients,
                                         static_cast<int>(sharding), prefetch, step));
         }
       }
+  });
+}
+
+TEST_CASE("two models in one backward, of which ranks use different parameters") {
+  on_worlds([](Communicator world) {
+    for (auto sharding : kShardings) {
+      std::vector<Experts> plain{experts(), experts()}, modules{experts(), experts()};
+      auto wrapped = [&](Experts& module) {
+        return module | wanpar::sharded_params({.group = world, .sharding = sharding});
+      };
+      std::vector<wanpar::ShardedParams<Experts>> models{wrapped(modules[0]), wrapped(modules[1])};
+      for (int step = 0; step < 4; ++step) {
+        auto loss_of = [&](auto& towers, std::vector<Experts>& inner, int rank) {
+          at::Tensor product;
+          for (int i : {0, 1}) {
+            inner[i]->expert = (rank + step + i) % 3;
+            inner[i]->bare = rank == i ? 4 : -1;  // what comes first in backward comes later on one rank
+            auto y = towers[i](input(10 * step + rank + 5 * i));
+            product = product.defined() ? product * y : y;
+          }
+          return product.square().mean();
+        };
+        for (int i : {0, 1}) zero(plain[i]->parameters()), zero(models[i].parameters());
+        auto calls = [](Experts& model) { return [&](at::Tensor x) { return model->forward(x); }; };
+        std::vector<std::function<at::Tensor(at::Tensor)>> bare{calls(plain[0]), calls(plain[1])};
+        for (int rank = 0; rank < world.size(); ++rank)
+          (loss_of(bare, plain, rank) / world.size()).backward();
+        loss_of(models, modules, world.rank()).backward();
+        for (int i : {0, 1})
+          require_gradients(models[i], plain[i],
+                            fmt::format("{} ranks, sharding {}, step {}, model {}", world.size(),
+                                        static_cast<int>(sharding), step, i));
+      }
+    }
+  });
+}
+
+TEST_CASE("complex parameters are trained") {
+  on_worlds([](Communicator world) {
+    auto make = [] {
+      auto layer = seeded([] { return torch::nn::Linear(kWidth, kWidth); });
+      layer->to(at::kComplexDouble);
+      return layer;
+    };
+    auto x = [](int rank) { return at::complex(input(rank), input(rank + 50)); };
+    auto plain = make();
+    for (int rank = 0; rank < world.size(); ++rank)
+      (plain(x(rank)).abs().square().mean() / world.size()).backward();
+    for (auto sharding : kShardings) {
+      auto sharded = make() | wanpar::sharded_params({.group = world, .sharding = sharding});
+      sharded(x(world.rank())).abs().square().mean().backward();
+      auto actual = whole_gradients(sharded);
+      for (auto& item : plain->named_parameters())
+        require_close(at::view_as_real(actual.at(item.key())), at::view_as_real(item.value().grad()), 1e-10,
+                      item.key());
+    }
   });
 }
 

@@ -8,7 +8,10 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 
@@ -58,6 +61,43 @@ class ShardedGradients::Arrived : public torch::autograd::FunctionPostHook {
   size_t flight_, leaf_;
 };
 
+/// Those whose gradients one backward of this process makes.
+class ShardedGradients::Companions {
+ public:
+  static void join(int backward, ShardedGradients* one) {
+    std::lock_guard lock(mutex_);
+    for (auto& [id, all] : of_backward_) all.erase(one->number_);
+    std::erase_if(of_backward_, [](auto& item) { return item.second.empty(); });
+    auto& all = of_backward_[backward];
+    all[one->number_] = one;
+    if (all.size() > 1)
+      for (auto& [number, other] : all) other->has_company_ = true;
+  }
+
+  /// In the order in which they were wrapped.
+  static std::vector<ShardedGradients*> take(int backward) {
+    std::lock_guard lock(mutex_);
+    std::vector<ShardedGradients*> taken;
+    for (auto& [number, one] : of_backward_[backward]) taken.push_back(one);
+    of_backward_.erase(backward);
+    return taken;
+  }
+
+  static void leave(ShardedGradients* one) {
+    std::lock_guard lock(mutex_);
+    for (auto& [id, all] : of_backward_) all.erase(one->number_);
+  }
+
+  static int64_t next_number() {
+    static std::atomic<int64_t> next = 0;
+    return next++;
+  }
+
+ private:
+  static inline std::mutex mutex_;  // ranks may be threads
+  static inline std::map<int, std::map<int64_t, ShardedGradients*>> of_backward_;
+};
+
 bool ShardedGradients::Flight::is_complete() const {
   return std::all_of(arrived.begin(), arrived.end(), [](bool has) { return has; });
 }
@@ -73,7 +113,7 @@ void ShardedGradients::Flight::note() {
 
 ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator> alike,
                                    const std::vector<Expected>& order)
-    : group_(std::move(group)), alike_(std::move(alike)) {
+    : group_(std::move(group)), alike_(std::move(alike)), number_(Companions::next_number()) {
   for (auto& [flat, after] : order) {
     order_.push_back(flights_.size());
     flights_.push_back({.flat = flat, .after = after, .is_idle = !flat->is_trained()});
@@ -83,6 +123,7 @@ ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator>
 }
 
 ShardedGradients::~ShardedGradients() {
+  Companions::leave(this);
   for (auto& [accumulator, key] : hooks_) accumulator->del_post_hook(key);
 }
 
@@ -115,7 +156,7 @@ void ShardedGradients::begin() {
   if (!alive_.expired()) return;
   auto token = std::make_shared<int>();
   bool is_first = pass_.begin([self = weak_from_this(), token] {
-    if (auto gradients = self.lock()) gradients->finish();
+    if (auto gradients = self.lock()) gradients->finish_all();
   });
   if (!is_first) return;
   alive_ = token;
@@ -124,6 +165,8 @@ void ShardedGradients::begin() {
   for (auto& flight : flights_) flight.flat->drop_stand_ins();
   is_under_way_ = pauses_ == 0 && !flights_.empty();
   if (!is_under_way_) return;
+  has_company_ = false;
+  Companions::join(pass_.id(), this);
   for (auto& flight : flights_) {
     flight.before = flight.flat->take_gradients();
     flight.flat->each_leaf(
@@ -177,6 +220,7 @@ void ShardedGradients::launch_until(int64_t gathers) {
 
 /// Those whose place has come and whose gradients are all here.
 void ShardedGradients::launch_complete() {
+  if (!is_alone_ || has_company_) return;
   for (; next_ < order_.size(); ++next_) {
     auto& flight = flights_[order_[next_]];
     if (flight.is_idle) continue;
@@ -207,7 +251,12 @@ void ShardedGradients::land(size_t but) {
   }
 }
 
-/// The last thing that a backward does.
+/// The last thing that a backward does. Which model comes first in it may differ by rank.
+void ShardedGradients::finish_all() {
+  for (auto* one : Companions::take(pass_.id())) one->finish();
+  finish();  // where no gradients are averaged
+}
+
 void ShardedGradients::finish() {
   alive_.reset();
   if (!is_under_way_) return;
@@ -216,7 +265,7 @@ void ShardedGradients::finish() {
   launch_until(std::numeric_limits<int64_t>::max());
   land(0);
 
-  std::vector<int64_t> words{exchanges_, -exchanges_};
+  std::vector<int64_t> words{exchanges_, -exchanges_, has_company_};
   for (auto& flight : flights_) {
     flight.note();
     words.push_back(flight.waits());
@@ -240,7 +289,8 @@ void ShardedGradients::finish() {
         "Sharding::no_shard; on groups that are `checked` the error names the unit");
   }
 
-  auto word = words.begin() + 2;
+  is_alone_ = words[2] == 0;
+  auto word = words.begin() + 3;
   for (auto& flight : flights_) {
     if (*word++) launch(flight);
     for (size_t i = 0; i < flight.had.size(); ++i) flight.had[i] = *word++;

@@ -26,6 +26,10 @@ namespace wanpar {
 // flat parameters had a gradient anywhere, and whether some came after theirs had left: those go in a second
 // round. The order is a guess in the first backward and rank 0's from then on. Nothing reaches the shards
 // before the end, so that a backward which throws leaves no trace.
+//
+// Where several models are in one backward, what each has complete when is no order that ranks share. Their
+// reductions leave where they gather and at the end, one model after the other. So it is in a first backward,
+// too, which shows whether there are others.
 class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
  public:
   struct Expected {
@@ -45,7 +49,10 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void before_gather(int64_t unit);
 
   /// Forgets what was exchanged in passes that failed.
-  void begin_anew() { exchanges_ = 0; }
+  void begin_anew() {
+    exchanges_ = 0;
+    is_alone_ = false;
+  }
 
   void pause() { ++pauses_; }
   void resume() { --pauses_; }
@@ -71,6 +78,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   };
   class Arriving;
   class Arrived;
+  class Companions;
 
   void begin();
   void count_gathers();
@@ -81,6 +89,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void launch_complete();
   void launch(Flight& flight);
   void land(size_t but);
+  void finish_all();
   void finish();
   void learn_order();
 
@@ -100,6 +109,9 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   size_t arrivals_ = 0;    // in this backward
   int pauses_ = 0;
   bool order_is_learnt_ = false;
+  const int64_t number_;      // in the order in which models were wrapped
+  bool has_company_ = false;  // in this backward
+  bool is_alone_ = false;     // on no rank there was any in the last one
 };
 
 }  // namespace wanpar
