@@ -28,31 +28,47 @@ at::Tensor draw(std::vector<int64_t> shape, int seed) {
   return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed + 7), at::kDouble);
 }
 
-/// Blocks with a norm, between an embedding of its input and a head.
+/// Blocks with a norm and an adapter of low rank, between an embedding of its input and a head. Where
+/// `expert` is one of two, blocks of the other use their norm alone.
 struct NetImpl : torch::nn::Module {
   NetImpl(int64_t in, int64_t out) {
     first = register_module("first", torch::nn::Linear(in, kWidth));
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 4; ++i) {
       blocks.push_back(
           register_module("blocks" + std::to_string(i),
                           torch::nn::Sequential(torch::nn::LayerNorm(torch::nn::LayerNormOptions({kWidth})),
                                                 torch::nn::Linear(kWidth, kWidth), torch::nn::Tanh())));
+      adapters.push_back(register_module(
+          "adapters" + std::to_string(i),
+          torch::nn::Sequential(torch::nn::Linear(torch::nn::LinearOptions(kWidth, 2).bias(false)),
+                                torch::nn::Linear(torch::nn::LinearOptions(2, kWidth).bias(false)))));
+    }
     last = register_module("last", torch::nn::Linear(kWidth, out));
     to(at::kDouble);
     at::NoGradGuard no_grad;
     int seed = 0;
     for (auto& parameter : parameters()) parameter.copy_(draw(parameter.sizes().vec(), ++seed) * 0.4);
+    for (auto& adapter : adapters)
+      for (auto& parameter : adapter->parameters()) parameter.mul_(0.5);
   }
   at::Tensor forward(at::Tensor x) {
-    wanpar::BlockStack stack{
-        static_cast<int64_t>(blocks.size()),
-        [this](int64_t i, at::Tensor y, const Tensors&) { return y + blocks[i]->forward(y); },
-        [this](int64_t i) { return wanpar::tensors_of(blocks[i]); }};
+    wanpar::BlockStack stack{static_cast<int64_t>(blocks.size()),
+                             [this](int64_t i, at::Tensor y, const Tensors&) {
+                               if (expert >= 0 && i % 2 != expert)
+                                 return y + blocks[i]->ptr(0)->as<torch::nn::LayerNorm>()->forward(y);
+                               return y + blocks[i]->forward(y) + adapters[i]->forward(y);
+                             },
+                             [this](int64_t i) {
+                               auto tensors = wanpar::tensors_of(blocks[i]);
+                               for (auto& tensor : wanpar::tensors_of(adapters[i])) tensors.push_back(tensor);
+                               return tensors;
+                             }};
     return wanpar::run_blocks(stack, first(x), {}, [this](at::Tensor y) { return last(y); });
   }
   static constexpr int64_t kWidth = 8;
   torch::nn::Linear first{nullptr}, last{nullptr};
-  std::vector<torch::nn::Sequential> blocks;
+  std::vector<torch::nn::Sequential> blocks, adapters;
+  int64_t expert = -1;
 };
 TORCH_MODULE(Net);
 
@@ -364,6 +380,48 @@ TEST_CASE("a part is frozen, and trains again later") {
       bool freezes = step >= 2 && step < 4;
       for (auto& [name, tensor] : model.named_parameters())
         if (name.starts_with("first") || name.starts_with("blocks0")) tensor.requires_grad_(!freezes);
+      optimizer->zero_grad();
+      auto loss = loss_of(model, step);
+      loss.backward();
+      optimizer->step();
+      seen.push_back(model.value(loss));
+    }
+    return seen;
+  });
+}
+
+TEST_CASE("adapters of low rank begin as nothing and are all that is trained") {
+  check([](std::vector<Trained>& models, const MakeOptimizer& make) {
+    auto& model = models[0];
+    Tensors trained;
+    for (auto& [name, tensor] : model.named_parameters()) {
+      tensor.requires_grad_(name.starts_with("adapters"));
+      if (!tensor.requires_grad()) continue;
+      trained.push_back(tensor);
+      at::NoGradGuard no_grad;
+      if (name.ends_with(".1.weight")) tensor.zero_();
+    }
+    auto optimizer = make(trained);
+    std::vector<double> seen;
+    for (int step = 0; step < 4; ++step) {
+      optimizer->zero_grad();
+      auto loss = loss_of(model, step);
+      loss.backward();
+      seen.push_back(model.clip(0.5));
+      optimizer->step();
+      seen.push_back(model.value(loss));
+    }
+    return seen;
+  });
+}
+
+TEST_CASE("experts that a step does not use have no gradient and are not stepped") {
+  check([](std::vector<Trained>& models, const MakeOptimizer& make) {
+    auto& model = models[0];
+    auto optimizer = make(model.parameters());
+    std::vector<double> seen;
+    for (int step = 0; step < 6; ++step) {
+      model.net->expert = std::vector{0, 0, 1, -1, 1, 0}[step];
       optimizer->zero_grad();
       auto loss = loss_of(model, step);
       loss.backward();
