@@ -44,20 +44,29 @@ TEST_CASE("a PNG that does not fit on the disk leaves no file and says so") {
 }
 
 TEST_CASE("a contact sheet shows twelve frames, the first and the last among them, with gaps between") {
-  auto video = torch::linspace(-1, 1, 23).view({1, 23, 1, 1}).expand({3, 23, 6, 10});
+  auto video = torch::linspace(-1, 1, 23).view({1, 23, 1, 1}).expand({3, 23, 6, 240});
   const auto sheet = wan::contact_sheet(video);
-  CHECK((sheet.sizes() == std::vector<int64_t>{3 * 6 + 2 * 4, 4 * 10 + 3 * 4, 3}));
+  CHECK((sheet.sizes() == std::vector<int64_t>{3 * 6 + 2 * 4, 4 * 240 + 3 * 4, 3}));
   CHECK(sheet[0][0][0].item<int>() == 0);
-  CHECK(sheet[0][10][0].item<int>() == 255);
+  CHECK(sheet[0][240][0].item<int>() == 255);
   CHECK(sheet[6][0][0].item<int>() == 255);
-  CHECK(sheet[0][14][0].item<int>() == 23);  // frame 2 of 0..22
-  CHECK(sheet[25][51][0].item<int>() == 255);
+  CHECK(sheet[0][244][0].item<int>() == 23);  // frame 2 of 0..22
+  CHECK(sheet[25][971][0].item<int>() == 255);
 }
 
-TEST_CASE("a contact sheet of few frames is no larger than they need, and wide frames are made smaller") {
-  CHECK((wan::contact_sheet(torch::zeros({3, 1, 6, 10})).sizes() == std::vector<int64_t>{6, 10, 3}));
+TEST_CASE("a contact sheet of few frames is no larger than they need") {
+  CHECK((wan::contact_sheet(torch::zeros({3, 1, 6, 240})).sizes() == std::vector<int64_t>{6, 240, 3}));
+}
+
+TEST_CASE("on a contact sheet wide frames are made smaller, and narrow ones larger") {
   CHECK((wan::contact_sheet(torch::zeros({3, 5, 480, 832})).sizes() ==
          std::vector<int64_t>{2 * 240 + 4, 4 * 416 + 3 * 4, 3}));
+  auto halves = torch::ones({3, 1, 64, 128});
+  halves.narrow(3, 0, 64).fill_(-1);
+  const auto sheet = wan::contact_sheet(halves);
+  REQUIRE((sheet.sizes() == std::vector<int64_t>{128, 256, 3}));
+  CHECK(sheet[127][126][0].item<int>() == 0);
+  CHECK(sheet[0][129][0].item<int>() == 255);
 }
 
 }  // namespace png_test

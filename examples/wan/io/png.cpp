@@ -17,12 +17,19 @@ namespace {
 
 constexpr int64_t kMaxCells = 12;
 constexpr int64_t kColumns = 4;
+constexpr int64_t kMinCellWidth = 240;
 constexpr int64_t kMaxCellWidth = 480;
 constexpr int64_t kGap = 4;
 
-at::Tensor shrink(const at::Tensor& frame) {
-  const auto factor = (frame.size(2) + kMaxCellWidth - 1) / kMaxCellWidth;
-  return factor == 1 ? frame : at::avg_pool2d(frame.to(at::kFloat), factor);
+/// A frame made smaller or larger by a whole factor, where it is wider or narrower than a cell may be.
+at::Tensor fitted(const at::Tensor& frame) {
+  const auto width = frame.size(2);
+  if (width > kMaxCellWidth)
+    return at::avg_pool2d(frame.to(at::kFloat), (width + kMaxCellWidth - 1) / kMaxCellWidth);
+  if (width >= kMinCellWidth) return frame;
+  const auto factor = (kMinCellWidth + width - 1) / width;
+  const int64_t size[] = {frame.size(1) * factor, width * factor};
+  return at::upsample_bilinear2d(frame.to(at::kFloat).unsqueeze(0), size, /*align_corners=*/false).squeeze(0);
 }
 
 }  // namespace
@@ -58,7 +65,7 @@ at::Tensor contact_sheet(const at::Tensor& video) {
   at::Tensor sheet;
   for (int64_t cell = 0; cell < cells; ++cell) {
     const auto frame = cells == 1 ? 0 : cell * (frames - 1) / (cells - 1);
-    const auto pixels = to_pixels(shrink(video.select(1, frame)));
+    const auto pixels = to_pixels(fitted(video.select(1, frame)));
     const auto height = pixels.size(0), width = pixels.size(1);
     if (!sheet.defined())
       sheet = at::full({rows * (height + kGap) - kGap, columns * (width + kGap) - kGap, 3}, 255, at::kByte);
