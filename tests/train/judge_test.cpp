@@ -15,7 +15,7 @@ namespace judge_test {
 namespace {
 
 constexpr uint64_t kSeed = 11;
-constexpr int kClips = 150;
+constexpr int kClips = 200;
 
 at::Tensor clip_of(const Scene& scene) { return draw({scene}, {whole_view(128, 17)}, at::kCPU)[0]; }
 
