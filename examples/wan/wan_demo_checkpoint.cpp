@@ -8,7 +8,8 @@
 int main(int argc, char** argv) {
   if (argc != 2) {
     fmt::print(stderr,
-               "usage: wan_demo_checkpoint FOLDER   (writes a small untrained model to try wan_t2v with)\n");
+               "usage: wan_demo_checkpoint FOLDER   (writes a small model with random weights, for tests of "
+               "wan_t2v; examples/train/model is a trained one)\n");
     return 2;
   }
   try {

@@ -1,5 +1,7 @@
 // Text to video with Wan2.1, on one rank or many: started alone, by torchrun, by mpirun, or with thread ranks
-// inside.
+// inside. Beside Wan's own checkpoints there are two small ones to try it with: examples/train/model, which
+// is trained and shows what it is told, and what wan_demo_checkpoint writes, whose weights are random: it
+// shows fog, and serves the tests.
 #include <ATen/Context.h>
 #include <fmt/format.h>
 

@@ -169,6 +169,7 @@ std::string help_text() {
   text << "wan_t2v: a prompt goes in, a video comes out, made by one rank or many.\n\n"
           "  wan_t2v --ckpt_dir DIR --prompt \"a red fox in the snow\" --local_ranks 2\n"
           "  torchrun --no-python --nproc-per-node 4 wan_t2v --ckpt_dir DIR --prompt ...\n"
+          "(examples/train/model is a small trained DIR, what wan_demo_checkpoint writes a random one)\n"
        << flags();
   return text.str();
 }
