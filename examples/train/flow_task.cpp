@@ -55,11 +55,24 @@ FlowTask::FlowTask(TextEncoderConfig text_encoder, TransformerConfig transformer
       options_(std::move(options)) {
   vae_.config.mean = latents_.mean, vae_.config.std = latents_.std;
   std::vector<std::string> texts;
-  for (int64_t i = 0; i < latents_.values.size(0); ++i)
-    texts.push_back(scene_of(options_.seed, static_cast<uint64_t>(i)).caption);
+  for (int64_t i = 0; i < latents_.values.size(0); ++i) {
+    const auto scene = scene_of(options_.seed, static_cast<uint64_t>(i));
+    texts.push_back(scene.caption);
+    (scene.objects.size() > 1 ? pairs_ : single_).push_back(i);
+  }
+  if (options_.pairs && (pairs_.empty() || single_.empty()))
+    throw wanpar::AgreedError(fmt::format("--pairs {}: of {} clips {} show two objects; raise --clips",
+                                          *options_.pairs, latents_.values.size(0),
+                                          pairs_.empty() ? "none" : "all"));
   texts.push_back("");
   texts.push_back(kNegativePrompt);
   captions_ = tokens_of(tokenizer_, texts, options_.device);
+}
+
+int64_t FlowTask::choose(Random& random) const {
+  if (!options_.pairs) return random.below(latents_.values.size(0));
+  const auto& among = random.chance(*options_.pairs) ? pairs_ : single_;
+  return among[static_cast<size_t>(random.below(static_cast<int64_t>(among.size())))];
 }
 
 std::vector<at::Tensor> FlowTask::losses(Trainee& trainee, const Share& share) {
@@ -68,7 +81,7 @@ std::vector<at::Tensor> FlowTask::losses(Trainee& trainee, const Share& share) {
   std::vector<double> sigmas, timesteps;
   for (int64_t i = share.first; i < share.first + share.count; ++i) {
     Random random(options_.seed, Stream::choices, static_cast<uint64_t>((share.step - 1) * share.all + i));
-    clips.push_back(random.below(all));
+    clips.push_back(choose(random));
     sigmas.push_back(shifted(random.between(0, 1), options_.shift));
     timesteps.push_back(1000 * sigmas.back());
     captions.push_back(clips.back());

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "train/captions.hpp"
 #include "train/latents.hpp"
+#include "train/random.hpp"
 #include "train/task.hpp"
 #include "wan/config.hpp"
 #include "wan/text/tokenizer.hpp"
@@ -18,6 +20,7 @@ struct FlowTaskOptions {
   at::Device device = at::kCPU;
   double shift = 3;              ///< of the noise levels, and of the schedule that samples are made by
   double caption_dropout = 0.1;  ///< captions in whose place nothing is said, or Wan's negative prompt
+  std::optional<double> pairs;   ///< share of the samples that show two objects; none: as scenes come
   int64_t sample_steps = 20;
   double guidance = 4;
   std::vector<std::string> prompts = {
@@ -42,12 +45,16 @@ class FlowTask : public Task {
   void write(const NamedTensors& weights, const std::filesystem::path& checkpoint) override;
 
  private:
+  /// The number of a clip.
+  int64_t choose(Random& random) const;
+
   TextEncoderConfig text_encoder_;
   TransformerConfig transformer_;
   TrainedVae vae_;
   Latents latents_;
   Tokenizer tokenizer_;
   FlowTaskOptions options_;
+  std::vector<int64_t> single_, pairs_;  ///< numbers of the clips with one object, and with two
   Tokens captions_;  ///< of each clip; behind them of an empty text, and of Wan's negative prompt
 };
 

@@ -54,6 +54,7 @@ po::options_description flags() {
       ("crop_size", text("N"), "vae: pixels of a window, a multiple of 8 (default 64)")       //
       ("crop_frames", text("N"), "vae: frames of a window, 4n+1 (default 9)")                 //
       ("clips", text("N"), "t2v: how many are encoded, and trained on (default 2000)")        //
+      ("pairs", text("X"), "t2v: share of samples with two objects (default: as they come)")  //
       ("samples", text("N"), "vae: unseen clips that are tried (default 4)");
 
   po::options_description model("Model");
@@ -170,6 +171,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   o.transformer.text_dim = o.text_encoder.dim;
   amount("sample_shift", o.shift, kShift);
   amount("caption_dropout", o.caption_dropout, kShare);
+  o.pairs = words.amount("pairs", kShare);
 
   count("steps", o.schedule.steps, kSteps);
   count("warm_up", o.schedule.warm_up, kSteps);
@@ -218,10 +220,11 @@ std::string Options::settings() const {
                         vae_config.base_dim, vae_config.residual_blocks);
   else
     text += fmt::format(
-        "clips {}\ndim {}\nheads {}\nlayers {}\ntext_dim {}\ntext_layers {}\nsample_shift "
-        "{}\ncaption_dropout {}\n",
-        clips, transformer.dim, transformer.heads, transformer.layers, text_encoder.dim, text_encoder.layers,
-        shift, caption_dropout);
+                "clips {}\ndim {}\nheads {}\nlayers {}\ntext_dim {}\ntext_layers {}\nsample_shift "
+                "{}\ncaption_dropout {}\n",
+                clips, transformer.dim, transformer.heads, transformer.layers, text_encoder.dim,
+                text_encoder.layers, shift, caption_dropout) +
+            (pairs ? fmt::format("pairs {}\n", *pairs) : std::string());
   return text +
          fmt::format(
              "steps {}\nbatch_size {}\nlearning_rate {}\nwarm_up {}\nweight_decay {}\nclip_grad {}\nema {}\n"

@@ -34,6 +34,7 @@ struct Options {
   TextEncoderConfig text_encoder = {.dim = 128, .heads = 4, .head_dim = 32, .ffn_dim = 256, .layers = 2};
   double shift = 3;
   double caption_dropout = 0.1;
+  std::optional<double> pairs;
 
   int64_t batch_size = 8, accumulate = 1;
   Schedule schedule;

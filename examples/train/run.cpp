@@ -118,7 +118,8 @@ void train_t2v(const wanpar::Mesh& mesh, const Options& options, at::Device devi
                 {.seed = options.seed,
                  .device = device,
                  .shift = options.shift,
-                 .caption_dropout = options.caption_dropout});
+                 .caption_dropout = options.caption_dropout,
+                 .pairs = options.pairs});
   train(*trainee, task, world, trainer_options(options), stop, log);
 }
 

@@ -189,6 +189,21 @@ TEST_CASE(
   wan::load(*decoder, checkpoint.vae(), {.ignore_prefixes = {"encoder.", "conv1."}});
 }
 
+TEST_CASE("scenes with two objects are trained on as often as is asked, on any number of ranks") {
+  Folder folder;
+  train_on(1, vae_flags(folder / "vae"));
+  const auto flags = [&](const std::string& name, const Flags& more) {
+    return with(t2v_flags(folder / "vae", folder / name), more);
+  };
+  train_on(1, flags("as they come", {}));
+  train_on(1, flags("one", {"--pairs", "0.9"}));
+  train_on(2, flags("two", {"--pairs", "0.9"}));
+  check_same(folder / "two", folder / "one", 1e-9);
+  CHECK(losses_of(folder / "one").front()[1] != losses_of(folder / "as they come").front()[1]);
+  const auto few = changed(flags("few", {"--pairs", "0.9"}), {"--clips", "1"});
+  CHECK(says(message_of([&] { train_on(1, few); }), "--pairs 0.9", "none", "--clips"));
+}
+
 TEST_CASE("latents are the same to the bit on any number of ranks") {
   Folder folder;
   train_on(1, changed(vae_flags(folder / "vae"), {"--vae_dim", "16", "--steps", "1"}));
