@@ -24,7 +24,7 @@ const std::filesystem::path kModel = TRAINED_MODEL;
 
 /// What tests/reference/make_trained.py kept of diffusers' run, and its settings.
 const std::map<std::string, at::Tensor>& kept() {
-  static const auto tensors = wan::read_safetensors(kData / "trained.safetensors");
+  static const auto tensors = wanpar::read_safetensors(kData / "trained.safetensors");
   return tensors;
 }
 constexpr const char* kPrompt = "a red ball moves left on a dark blue background";
