@@ -120,7 +120,7 @@ def main():
         train = [options.programs / "wan_train", "--print_every", 1]
         subprocess.run([str(w) for w in train + ["--task", "vae", "--steps", 1, "--output_dir", folder / "vae"]], check=True)
         prompts = folder / "prompts.txt"
-        prompts.write_text(subprocess.run([options.programs / "wan_judge", str(CLIPS)], check=True, text=True, capture_output=True).stdout)
+        prompts.write_text(subprocess.run([options.programs / "wan_judge", "captions", str(CLIPS)], check=True, text=True, capture_output=True).stdout)
         ours = train + ["--task", "t2v", "--vae", folder / "vae", "--clips", CLIPS, "--layers", options.layers]
         ours += ["--batch_size", options.batch_size, "--steps", options.steps]
         theirs = [sys.executable, __file__, "--steps", options.steps, "--batch_size", options.batch_size, "--ddp"]
