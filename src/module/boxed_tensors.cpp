@@ -11,17 +11,13 @@ void put_back(const std::vector<at::Tensor>& tensors, std::span<c10::IValue> val
   auto next = tensors.begin();
   for (auto& value : values) {
     if (value.isTensor() && value.toTensor().defined()) value = *next++;
-    if (value.isTensorList()) {
-      auto list = value.toTensorVector();
-      for (auto& tensor : list) tensor = *next++;
-      value = std::move(list);
+    if (!value.isList() || tensors_among(std::span(&value, 1)).empty()) continue;
+    auto list = value.toList().copy();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const c10::IValue item = list.get(i);
+      if (item.isTensor() && item.toTensor().defined()) list.set(i, *next++);
     }
-    if (value.isOptionalTensorList()) {
-      auto list = value.toOptionalTensorVector();
-      for (auto& tensor : list)
-        if (tensor && tensor->defined()) tensor = *next++;
-      value = c10::List<std::optional<at::Tensor>>(list);
-    }
+    value = std::move(list);
   }
 }
 

@@ -1,22 +1,20 @@
 #pragma once
 #include <ATen/core/ivalue.h>
 
-#include <optional>
 #include <span>
 #include <vector>
 
 namespace wanpar {
 
-/// Shows each tensor among an operator's arguments or results to `look`, those in lists too, in order.
+/// Shows each tensor among an operator's arguments or results to `look`, those in lists too, in order. Lists
+/// go by what is in them: TorchScript gives those of optional tensors a type that LibTorch's own is not.
 template <class Look>
 void look_at_tensors(std::span<const c10::IValue> values, const Look& look) {
   for (auto& value : values) {
     if (value.isTensor() && value.toTensor().defined()) look(value.toTensor());
-    if (value.isTensorList())
-      for (const at::Tensor& tensor : value.toTensorVector()) look(tensor);
-    if (value.isOptionalTensorList())
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-        if (tensor && tensor->defined()) look(*tensor);
+    if (value.isList())
+      for (auto& item : value.toListRef())
+        if (item.isTensor() && item.toTensor().defined()) look(item.toTensor());
   }
 }
 

@@ -183,6 +183,15 @@ def forward(self, x):
     return self.attend(torch.einsum('bnc,dc->bnd', [x, self.w]))
 )"),
              tokens());
+  table.made("script_indexed_by_tensors", exact, script(R"(
+def forward(self, x):
+    y = x.clone()
+    y[y > 1.0] = 1.0
+    i = torch.tensor([0, 2])
+    y[:, :, i] = y[:, :, i] * 2.0
+    return y + x[x > 0.5].mean()
+)"),
+             tokens());
   table.made("script_inplace", exact, script(R"(
 def forward(self, x):
     y = torch.linear(x, self.w)

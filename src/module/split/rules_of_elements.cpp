@@ -88,7 +88,8 @@ bool index_selected(SplitCall& call) {
 
 /// x[…, index, …]: one index, or several side by side.
 bool indexed(SplitCall& call) {
-  const auto indices = call.argument(1).toOptionalTensorVector();
+  std::vector<std::optional<at::Tensor>> indices;
+  for (auto& index : call.argument(1).toListRef()) indices.push_back(index.toOptional<at::Tensor>());
   int64_t first = -1, last = -1, index_dims = 0, count = 0;
   for (size_t i = 0; i < indices.size(); ++i) {
     if (!indices[i] || !indices[i]->defined()) continue;

@@ -22,7 +22,7 @@ template <class Action>
 void each_tensor(IValue& value, const Action& action) {
   if (value.isTensor()) {
     if (value.toTensor().defined()) action(value);
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+  } else if (value.isList()) {
     const std::span<IValue> one(&value, 1);
     auto tensors = tensors_among(one);
     for (auto& x : tensors) {
