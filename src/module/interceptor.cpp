@@ -21,6 +21,7 @@
 #include "module/crossing.hpp"
 #include "module/dispatch_keys.hpp"
 #include "module/split/dispatch.hpp"
+#include "module/split/split_tensor.hpp"
 
 namespace wanpar {
 namespace {
@@ -387,7 +388,7 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
 at::Tensor unshard(at::Tensor x) {
   Plain plain;
   each_inwards_out<TokenHandler>([&](TokenHandler& handler) { x = handler.unshard(std::move(x)); });
-  return x;
+  return whole_of(x);  // one that was kept from a forward that has ended, too
 }
 
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement) {

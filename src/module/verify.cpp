@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <wanpar/core/error.hpp>
 #include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/verify.hpp>
 
@@ -44,6 +45,11 @@ class Observer : public OperatorHandler, public SubstitutionHandler {
   bool is_apart_ = false;
 };
 
+/// Numbers of any kind as real ones; a complex number is two.
+at::Tensor wide(const at::Tensor& x) {
+  return (x.is_complex() ? at::view_as_real(x.resolve_conj()) : x).to(at::kDouble);
+}
+
 struct Observed {
   at::Tensor result;
   std::vector<at::Tensor> gradients;
@@ -61,8 +67,9 @@ Observed observe(Model model, std::vector<at::Tensor> inputs, const std::functio
     result = model.call(inputs);
   }
   if (asking.empty() || !result.requires_grad()) return {result.detach(), {}};
-  auto weights = at::arange(result.numel(), at::kDouble).mul_(0.7).cos_().view(result.sizes());
-  auto loss = (result * weights.to(result.options().requires_grad(false))).sum();
+  const auto numbers = wide(result);
+  const auto weights = at::arange(numbers.numel(), numbers.options().requires_grad(false)).mul_(0.7).cos_();
+  const auto loss = (numbers * weights.view(numbers.sizes())).sum();
   return {result.detach(), torch::autograd::grad({loss}, asking, {}, {}, false, /*allow_unused=*/true)};
 }
 
@@ -71,16 +78,13 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 double difference(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) return kInfinity;
   if (a.numel() == 0) return 0;
-  auto wide = [](const at::Tensor& x) {
-    return (x.is_complex() ? at::view_as_real(x.resolve_conj()) : x).to(at::kDouble);
-  };
   // Infinities that stand in both, as in masks, are no difference.
   auto apart = at::where(wide(a).eq(wide(b)), 0.0, wide(a) - wide(b)).abs();
   return apart.nan_to_num(kInfinity, kInfinity).max().item<double>();
 }
 
 double greatest(const at::Tensor& x) {
-  return x.numel() ? x.abs().to(at::kDouble).nan_to_num(0, 0, 0).max().item<double>() : 0;
+  return x.numel() ? wide(x).abs().nan_to_num(0, 0, 0).max().item<double>() : 0;
 }
 
 }  // namespace
@@ -94,8 +98,13 @@ Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& in
   }
   at::AutoGradMode gradients(true);  // with them it looks
   std::vector<Result> expected;
-  auto right =
-      observe(std::move(bare), inputs, [&](Result result) { expected.push_back(std::move(result)); });
+  const auto keep = [&](Result result) { expected.push_back(std::move(result)); };
+  const auto before = observe(bare, inputs, [](const Result&) {});
+  const auto right = observe(std::move(bare), inputs, keep);
+  if (!(difference(before.result, right.result) <= tolerance * std::max(1.0, greatest(right.result))))
+    throw Error(
+        "verify: the bare module gives other results when it is called again with the same inputs, so no "
+        "difference says anything; let it draw no random numbers (eval()) and keep nothing between calls");
 
   Verification found{0, 0, {}};
   size_t next = 0;
@@ -116,7 +125,8 @@ Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& in
   });
   found.difference = std::max(difference(remembered, right.result), difference(actual.result, right.result));
   for (size_t i = 0; i < right.gradients.size(); ++i) {
-    auto &mine = actual.gradients.at(i), &expected_one = right.gradients[i];
+    const auto& mine = actual.gradients.at(i);
+    const auto& expected_one = right.gradients[i];
     if (mine.defined() != expected_one.defined())
       found.gradient = kInfinity;
     else if (mine.defined())

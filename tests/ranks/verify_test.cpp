@@ -68,6 +68,30 @@ TEST_CASE("split operators are compared with those of one rank") {
   });
 }
 
+TEST_CASE("conditions, complex numbers and their gradients are compared as numbers are") {
+  on_worlds([&](Communicator world) {
+    auto over = [&](auto f) {
+      return Model(f) | wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0}}, .min_share = 1});
+    };
+    auto x = random({2, 11, 4}, 3).requires_grad_();
+    auto masked = over([](at::Tensor t) { return at::where(t > 0, t, 0.1 * t); });
+    require_exact(wanpar::verify(masked, {x}), "a condition");
+    auto turned = over([](at::Tensor t) { return at::polar(t.exp(), t); });
+    auto found = wanpar::verify(turned, {x});
+    require_exact(found, "complex numbers");
+    require(found.gradient < 1e-5, fmt::format("the gradients differ by {}", found.gradient));
+  });
+}
+
+TEST_CASE("a module that answers otherwise each time is not compared") {
+  on_worlds([&](Communicator world) {
+    auto calls = std::make_shared<int>(0);
+    auto counts = Model([=](at::Tensor t) { return t + ++*calls; }) |
+                  wanpar::sequence_parallel({.ring = world, .split = {{.arg = 0}}, .min_share = 1});
+    require_error([&] { wanpar::verify(counts, {random({1, 9, 4}, 3)}); }, "keep nothing between calls");
+  });
+}
+
 TEST_CASE("a strategy that cuts the batch is compared by its result") {
   on_worlds([](Communicator world) {
     auto x = random({13, 6}, 7);

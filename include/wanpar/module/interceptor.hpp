@@ -154,7 +154,8 @@ Operator as_operator(const Attention& call, std::span<const c10::IValue> argumen
 /// The attention by LibTorch's operator.
 at::Tensor attend(const Attention& call);
 
-/// Collective. x as one rank would have it: each handler of this thread gathers what it has split.
+/// Collective. x as one rank would have it: each handler of this thread gathers what it has split. So is a
+/// split tensor that was kept from a forward which has ended.
 at::Tensor unshard(at::Tensor x);
 
 /// The replacement, with which the forward goes on in the place of the original, for all handlers to know.

@@ -27,7 +27,9 @@ struct Verification {
 /// with gradients, where strategies look at every operator, and compares the results of all operators, in
 /// order, joined over the ranks where a strategy has split them; so what a strategy fails to carry is found
 /// by its name. A difference with no operator to it is one of what was remembered. The second pass throws
-/// Error where a strategy refuses. For debugging: it keeps every result of the bare module.
+/// Error where a strategy refuses, and so does verify where the bare module gives something else when it is
+/// called again, by random numbers or by what it keeps. For debugging: it keeps every result of the bare
+/// module.
 ///
 /// Two values differ when they are further apart than tolerance times the greatest element, or than the
 /// tolerance where that is below one. Operators are compared for as long as both modules call the same ones
