@@ -105,11 +105,11 @@ bool on_any_rank(const Communicator& group, bool is_so) {
 }
 
 void require_same(const std::string& who, const std::string& what, const std::vector<Communicator>& groups,
-                  const std::string& lines) {
+                  const std::string& lines, const std::string& advice) {
   std::string found;
   for (auto& group : groups)
     if (group.size() > 1) found = differing(who, what, group, lines, found);
-  if (!found.empty()) throw AgreedError(found);
+  if (!found.empty()) throw AgreedError(advice.empty() ? found : found + "; " + advice);
 }
 
 void Vote::go_on(const std::string& path, int64_t fingerprint) const {

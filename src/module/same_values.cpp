@@ -97,13 +97,7 @@ void require_same_values(const std::string& who, const std::string& what, const 
     mine.push_back(digest.numbers.to(group.device()));
     tolerances.push_back(digest.tolerance);
   }
-  const auto disturbances = group.disturbances();
-  try {
-    require_same(who, what, {group}, lines + rest);
-  } catch (const AgreedError& error) {
-    if (group.disturbances() != disturbances) throw;  // the sentence of a rank that has failed
-    throw AgreedError(fmt::format("{}; {}", error.what(), advice));
-  }
+  require_same(who, what, {group}, lines + rest, advice);
   if (mine.empty()) return;
   auto all = group.all_gather(at::stack(mine).reshape({-1})).get().cpu();
   const auto count = static_cast<int64_t>(2 * tensors.size());

@@ -285,7 +285,7 @@ TEST_CASE("what ranks do not have alike is refused in a first pass, and later pa
       return recording.totals()[wanpar::Operation::all_gather].calls;
     };
     const auto axes = (mesh["ulysses"].size() > 1) + (mesh["ring"].size() > 1);
-    require(gathers() == 3 * axes, "two to compare, and one of the result");
+    require(gathers() == 5 * axes, "two of what is split, two to compare, and one of the result");
     require(gathers() == axes, "later passes compare nothing");
     mesh.world().barrier();
   });

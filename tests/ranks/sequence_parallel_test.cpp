@@ -5,6 +5,7 @@
 #include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
 #include <wanpar/module/annotations.hpp>
+#include <wanpar/strategy/data_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/transport/recording.hpp>
 
@@ -203,6 +204,28 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
     require_error([&] { split(self_attention, {{.arg = 0, .dim = 5}})(x); }, "dimension 5");
     world.barrier();
   });
+}
+
+TEST_CASE("ranks that are given other tensors are refused before they mix them") {
+  on_worlds(
+      [](Communicator world) {
+        auto refuses = [&](const at::Tensor& mine, const std::string& part) {
+          auto wrapped = self_attend | wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0}}});
+          require_error([&] { wrapped(mine); }, part);
+          world.barrier();
+        };
+        const auto x = random({4, 8, 9, 16});
+        refuses(x * (1 + world.rank()),
+                "other values on rank 1 than on rank 0; all ranks of the group split");
+        refuses(world.rank() ? x.flip(0) : x, "other values on rank 1");
+        refuses(x.narrow(2, 0, 9 - world.rank()), "where rank 0 has Float[4, 8, 9, 16]");
+        refuses(x.narrow(0, 0, 4 - world.rank()), "another axis of the mesh");
+        refuses(x.clone().requires_grad_(world.rank() == 0), "without gradients");
+        auto batches = self_attend | wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0}}}) |
+                       wanpar::data_parallel({.group = world});
+        require_error([&] { batches(x); }, "all ranks of the group split one tensor");
+      },
+      {2, 3});
 }
 
 TEST_CASE("what a module makes of sizes and behind autograd's back is that of one rank") {

@@ -25,11 +25,11 @@ std::vector<std::string> texts_of_all(const Communicator& group, const std::stri
 bool on_any_rank(const Communicator& group, bool is_so);
 
 /// Collective. Throws AgreedError on every rank of all groups where the ranks' lines of text differ, and
-/// names the first line that does; `who` begins the sentence, `what` says what the lines are. The groups are
-/// those of a grid that this rank is in, in the same order everywhere. Moves 24 bytes a group where they
-/// agree.
+/// names the first line that does; `who` begins the sentence, `what` says what the lines are, `advice` ends
+/// it. The groups are those of a grid that this rank is in, in the same order everywhere. Moves 24 bytes a
+/// group where they agree.
 void require_same(const std::string& who, const std::string& what, const std::vector<Communicator>& groups,
-                  const std::string& lines);
+                  const std::string& lines, const std::string& advice = {});
 
 /// Ranks that judge by what each of them sees vote before they exchange what they cannot take back. Every
 /// exchange has a vote before it, and the whole has one behind it, so that a rank that fails anywhere finds

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 
 namespace wanpar {
@@ -21,6 +22,25 @@ at::Tensor rows(const std::vector<Communicator>& grid, at::Tensor mine) {
 }
 
 }  // namespace
+
+void Alike::require_same(const std::vector<Communicator>& grid, const at::Tensor& x) {
+  const std::string who = "SequenceParallel";
+  const std::string advice =
+      "all ranks of the group split one tensor, so give each of them the same; batches of each rank's own "
+      "want DataParallel over other ranks, on another axis of the mesh";
+  const auto what = fmt::format("{}{}", c10::toString(x.scalar_type()), x.sizes());
+  const char* graph = !at::GradMode::is_enabled() ? "without a graph"
+                      : x.requires_grad()         ? "with gradients"
+                                                  : "without gradients";
+  wanpar::require_same(who, "tensors to split", grid, fmt::format("{} {}", what, graph), advice);
+  const auto digest = Digest::of(x);
+  const auto all = rows(grid, digest.numbers);
+  for (int64_t rank = 1; rank < all.size(0); ++rank)
+    if (!Digest{all[0], digest.tolerance}.is_close_to({all[rank], digest.tolerance}))
+      throw AgreedError(
+          fmt::format("{}: a tensor to split, {}, has other values on rank {} than on rank 0; {}", who, what,
+                      rank, advice));
+}
 
 void Alike::compare(const std::vector<Communicator>& grid) const {
   const auto ways =

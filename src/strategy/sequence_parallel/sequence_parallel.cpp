@@ -160,6 +160,7 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
                               dim, x.dim()));
     if (dim < 0) dim += x.dim();
     has_cut_ = true;
+    if (first_) Alike::require_same({options().ulysses, options().ring}, x);
     if (x.size(dim) < options().min_share * group_->size()) return x;
     auto layout = std::make_shared<TokenLayout>(group_->layout(x.size(dim)));
     return split(x, {std::move(layout), group_->rank(), dim}, group_);
