@@ -20,6 +20,7 @@
 #include "module/boxed_tensors.hpp"
 #include "module/crossing.hpp"
 #include "module/dispatch_keys.hpp"
+#include "module/shard_tensor.hpp"
 #include "module/split/dispatch.hpp"
 #include "module/split/split_tensor.hpp"
 
@@ -205,7 +206,11 @@ void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys,
 }
 
 void every_operator_on_parts(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
-  on_split_tensors(op, stack);
+  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
+  bool is_split = false;
+  look_at_tensors({arguments.data(), arguments.size()},
+                  [&](const at::Tensor& x) { is_split |= as_split(x) != nullptr; });
+  is_split ? on_split_tensors(op, stack) : on_shards(op, stack);
 }
 
 /// Within an operator: its own operators are met like any others.
@@ -388,7 +393,7 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
 at::Tensor unshard(at::Tensor x) {
   Plain plain;
   each_inwards_out<TokenHandler>([&](TokenHandler& handler) { x = handler.unshard(std::move(x)); });
-  return whole_of(x);  // one that was kept from a forward that has ended, too
+  return unsplit(x);  // one that was kept from a forward that has ended, too
 }
 
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement) {

@@ -13,6 +13,7 @@
 #include <wanpar/module/interceptor.hpp>
 
 #include "module/buckets.hpp"
+#include "module/shard_tensor.hpp"
 #include "module/split/split_tensor.hpp"
 
 namespace wanpar {
@@ -58,7 +59,7 @@ Digest Digest::of(const at::Tensor& given) {
   Plain plain;
   at::NoGradGuard no_grad;
   auto* split = as_split(given);
-  const auto& x = split ? split->part() : given;
+  const auto x = split ? split->part() : local_of(given);
   if (!is_readable(x)) return {at::zeros({2}, at::kDouble)};
   auto flat = (x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach()).reshape({-1});
   // What was computed in float32 or less is told apart in float32, at a fifth of the time.

@@ -73,7 +73,8 @@ class ShardedParamsStrategy {
   /// This rank's elements of each parameter, flat, under its first name: what parameters() lists without the
   /// names, an optimizer steps, and a backward leaves gradients in. Where this rank has all of the
   /// parameters, in the dtype that they are computed in, they are themselves listed. Some are empty; tied
-  /// ones stand here once.
+  /// ones stand here once. A number made of a shard or its gradient (norm, sum, dot, max) is that of the
+  /// whole parameter: collective over the group. What a rank would make of its elements alone throws Error.
   NamedTensors named_shards() const;
 
   /// Collective. Scales the gradients so that their norm over all parameters and ranks is at most `max`;

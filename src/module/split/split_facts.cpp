@@ -15,6 +15,22 @@ std::string_view plain_name(std::string_view name) {
   return name.ends_with("_") && !name.ends_with("__") ? name.substr(0, name.size() - 1) : name;
 }
 
+/// The operator that gives a new tensor where this one writes to one that is there: add.Tensor of add_.Tensor
+/// and add.out.
+c10::OperatorName making_a_new_tensor(c10::OperatorName name) {
+  if (name.name.ends_with("_") && !name.name.ends_with("__")) name.name.pop_back();
+  auto& overload = name.overload_name;
+  if (overload.ends_with("out")) overload.resize(overload.size() - (overload == "out" ? 3 : 4));
+  return name;
+}
+
+/// What LibTorch calls so; of what writes to a tensor it often says so of the operator that does not, alone.
+bool is_pointwise(const c10::OperatorHandle& op) {
+  if (op.hasTag(at::Tag::pointwise)) return true;
+  const auto plain = c10::Dispatcher::singleton().findSchema(making_a_new_tensor(op.operator_name()));
+  return plain && plain->hasTag(at::Tag::pointwise);
+}
+
 SplitFacts found_out(const c10::OperatorHandle& op) {
   SplitFacts facts;
   auto& schema = op.schema();
@@ -36,10 +52,11 @@ SplitFacts found_out(const c10::OperatorHandle& op) {
   const std::string_view name = schema.name();
   if (!name.starts_with("aten::")) return facts;
   facts.is_composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+  const auto rule = split_rule(plain_name(name));
+  facts.is_elementwise = rule ? rule == &elementwise : is_pointwise(op);
   if (has_out) return facts;
-  facts.rule = split_rule(plain_name(name));
-  if (!facts.rule && op.hasTag(at::Tag::pointwise)) facts.rule = &elementwise;
-  facts.keeps_strides = (facts.rule == &elementwise && name != "aten::masked_fill") || name == "aten::flip" ||
+  facts.rule = facts.is_elementwise ? &elementwise : rule;
+  facts.keeps_strides = (facts.is_elementwise && name != "aten::masked_fill") || name == "aten::flip" ||
                         name == "aten::roll" || name == "aten::sort" || name == "aten::argsort";
   return facts;
 }

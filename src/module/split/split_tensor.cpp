@@ -143,7 +143,7 @@ const char* SplitTensor::tensorimpl_type_name() const {
 }
 
 SplitTensor* as_split(const at::Tensor& tensor) {
-  if (!tensor.defined() || !tensor.key_set().has(kSplit)) return nullptr;
+  if (!tensor.defined() || !tensor.key_set().has(kSplit) || tensor.has_storage()) return nullptr;
   return static_cast<SplitTensor*>(tensor.unsafeGetTensorImpl());
 }
 

@@ -137,7 +137,7 @@ class SequenceForward : public ForwardScope, public TokenHandler, public Operato
   }
 
   at::Tensor gather_sequence(at::Tensor x, int64_t dim) override { return gather(x, dim); }
-  at::Tensor unshard(at::Tensor x) override { return whole_of(x); }
+  at::Tensor unshard(at::Tensor x) override { return unsplit(x); }
 
   /// Random numbers that every rank draws for what is whole are the same where ranks have generators of their
   /// own, seeded alike; those of a generator of the module's own are compared where they meet tokens.

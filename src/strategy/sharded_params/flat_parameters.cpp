@@ -9,6 +9,7 @@
 
 #include "core/arguments.hpp"
 #include "module/absent_memory.hpp"
+#include "module/shard_tensor.hpp"
 #include "module/storage_memory.hpp"
 
 namespace wanpar {
@@ -99,7 +100,9 @@ void FlatParameters::share_memory() {
   flat_ = options_.take_from_rank_0 ? from_rank_0() : piece(options_.group.rank());
   for (auto& item : items_) {
     const auto [from, count] = own(item);
-    auto mine = flat_.narrow(0, count == 0 ? 0 : item.begin + from - begin_of_shard(), count).detach();
+    auto mine =
+        shard_of(flat_.narrow(0, count == 0 ? 0 : item.begin + from - begin_of_shard(), count).detach(),
+                 options_.group);
     for (auto& leaf : item.leaves) {
       leaf.shard = shards_.size();
       leaf.was_trained = leaf.tensor.requires_grad();
@@ -265,7 +268,8 @@ void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>&
     if (sum.defined())
       sum.add_(mine);
     else
-      sum = mine.variable_data();  // optimizers detach it in place, which a view refuses
+      sum = shard_of(mine.variable_data(),
+                     options_.group);  // optimizers detach it in place, which a view refuses
   }
 }
 

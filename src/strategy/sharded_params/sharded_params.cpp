@@ -5,6 +5,7 @@
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "module/gradient_norm.hpp"
+#include "module/shard_tensor.hpp"
 #include "strategy/sharded_params/sharded_engine.hpp"
 
 namespace wanpar {
@@ -46,7 +47,7 @@ NamedTensors ShardedParamsStrategy::named_shards() const {
 double ShardedParamsStrategy::clip_grad_norm(double max, const Communicator& stages) {
   std::vector<at::Tensor> gradients;
   engine_->each_flat([&](auto& flat) {
-    for (auto& shard : flat.shards()) gradients.push_back(shard.tensor.grad());
+    for (auto& shard : flat.shards()) gradients.push_back(local_of(shard.tensor.grad()));
   });
   auto norm = global_norm(gradients, engine_->options().group, stages);
   scale_to_norm(tensors_in(named_shards()), norm, max);

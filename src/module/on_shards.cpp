@@ -1,0 +1,208 @@
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <wanpar/core/error.hpp>
+
+#include "module/boxed_tensors.hpp"
+#include "module/shard_tensor.hpp"
+#include "module/split/dispatch.hpp"
+#include "module/split/split_facts.hpp"
+
+namespace wanpar {
+namespace {
+
+using torch::jit::Stack;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// What is made of this rank's elements becomes what is made of all: `local` runs the operator here.
+using Reduction = at::Tensor (*)(const Stack& arguments, const Communicator& group,
+                                 const std::function<at::Tensor()>& local);
+
+at::Tensor over(const Communicator& group, const at::Tensor& x, ReduceOp op) {
+  auto wide = x.is_complex()          ? at::view_as_real(x).contiguous()
+              : x.is_floating_point() ? x.to(at::kDouble)
+                                      : x.to(at::kLong);
+  auto all = group.all_reduce(wide.to(group.device()), op).get().to(x.device());
+  return (x.is_complex() ? at::view_as_complex(all) : all).to(x.scalar_type());
+}
+
+at::Tensor sum(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
+  return over(group, local(), ReduceOp::sum);
+}
+
+at::Tensor mean(const Stack& arguments, const Communicator& group, const std::function<at::Tensor()>& local) {
+  const auto count = arguments[0].toTensor().numel();
+  const auto mine = local();
+  const auto total =
+      count > 0 ? mine.to(at::kDouble) * count : at::zeros({}, mine.options().dtype(at::kDouble));
+  const auto all = over(group, at::stack({total, at::full_like(total, count)}), ReduceOp::sum);
+  return (all[0] / all[1]).to(mine.scalar_type());
+}
+
+/// A rank without elements has the least there is.
+template <ReduceOp op>
+at::Tensor extreme(const Stack& arguments, const Communicator& group,
+                   const std::function<at::Tensor()>& local) {
+  const auto x = arguments[0].toTensor();
+  if (x.numel() > 0) return over(group, local(), op);
+  const bool is_greatest = op == ReduceOp::max;
+  if (x.is_floating_point())
+    return over(group, at::full({}, is_greatest ? -kInfinity : kInfinity, x.options()), op);
+  using Limits = std::numeric_limits<int64_t>;
+  const auto none = at::full({}, is_greatest ? Limits::min() : Limits::max(), x.options().dtype(at::kLong));
+  return over(group, none, op).to(x.scalar_type());
+}
+
+/// True counts as one.
+template <ReduceOp op>
+at::Tensor truth(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
+  return over(group, local(), op);
+}
+
+at::Tensor norm(const Stack& arguments, const Communicator& group, const std::function<at::Tensor()>& local) {
+  const auto& order = arguments[1];
+  const double p = order.isNone() ? 2 : order.toScalar().toDouble();
+  const auto x = arguments[0].toTensor();
+  if (std::isinf(p)) {
+    const auto op = p > 0 ? ReduceOp::max : ReduceOp::min;
+    const auto real = x.is_complex() ? at::real(x) : x;
+    return over(group, x.numel() > 0 ? local() : at::full({}, p > 0 ? 0.0 : kInfinity, real.options()), op);
+  }
+  const auto mine = local();
+  if (p == 0) return over(group, mine, ReduceOp::sum);
+  return over(group, mine.to(at::kDouble).pow(p), ReduceOp::sum).pow(1 / p).to(mine.scalar_type());
+}
+
+/// Of all elements; those along a dimension have none that all ranks share.
+const std::unordered_map<std::string_view, Reduction>& reductions() {
+  static const std::unordered_map<std::string_view, Reduction> all{
+      {"aten::sum", sum},
+      {"aten::nansum", sum},
+      {"aten::dot", sum},
+      {"aten::vdot", sum},
+      {"aten::count_nonzero", sum},
+      {"aten::mean", mean},
+      {"aten::max", extreme<ReduceOp::max>},
+      {"aten::amax", extreme<ReduceOp::max>},
+      {"aten::min", extreme<ReduceOp::min>},
+      {"aten::amin", extreme<ReduceOp::min>},
+      {"aten::any", truth<ReduceOp::max>},
+      {"aten::all", truth<ReduceOp::min>},
+      {"aten::norm", norm},
+      {"aten::linalg_vector_norm", norm},
+  };
+  return all;
+}
+
+/// Whether it makes one number of all elements of one tensor, or of two alike.
+bool is_of_all_elements(const c10::OperatorHandle& op, const Stack& arguments) {
+  auto& schema = op.schema();
+  if (schema.returns().size() != 1 || !schema.returns()[0].type()->isSubtypeOf(*c10::TensorType::get()))
+    return false;
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    auto& name = schema.arguments()[i].name();
+    auto& value = arguments[i];
+    if (name == "other") return false;  // the greater of two tensors, element by element
+    if (name == "dim" && !(value.isNone() || (value.isIntList() && value.toIntVector().empty())))
+      return false;
+  }
+  return true;
+}
+
+/// What neither brings elements together nor tells ranks apart, although it is not called pointwise.
+bool keeps_elements(const c10::OperatorHandle& op, const SplitFacts& facts) {
+  static const std::unordered_set<std::string_view> names{
+      "aten::randn_like",   "aten::rand_like",
+      "aten::normal_",      "aten::uniform_",
+      "aten::bernoulli_",   "aten::is_same_size",
+      "aten::_unsafe_view", "aten::_amp_foreach_non_finite_check_and_unscale_"};
+  const std::string_view name = op.schema().name();
+  if (facts.is_elementwise || facts.is_view || names.contains(name)) return true;
+  if (name.starts_with("aten::_foreach_"))
+    return name != "aten::_foreach_norm" && name != "aten::_foreach_max";
+  return name.starts_with("aten::new_") || name.starts_with("aten::_fused_") || !name.starts_with("aten::");
+}
+
+/// Elements meet those of the same place, of which this rank has as many: x·xᵀ is not made of shards.
+bool are_side_by_side(const SplitFacts& facts, const std::vector<at::Tensor>& tensors) {
+  if (!facts.is_elementwise) return true;
+  const auto shard = std::find_if(tensors.begin(), tensors.end(), [](auto& x) { return as_shard(x); });
+  return std::all_of(tensors.begin(), tensors.end(), [&](auto& x) {
+    return as_shard(x) ? x.sizes() == shard->sizes() : x.numel() == 1 || x.sizes() == shard->sizes();
+  });
+}
+
+/// Shards side by side are shards of what is side by side.
+bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& tensors) {
+  if (op.schema().name() != "aten::cat" && op.schema().name() != "aten::_foreach_norm") return false;
+  return std::all_of(tensors.begin(), tensors.end(), [](auto& x) { return as_shard(x) || x.numel() == 0; });
+}
+
+[[noreturn]] void refuse(const c10::OperatorHandle& op, const Communicator& group) {
+  throw Error(fmt::format(
+      "{} on a shard: this rank has some of its elements, the other {} the rest, and each would make "
+      "something "
+      "else of its own. Work with them one by one, make one number of all (norm, sum, dot, max), or take the "
+      "whole parameters by each_parameter() or unshard()",
+      op.schema().name(), group.size() == 2 ? "rank" : fmt::format("{} ranks", group.size() - 1)));
+}
+
+}  // namespace
+
+void on_shards(const c10::OperatorHandle& op, Stack* stack) {
+  auto& facts = split_facts(op);
+  if (facts.is_composite)
+    return op.callBoxedForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd, *stack);
+  const BelowAutograd below;
+  const auto count = op.schema().arguments().size();
+  const std::span<c10::IValue> arguments(stack->data() + stack->size() - count, count);
+  const auto given = tensors_among(arguments);
+  std::vector<at::Tensor> local;
+  Communicator group;
+  for (auto& x : given) {
+    if (auto* shard = as_shard(x)) group = shard->group();
+    local.push_back(local_of(x));
+  }
+
+  auto reduction = reductions().find(op.schema().name());
+  const bool reduces =
+      reduction != reductions().end() && is_of_all_elements(op, {arguments.begin(), arguments.end()});
+  if (!reduces && !joins_shards(op, given) && !(keeps_elements(op, facts) && are_side_by_side(facts, given)))
+    refuse(op, group);
+  put_back(local, arguments);
+  if (reduces) {
+    const Stack call(arguments.begin(), arguments.end());
+    auto all = reduction->second(call, group, [&] {
+      auto values = call;
+      op.callBoxed(values);
+      return values.back().toTensor();
+    });
+    torch::jit::drop(*stack, count);
+    stack->emplace_back(std::move(all));
+    return;
+  }
+
+  const auto below_arguments = stack->size() - count;
+  op.callBoxed(*stack);
+  const std::span<c10::IValue> results(stack->data() + below_arguments, stack->size() - below_arguments);
+  auto made = tensors_among(results);
+  const bool creates = op.schema().name().starts_with("aten::new_");
+  for (auto& result : made) {
+    auto same = std::find_if(local.begin(), local.end(), [&](auto& x) { return x.is_same(result); });
+    if (same != local.end())
+      result = given[static_cast<size_t>(same - local.begin())];
+    else if (!creates || result.sizes() == local[0].sizes())
+      result = shard_of(result, group);
+  }
+  put_back(made, results);
+}
+
+}  // namespace wanpar
