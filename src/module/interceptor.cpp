@@ -367,7 +367,8 @@ Operator opened(const Operator& op) {
   return inside;
 }
 
-at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions) {
+at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions,
+                          const std::optional<TokenGrid>& grid) {
   auto all = [&] {
     NamedTensors tensors{{"x", x}};
     for (auto& companion : companions) tensors.push_back({"companion", companion.tensor});
@@ -376,7 +377,7 @@ at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Compa
   const Crossing crossing(all());
   Plain plain;
   each_inwards_out<TokenHandler>(
-      [&](TokenHandler& handler) { x = handler.split_sequence(std::move(x), dim, companions); });
+      [&](TokenHandler& handler) { x = handler.split_sequence(std::move(x), dim, companions, grid); });
   crossing.tell(all());
   return x;
 }

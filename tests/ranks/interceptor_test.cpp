@@ -180,7 +180,8 @@ TEST_CASE("a handler that gives something else than the operator does is an erro
 
 TEST_CASE("handlers find one another by their types, and each event goes to those that take it") {
   struct Tokens : wanpar::TokenHandler {
-    at::Tensor split_sequence(at::Tensor x, int64_t, std::initializer_list<wanpar::Companion>) override {
+    at::Tensor split_sequence(at::Tensor x, int64_t, std::initializer_list<wanpar::Companion>,
+                              const std::optional<wanpar::TokenGrid>&) override {
       return x + 1;
     }
     at::Tensor gather_sequence(at::Tensor x, int64_t) override { return x - 1; }

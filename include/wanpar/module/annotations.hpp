@@ -4,6 +4,7 @@
 #include <concepts>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -18,9 +19,15 @@ struct Companion {
   int64_t dim;
 };
 
-/// States that the tokens of x begin here, along `dim`: a listening strategy returns this rank's share
-/// and cuts each companion in place likewise; without one, x is returned as it is.
-at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions = {});
+/// The grid in which flattened tokens lie, columns fastest, then rows.
+struct TokenGrid {
+  int64_t frames, rows, columns;
+};
+
+/// States that the tokens of x begin here, along `dim`, and which grid they are from: a listening strategy
+/// returns this rank's share and cuts each companion in place likewise; without one, x is returned as it is.
+at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions = {},
+                          const std::optional<TokenGrid>& grid = {});
 
 /// States that the tokens of x end here: a listening strategy returns them whole, in order, on every rank;
 /// without one, x is returned as it is.

@@ -64,8 +64,8 @@ class BlocksHandler : public virtual Handler {
 /// Splits tokens over ranks: is told where a module says that they begin and end.
 class TokenHandler : public virtual Handler {
  public:
-  virtual at::Tensor split_sequence(at::Tensor x, int64_t dim,
-                                    std::initializer_list<Companion> companions) = 0;
+  virtual at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions,
+                                    const std::optional<TokenGrid>& grid) = 0;
   virtual at::Tensor gather_sequence(at::Tensor x, int64_t dim) = 0;
   /// Collective. x as one rank would have it.
   virtual at::Tensor unshard(at::Tensor x) = 0;

@@ -1,11 +1,10 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/module/placement.hpp>
 #include <wanpar/module/wrapped.hpp>
 
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <unordered_set>
 #include <vector>
 
 //  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is
@@ -20,16 +19,6 @@
 //
 //  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest. exact
 namespace wanpar {
-
-struct Cut {
-  ValueName arg = 0;  ///< what holds tokens, whole on every rank: 0, "1.tokens"
-  int64_t dim = 1;    ///< their dimension
-};
-
-struct Join {
-  int64_t dim = 1;        ///< the token dimension of the result
-  ValueName result = {};  ///< which of several; all of them where left out
-};
 
 struct SequenceParallelOptions {
   Communicator ulysses = {};
@@ -48,6 +37,7 @@ struct SequenceParallelOptions {
 };
 
 class SequenceGroup;
+class SplitModule;
 
 class SequenceParallelStrategy {
  public:
@@ -61,10 +51,7 @@ class SequenceParallelStrategy {
 
  private:
   std::shared_ptr<const SequenceGroup> group_;
-  bool is_in_one_process_ = false;
-  std::shared_ptr<std::unordered_set<std::string>> seen_ =
-      std::make_shared<std::unordered_set<std::string>>();  // kinds of calls that have had a first pass
-  NamedTensors shared_;  // parameters that ranks which are threads hold together
+  std::shared_ptr<SplitModule> module_;
 };
 
 /// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs

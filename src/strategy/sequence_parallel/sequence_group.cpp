@@ -1,98 +1,21 @@
 #include "strategy/sequence_parallel/sequence_group.hpp"
 
-#include <ATen/ATen.h>
-#include <fmt/format.h>
-#include <torch/csrc/autograd/function.h>
-#include <wanpar/core/error.hpp>
-
-#include "module/split/split_call.hpp"
-#include "strategy/sequence_parallel/edges.hpp"
+#include "strategy/sequence_parallel/split_attention.hpp"
+#include "strategy/split/attention_on_parts.hpp"
 
 namespace wanpar {
 
-void SequenceGroup::enter(Alike* alike) const {
-  alike_ = alike;
-  thread_ = std::this_thread::get_id();
+std::optional<SplitPlace> SequenceGroup::place(int64_t tokens, int64_t dim) const {
+  if (tokens < options_.min_share * size()) return {};
+  return SplitPlace{std::make_shared<TokenLayout>(layout(tokens)), rank(), dim};
 }
 
-void SequenceGroup::leave() const {
-  alike_ = nullptr;
-  thread_ = std::thread::id();
-}
-
-bool SequenceGroup::is_beside_the_pass() const {
-  const auto thread = thread_.load();
-  if (thread == std::thread::id() || thread == std::this_thread::get_id()) return false;
-  return !torch::autograd::get_current_node();  // which runs where autograd wants
-}
-
-void SequenceGroup::exchanges(const char* what) const {
-  if (is_beside_the_pass())
-    throw Error(fmt::format(
-        "SequenceParallel: {} of split tokens is asked for by another thread than that which called the "
-        "module (std::async, torch.jit.fork); let the module compute it itself",
-        what));
-}
-
-at::Tensor SequenceGroup::joined(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const {
-  exchanges("the whole");
-  // Ranks move numbers of some kinds only.
-  if (part.is_complex())
-    return at::view_as_complex(joined(at::view_as_real(part.resolve_conj()).contiguous(), dim, layout));
-  if (part.scalar_type() == at::kChar || part.scalar_type() == at::kShort)
-    return joined(part.to(at::kInt), dim, layout).to(part.scalar_type());
-  std::vector<int64_t> lengths;
-  for (auto& tokens : layout.groups()) lengths.push_back(length(tokens));
-  auto group = ulysses().all_gather(part.contiguous(), dim, layout.lengths(ring().rank())).get();
-  return layout.in_order(ring().all_gather(std::move(group), dim, lengths).get(), dim);
-}
-
-at::Tensor SequenceGroup::sum(const at::Tensor& x) const {
-  exchanges("a sum");
-  if (x.is_complex()) return at::view_as_complex(sum(at::view_as_real(x.resolve_conj()).contiguous()));
-  return ring().all_reduce(ulysses().all_reduce(x).get()).get();
-}
-
-at::Tensor SequenceGroup::greatest(const at::Tensor& x) const {
-  exchanges("the greatest");
-  return ring().all_reduce(ulysses().all_reduce(x, ReduceOp::max).get(), ReduceOp::max).get();
-}
-
-at::Tensor SequenceGroup::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
-                                          int64_t left, int64_t right) const {
-  exchanges("a window");
-  const Edges edges(layout, ring().size(), ulysses().size(), ring().rank(), ulysses().rank(), left, right);
-  auto mine = part.index_select(dim, edges.own(part.device()));
-  auto row = ulysses().all_gather(std::move(mine), dim, edges.row()).get();
-  auto all = ring().all_gather(std::move(row), dim, edges.rows()).get();
-  return edges.extended(part, all, dim);
-}
-
-at::Tensor SequenceGroup::added_to_neighbours(const at::Tensor& extended, int64_t dim,
-                                              const TokenLayout& layout, int64_t left, int64_t right) const {
-  const Edges edges(layout, ring().size(), ulysses().size(), ring().rank(), ulysses().rank(), left, right);
-  auto all = sum(edges.taken(extended, dim));
-  auto part = extended.narrow(dim, left, edges.length()).clone();
-  return part.index_add_(dim, edges.own(extended.device()), edges.of_this_rank(all, dim));
-}
-
-void SequenceGroup::meets(const SplitCall& call) const {
-  if (!alike_ || is_beside_the_pass()) return;
-  auto& op = call.name();
-  alike_->note_call(op);
-  auto* beta = call.named("beta");  // of what a product is added to: nothing, where it is 0
-  bool ignores_first = beta && beta->isScalar() && beta->toScalar().toDouble() == 0;
-  for (size_t i = 0; i < call.size(); ++i) {
-    auto& value = call.argument(i);
-    if (call.facts().writes(i) || (i == 0 && ignores_first)) continue;
-    if (value.isTensor() && value.toTensor().defined() && !as_split(value.toTensor()))
-      alike_->note_tensor(op, value.toTensor());
-    if (value.isInt()) alike_->note_number(op, static_cast<double>(value.toInt()));
-    if (value.isDouble()) alike_->note_number(op, value.toDouble());
-    if (value.isBool()) alike_->note_number(op, value.toBool());
-    if (value.isIntList())
-      for (auto number : value.toIntVector()) alike_->note_number(op, static_cast<double>(number));
-  }
+at::Tensor SequenceGroup::attention(const Attention& call) const {
+  exchanges("attention");
+  return attention_on_parts(call, shared_from_this(), MergedKeys::gathered,
+                            [this](const SplitPlace& place, Attention parts) {
+                              return split_attention(options_, *place.layout, std::move(parts));
+                            });
 }
 
 const std::string& SequenceGroup::name() const {

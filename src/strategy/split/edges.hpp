@@ -20,6 +20,8 @@ class Edges {
   /// How many edges each rank of this ulysses group has, and each ulysses group of the ring.
   const std::vector<int64_t>& row() const { return row_; }
   const std::vector<int64_t>& rows() const { return rows_; }
+  /// And all ranks together.
+  int64_t size() const { return static_cast<int64_t>(all_.size()); }
   /// How many tokens this rank has.
   int64_t length() const { return mine_.size(); }
 

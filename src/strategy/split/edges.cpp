@@ -1,4 +1,4 @@
-#include "strategy/sequence_parallel/edges.hpp"
+#include "strategy/split/edges.hpp"
 
 #include <ATen/ATen.h>
 

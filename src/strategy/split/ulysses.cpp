@@ -1,4 +1,4 @@
-#include "strategy/sequence_parallel/ulysses.hpp"
+#include "strategy/split/ulysses.hpp"
 
 #include <ATen/ATen.h>
 
@@ -121,10 +121,9 @@ class Trade {
   std::vector<Sizes> heads_;  // of each tensor, on each rank
 };
 
-}  // namespace
-
-at::Tensor ulysses_attention(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
-                             const std::function<at::Tensor(Attention)>& attend) {
+/// The call is prepared, and has one batch dimension.
+at::Tensor traded(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
+                  const std::function<at::Tensor(Attention)>& attend) {
   bool shared_heads_divide =
       call.grouped && call.query.size(1) % group.size() == 0 && call.key.size(1) % group.size() == 0;
   if (call.grouped && !shared_heads_divide) repeat_heads(call);
@@ -144,6 +143,18 @@ at::Tensor ulysses_attention(const Communicator& group, Attention call, const st
   return linear_map(
       Tensors{std::move(out)}, [back](Tensors x) { return back.to_tokens(std::move(x)); },
       [back](Tensors x) { return back.to_heads(std::move(x)); })[0];
+}
+
+}  // namespace
+
+at::Tensor ulysses_attention(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
+                             const std::function<at::Tensor(Attention)>& attend) {
+  call = prepared(std::move(call));
+  auto shape = call.query.sizes().vec();
+  call = with_one_batch(std::move(call));
+  auto out = group.size() == 1 ? attend(std::move(call)) : traded(group, std::move(call), lengths, attend);
+  shape.back() = out.size(-1);
+  return out.sizes() == shape ? out : out.reshape(shape);
 }
 
 }  // namespace wanpar

@@ -1,4 +1,4 @@
-#include "strategy/sequence_parallel/met_attention.hpp"
+#include "strategy/split/met_attention.hpp"
 
 #include <algorithm>
 
@@ -25,7 +25,7 @@ MetAttention all_whole(std::span<const at::Tensor> inputs) {
 
 }  // namespace
 
-MetAttention meet(std::span<const at::Tensor> inputs) {
+MetAttention meet(std::span<const at::Tensor> inputs, MergedKeys merged) {
   MetAttention met{MetAttention::whole, {}, {}, {}};
   auto &query = inputs[0], &key = inputs[1], &value = inputs[2];
   if (query.dim() < 2 || key.dim() < 2 || value.dim() < 2) return all_whole(inputs);
@@ -41,7 +41,8 @@ MetAttention meet(std::span<const at::Tensor> inputs) {
   if (!keys != !values) keys_whole();
 
   if (keys && from_end(key, *keys) == kTokens) {
-    bool is_over = queries && is_alike(query, *queries, key, *keys) && !queries->is_merged();
+    bool is_over = queries && is_alike(query, *queries, key, *keys) &&
+                   (merged == MergedKeys::attended_over || !queries->is_merged());
     if (is_over) {
       met.kind = MetAttention::over, met.place = *queries, met.from_end = kTokens;
       return met;

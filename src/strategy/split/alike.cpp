@@ -1,4 +1,4 @@
-#include "strategy/sequence_parallel/alike.hpp"
+#include "strategy/split/alike.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -23,8 +23,7 @@ at::Tensor rows(const std::vector<Communicator>& grid, at::Tensor mine) {
 
 }  // namespace
 
-void Alike::require_same(const std::vector<Communicator>& grid, const at::Tensor& x) {
-  const std::string who = "SequenceParallel";
+void Alike::require_same(const std::string& who, const std::vector<Communicator>& grid, const at::Tensor& x) {
   const std::string advice =
       "all ranks of the group split one tensor, so give each of them the same; batches of each rank's own "
       "want DataParallel over other ranks, on another axis of the mesh";
@@ -42,15 +41,16 @@ void Alike::require_same(const std::vector<Communicator>& grid, const at::Tensor
                       rank, advice));
 }
 
-void Alike::compare(const std::vector<Communicator>& grid) const {
+void Alike::compare(const std::string& who, const std::vector<Communicator>& grid) const {
   const auto ways =
       rows(grid, at::tensor({static_cast<int64_t>(numbers_.size()), static_cast<int64_t>(tensors_.size()),
                              static_cast<int64_t>(path_)},
                             at::kLong));
   if (!ways.eq(ways[0]).all().item<bool>())
     throw Error(
-        "SequenceParallel: ranks took different ways through the module: it decides by something that is not "
-        "alike on all of them (a clock, its rank, a generator of each rank's own)");
+        who +
+        ": ranks took different ways through the module: it decides by something that is not alike on all of "
+        "them (a clock, its rank, a generator of each rank's own)");
   if (!numbers_.empty()) {
     std::vector<double> mine;
     for (auto& number : numbers_) mine.push_back(number.value);
@@ -59,10 +59,9 @@ void Alike::compare(const std::vector<Communicator>& grid) const {
     const auto differing = at::where(is_nan.logical_and(is_nan[0]), false, all.ne(all[0])).nonzero();
     if (differing.size(0) > 0) {
       const auto rank = differing[0][0].item<int64_t>(), i = differing[0][1].item<int64_t>();
-      throw Error(
-          fmt::format("SequenceParallel: {} is given a number, which is {:.6g} on rank 0 and {:.6g} on rank "
-                      "{}; {}",
-                      numbers_[i].op, all[0][i].item<double>(), all[rank][i].item<double>(), rank, kRemedy));
+      throw Error(fmt::format("{}: {} is given a number, which is {:.6g} on rank 0 and {:.6g} on rank {}; {}",
+                              who, numbers_[i].op, all[0][i].item<double>(), all[rank][i].item<double>(),
+                              rank, kRemedy));
     }
   }
   if (tensors_.empty()) return;
@@ -75,9 +74,9 @@ void Alike::compare(const std::vector<Communicator>& grid) const {
       const auto at = static_cast<int64_t>(i);
       if (Digest{all[0][at], digest.tolerance}.is_close_to({all[rank][at], digest.tolerance})) continue;
       throw Error(
-          fmt::format("SequenceParallel: {} meets a tensor {} that is not split, and has other values on "
-                      "rank {} than on rank 0; {}",
-                      op, sizes, rank, kRemedy));
+          fmt::format("{}: {} meets a tensor {} that is not split, and has other values on rank {} than on "
+                      "rank 0; {}",
+                      who, op, sizes, rank, kRemedy));
     }
 }
 

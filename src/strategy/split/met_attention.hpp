@@ -9,6 +9,10 @@
 
 namespace wanpar {
 
+/// What becomes of keys that are split as the queries are, in a dimension that is merged with others, so that
+/// each rank has many short ranges of it.
+enum class MergedKeys { gathered, attended_over };
+
 /// How an attention of which some inputs are split is carried, and what is to be done to its inputs before,
 /// by their numbers.
 struct MetAttention {
@@ -31,6 +35,6 @@ struct MetAttention {
 
 /// Told by where queries, keys, values and mask lie: keys that are split otherwise than the queries are
 /// wanted whole, as is any mask that is split.
-MetAttention meet(std::span<const at::Tensor> inputs);
+MetAttention meet(std::span<const at::Tensor> inputs, MergedKeys merged);
 
 }  // namespace wanpar

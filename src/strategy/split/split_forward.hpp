@@ -1,0 +1,77 @@
+#pragma once
+#include <wanpar/module/forward_scope.hpp>
+#include <wanpar/module/interceptor.hpp>
+#include <wanpar/module/placement.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "module/split/split_tensor.hpp"
+#include "strategy/split/alike.hpp"
+#include "strategy/split/split_module.hpp"
+#include "strategy/split/split_ranks.hpp"
+
+namespace wanpar {
+
+/// Where tokens begin and end, for a module that does not say so.
+struct SplitEnds {
+  std::vector<Cut> split;
+  std::vector<Join> gather;
+};
+
+/// A line for each, to be compared.
+std::string text_of(const std::vector<Cut>& split, const std::vector<Join>& gather);
+
+/// What one rank does between the beginning and the end of a forward in which tensors are split over ranks.
+class SplitForward : public ForwardScope, public TokenHandler, public OperatorHandler {
+ public:
+  SplitForward(std::shared_ptr<const SplitRanks> ranks, SplitEnds ends, std::shared_ptr<SplitModule> module,
+               const Arguments& arguments);
+  ~SplitForward() override { ranks_->leave(); }
+
+  void enter(Arguments& arguments) override;
+  void leave(NamedTensors& results) override;
+  std::string remark(std::string_view error) const override;
+
+  at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions,
+                            const std::optional<TokenGrid>& grid) override;
+  at::Tensor gather_sequence(at::Tensor x, int64_t dim) override;
+  at::Tensor unshard(at::Tensor x) override;
+
+  /// Random numbers that every rank draws for what is whole are the same where ranks have generators of their
+  /// own, seeded alike; those of a generator of the module's own are compared where they meet tokens.
+  bool intercepts_operators() const override { return is_first_ && module_->is_in_one_process(); }
+  Tensors around(const Operator& op, const Next& next) override;
+
+ private:
+  const std::string& who() const { return ranks_->name(); }
+  using Place = std::function<std::optional<SplitPlace>(int64_t extent, int64_t dim)>;
+  at::Tensor cut(const at::Tensor& x, int64_t dim, const Place& place);
+  /// An argument cut; one that is given twice is one tensor still.
+  at::Tensor given(const at::Tensor& x, int64_t dim);
+  at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim) const;
+  at::Tensor gathered(const std::string& name, const at::Tensor& x) const;
+  /// What the module wrote into its arguments is the caller's, too.
+  void give_back();
+
+  struct GivenTokens {
+    at::Tensor original, part;
+    int64_t dim;
+    SplitTensor::Writes writes;
+  };
+  std::shared_ptr<const SplitRanks> ranks_;
+  SplitEnds ends_;
+  std::shared_ptr<SplitModule> module_;
+  std::string kind_;
+  bool is_first_;  // of this kind: ranks compare what is to be alike
+  Alike alike_;
+  bool has_cut_ = false;
+  std::vector<at::Tensor> arguments_;
+  std::vector<GivenTokens> given_;
+  std::optional<Scope> scope_;
+};
+
+}  // namespace wanpar

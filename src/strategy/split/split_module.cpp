@@ -1,0 +1,41 @@
+#include "strategy/split/split_module.hpp"
+
+#include <ATen/ATen.h>
+#include <unistd.h>
+
+#include <wanpar/core/agreement.hpp>
+
+#include "module/same_module.hpp"
+#include "module/shared_parameters.hpp"
+
+namespace wanpar {
+namespace {
+
+/// Calls that are remembered; a loop over ever new shapes must not fill the memory.
+constexpr size_t kRemembered = 256;
+
+/// Collective. An address of this process tells it from any other.
+bool are_in_one_process(const std::vector<Communicator>& grid) {
+  static const int here = 0;
+  auto places = at::tensor({static_cast<int64_t>(::getpid()), reinterpret_cast<int64_t>(&here)}, at::kLong)
+                    .unsqueeze(0);
+  for (auto& group : grid) places = group.all_gather(places.to(group.device()), 0).get();
+  return places.size(0) > 1 && places.eq(places[0]).all().item<bool>();
+}
+
+}  // namespace
+
+SplitModule::SplitModule(const std::string& who, const std::vector<Communicator>& grid,
+                         const std::string& options, const NamedTensors& parameters) {
+  require_same(who, "options", grid, options);
+  require_same_module(who, grid, parameters);
+  if (are_shared(grid, parameters)) shared_ = parameters;
+  is_in_one_process_ = are_in_one_process(grid);
+}
+
+bool SplitModule::begin(const std::string& kind) {
+  if (known_.size() > kRemembered) known_.clear();
+  return !known_.contains(kind);
+}
+
+}  // namespace wanpar

@@ -1,0 +1,67 @@
+#pragma once
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/module/annotations.hpp>
+
+#include <atomic>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "module/split/split_group.hpp"
+#include "strategy/split/alike.hpp"
+
+namespace wanpar {
+
+/// The ranks that a strategy splits tensors over, slow × fast, the fast ones fastest: what operators need of
+/// them, but for attention and for where tokens lie.
+class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitRanks> {
+ public:
+  SplitRanks(Communicator slow, Communicator fast) : slow_(std::move(slow)), fast_(std::move(fast)) {}
+
+  const Communicator& slow() const { return slow_; }
+  const Communicator& fast() const { return fast_; }
+  /// The innermost axis first.
+  std::vector<Communicator> grid() const { return {fast_, slow_}; }
+  int size() const { return slow_.size() * fast_.size(); }
+  /// Where the elements of an argument's dimension are to be; none where they stay whole. Throws Error, alike
+  /// on all ranks, where they cannot be split.
+  virtual std::optional<SplitPlace> place(int64_t extent, int64_t dim) const = 0;
+  /// And those that a module states to be tokens, and the grid that they lie in.
+  virtual std::optional<SplitPlace> place_of_tokens(int64_t tokens, int64_t dim,
+                                                    const std::optional<TokenGrid>&) const {
+    return place(tokens, dim);
+  }
+
+  /// How an option names each axis, for a module that is wrapped twice: ".ring and .ulysses".
+  virtual const char* axes() const = 0;
+
+  int rank() const override { return slow_.rank() * fast_.size() + fast_.rank(); }
+  at::Tensor joined(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const override;
+  at::Tensor sum(const at::Tensor& x) const override;
+  at::Tensor greatest(const at::Tensor& x) const override;
+  at::Tensor with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                             int64_t right) const override;
+  at::Tensor added_to_neighbours(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
+                                 int64_t left, int64_t right) const override;
+  void meets(const SplitCall& call) const override;
+
+  /// A pass begins on this thread, and until leave() goes on there; what operators meet in it is noted in
+  /// `alike` where there is one.
+  void enter(Alike* alike) const;
+  void leave() const;
+
+ protected:
+  /// To be called before each exchange: those of two threads of a rank would meet those of others in any
+  /// order.
+  void exchanges(const char* what) const;
+
+ private:
+  /// Whether this thread is another than that of the pass, started by the module.
+  bool is_beside_the_pass() const;
+
+  Communicator slow_, fast_;
+  mutable Alike* alike_ = nullptr;
+  mutable std::atomic<std::thread::id> thread_ = std::thread::id();  // of the pass
+};
+
+}  // namespace wanpar
