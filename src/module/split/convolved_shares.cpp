@@ -3,25 +3,39 @@
 #include <algorithm>
 
 namespace wanpar {
+namespace {
+
+int64_t rounded_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+}  // namespace
 
 ConvolvedShares convolved_shares(const Convolved& c, const TokenLayout& layout) {
   ConvolvedShares shares;
-  const auto lost = std::max<int64_t>(0, layout.total() - c.results);
+  // A rank has the results that begin at its tokens; what the ends cost all of them lose alike.
+  const auto lost = std::max<int64_t>(0, rounded_up(layout.total(), c.stride) - c.results);
   int64_t begin = 0, first = 0;  // of this rank's tokens, and of its results
-  std::vector<int64_t> before, behind, needed;
+  struct Reach {
+    int64_t before, needed;
+  };
+  std::vector<Reach> reaches;
   for (int r = 0; r < layout.size(); ++r) {
     const auto end = begin + length(layout.of(r));
     const bool is_last = r + 1 == layout.size();
-    const auto last = is_last ? c.results : std::max(first, std::min(c.results, end - lost));
-    const auto from = first - c.padding, to = last - c.padding + (last > first ? c.reach : 0);
-    before.push_back(begin - from), behind.push_back(to - end);
-    needed.push_back(std::max<int64_t>(0, to - from));
+    const auto last =
+        is_last ? c.results : std::max(first, std::min(c.results, rounded_up(end, c.stride) - lost));
+    if (last > first) {
+      const auto from = first * c.stride - c.padding, to = (last - 1) * c.stride - c.padding + c.reach + 1;
+      reaches.push_back({begin - from, to - from});
+      shares.left = std::max(shares.left, begin - from);
+      shares.right = std::max(shares.right, to - end);
+    } else {
+      reaches.push_back({0, 0});
+    }
     shares.lengths.push_back(last - first);
     begin = end, first = last;
   }
-  shares.left = std::max<int64_t>(0, *std::max_element(before.begin(), before.end()));
-  shares.right = std::max<int64_t>(0, *std::max_element(behind.begin(), behind.end()));
-  for (size_t r = 0; r < before.size(); ++r) shares.of_rank.push_back({shares.left - before[r], needed[r]});
+  for (auto& [before, needed] : reaches)
+    shares.of_rank.push_back({needed > 0 ? shares.left - before : 0, needed});
   return shares;
 }
 

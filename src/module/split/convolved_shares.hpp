@@ -5,10 +5,10 @@
 
 namespace wanpar {
 
-/// Along split tokens, the results of an operator each of which looks at `reach` tokens behind its first one,
-/// the first of all beginning `padding` before the sequence.
+/// Along split tokens, the results of an operator each of which looks at `reach` tokens behind its first one.
+/// The first result's lies `padding` before the sequence, and that of each further one `stride` behind.
 struct Convolved {
-  int64_t padding, reach;
+  int64_t padding, reach, stride;
   int64_t results;  ///< how many there are
 };
 

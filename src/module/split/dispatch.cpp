@@ -61,6 +61,13 @@ void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     stack->pop_back();
     return on_split_tensors(view, stack);
   }
+  if (op.schema().name() == "aten::max_pool1d") {  // without gradients LibTorch's own reads the memory
+    static const auto with_indices =
+        c10::Dispatcher::singleton().findSchemaOrThrow("aten::max_pool1d_with_indices", "");
+    on_split_tensors(with_indices, stack);
+    stack->pop_back();
+    return;
+  }
   auto& facts = split_facts(op);
   if (facts.is_composite)
     return op.callBoxedForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd, *stack);

@@ -21,6 +21,7 @@ const SplitRules& rules_of_products();
 const SplitRules& rules_of_reductions();
 const SplitRules& rules_of_norms();
 const SplitRules& rules_of_convolutions();
+const SplitRules& rules_of_windows();
 const SplitRules& rules_of_joins();
 
 }  // namespace wanpar

@@ -258,6 +258,15 @@ torch::jit::Stack SplitCall::ran() const {
   return call;
 }
 
+torch::jit::Stack SplitCall::ran_for_none(const at::Tensor& part, int64_t dim, int64_t extent) {
+  auto sizes = part.sizes().vec();
+  sizes[dim] = extent;
+  give(0, at::zeros(sizes, part.options()));
+  auto results = ran();
+  for (auto& item : results) item = item.toTensor().narrow(dim, 0, 0).contiguous();
+  return results;
+}
+
 bool SplitCall::run(std::initializer_list<Given> given) { return result(ran(), given); }
 
 bool SplitCall::run_scaled(double factor, const Given& given) {

@@ -81,6 +81,9 @@ class SplitCall {
   bool run_scaled(double factor, const Given& given);
   /// What the operator gives as this rank gives it, with which to make the results.
   torch::jit::Stack ran() const;
+  /// What it gives, by no elements along `dim`, for a first argument like `part` that has none there: an
+  /// operator may refuse such a one, so it is asked for what it makes of `extent` zeros.
+  torch::jit::Stack ran_for_none(const at::Tensor& part, int64_t dim, int64_t extent);
   /// The results are these.
   bool result(torch::jit::Stack results, std::initializer_list<Given> given);
   /// The operator is a view of its first argument, and what it gives lies at these places.
