@@ -85,7 +85,8 @@ at::Tensor TransformerImpl::forward(at::Tensor latents, at::Tensor timestep, at:
   auto tables = rope_tables(grid, config_.head_dim(), latents.device());
 
   auto x = patch_embedding(latents).to(block_time.scalar_type());
-  x = wanpar::split_sequence(x, 1, {{tables.cos, 0}, {tables.sin, 0}});
+  x = wanpar::split_sequence(x, 1, {{tables.cos, 0}, {tables.sin, 0}},
+                             wanpar::TokenGrid{grid.frames, grid.height, grid.width});
   const auto angles = rotation(tables);
   return wanpar::run_blocks<BlockImpl>(blocks, x, block_time, context, angles, [&](const at::Tensor& y) {
     return unpatchify(wanpar::gather_sequence(head(y, time), 1), grid);

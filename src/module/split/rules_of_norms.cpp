@@ -77,9 +77,17 @@ bool group_norm(SplitCall& call) {
   if (place.dim == 1) return false;
   const auto count = static_cast<double>(call.tensor(0).numel() / call.tensor(0).size(0) / groups);
   auto in_groups = x.to(wide(x)).reshape({x.size(0), groups, x.numel() ? -1 : 0});
-  auto mean = call.group().sum(in_groups.sum(2)) / count;
-  auto centered = in_groups - mean.unsqueeze(2);
-  auto rstd = (call.group().sum(centered.square().sum(2)) / count + call.named("eps")->toDouble()).rsqrt();
+  auto sums = [&] { return at::stack({in_groups.sum(2), in_groups.square().sum(2)}); };
+  const auto eps = call.named("eps")->toDouble();
+  at::Tensor mean, rstd, centered;
+  if (const auto moments = call.group().moments(sums, static_cast<double>(in_groups.size(2)))) {
+    mean = (*moments)[0], rstd = ((*moments)[1] + eps).rsqrt();
+    centered = in_groups - mean.unsqueeze(2);
+  } else {
+    mean = call.group().sum(in_groups.sum(2)) / count;
+    centered = in_groups - mean.unsqueeze(2);
+    rstd = (call.group().sum(centered.square().sum(2)) / count + eps).rsqrt();
+  }
   auto y = (centered * rstd.unsqueeze(2)).view(x.sizes());
   if (auto& weight = call.tensor(1); weight.defined()) y = y * of_channels(whole_of(weight), x.dim());
   if (auto& bias = call.tensor(2); bias.defined()) y = y + of_channels(whole_of(bias), x.dim());

@@ -2,7 +2,9 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/module/attention.hpp>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "module/split/split_place.hpp"
@@ -31,6 +33,13 @@ class SplitGroup {
   /// Its adjoint: what each rank has of its neighbours' tokens is added to them there.
   virtual at::Tensor added_to_neighbours(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
                                          int64_t left, int64_t right) const = 0;
+  /// Mean and variance [2, …] of elements of all ranks, by the sums [2, …] of this rank's, `here` of them,
+  /// and of their squares, where the others' need not be of now; none where they are to be summed over the
+  /// ranks.
+  virtual std::optional<at::Tensor> moments(const std::function<at::Tensor()>& /*sums*/,
+                                            double /*here*/) const {
+    return {};
+  }
   /// Attention of which some inputs are split.
   virtual at::Tensor attention(const Attention& call) const = 0;
   /// An operator is called, some of whose arguments are split; what is not is to be alike on all ranks.

@@ -75,6 +75,13 @@ TokenLayout::TokenLayout(int64_t total, int ring, int ulysses, bool balanced)
   }
 }
 
+TokenLayout::TokenLayout(std::vector<Ranges> ranks, int ulysses) : ulysses_(ulysses) {
+  for (auto& ranges : ranks) {
+    total_ += length(ranges);
+    ranks_.push_back(tidy(ranges));
+  }
+}
+
 std::vector<Ranges> TokenLayout::groups() const {
   std::vector<Ranges> groups;
   for (size_t first = 0; first < ranks_.size(); first += ulysses_) {

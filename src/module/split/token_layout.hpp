@@ -29,6 +29,8 @@ at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges);
 class TokenLayout {
  public:
   TokenLayout(int64_t total, int ring, int ulysses, bool balanced);
+  /// What each rank holds, said outright; together they hold every token once.
+  TokenLayout(std::vector<Ranges> ranks, int ulysses);
 
   int64_t total() const { return total_; }
   int size() const { return static_cast<int>(ranks_.size()); }
