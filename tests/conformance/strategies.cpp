@@ -6,6 +6,7 @@
 #include <wanpar/strategy/block_distribution.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
+#include <wanpar/strategy/patch_parallel.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
@@ -18,6 +19,7 @@ using wanpar::Communicator;
 using wanpar::data_parallel;
 using wanpar::Mesh;
 using wanpar::Model;
+using wanpar::patch_parallel;
 using wanpar::sequence_parallel;
 using wanpar::sharded_params;
 using wanpar::Sharding;
@@ -97,6 +99,13 @@ std::function<Gradients()> of_all_stages(std::function<Gradients()> take, Commun
   };
 }
 
+/// Patches are dealt of whatever holds tokens.
+wanpar::PatchParallelOptions patches(const Communicator& group, const Subject& subject) {
+  wanpar::PatchParallelOptions options{.group = group};
+  for (auto& cut : subject.tokens) options.split.push_back({cut.arg, {}, cut.dim});
+  return options;
+}
+
 Wrap sharded(Sharding sharding) {
   return [=](Model model, const Subject&, Communicator world) {
     return averaging(model | sharded_params({.group = world, .sharding = sharding}));
@@ -145,6 +154,17 @@ const std::vector<Strategy>& strategies() {
                                                           .balance_causal = true,
                                                           .min_share = 1}));
        }},
+      {"patches, without steps",
+       [](Model model, const Subject& subject, Communicator world) {
+         return with_gradients(model | patch_parallel(patches(world, subject)));
+       }},
+      {"patches over ulysses, without steps",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "patch", "ulysses");
+         auto options = patches(mesh["patch"], subject);
+         options.ulysses = mesh["ulysses"];
+         return with_gradients(model | patch_parallel(options));
+       }},
       {"sharded, full_shard", sharded(Sharding::full_shard)},
       {"sharded, shard_grad_op", sharded(Sharding::shard_grad_op)},
       {"sharded, no_shard", sharded(Sharding::no_shard)},
@@ -182,6 +202,27 @@ const std::vector<Strategy>& compositions() {
          Model whole = sharded | sequence_parallel({.ring = world, .split = subject.tokens, .min_share = 1});
          return Wrapped{whole, gradients_of_shards(sharded)};
        }},
+      {"model | sharded | patches",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto sharded = model | sharded_params({.group = world});
+         Model whole = sharded | patch_parallel(patches(world, subject));
+         return Wrapped{whole, gradients_of_shards(sharded)};
+       }},
+      {"model | patches | data",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = grid(world, "data", "patch");
+         Model split = model | patch_parallel(patches(mesh["patch"], subject));
+         Model whole = split | data_parallel({.group = mesh["data"], .batch = subject.batch});
+         return Wrapped{whole, gradients_of(whole)};
+       }},
+      {"model | patches | pipeline",
+       [](Model model, const Subject& subject, Communicator world) {
+         auto mesh = staged(world, subject);
+         Model split = model | patch_parallel(patches(mesh["beside"], subject));
+         Model whole = split | block_pipeline(over(mesh, subject));
+         return Wrapped{whole, of_all_stages(gradients_of(whole), mesh["stages"], model)};
+       },
+       true},
       {"model | sequence | sharded",
        [](Model model, const Subject& subject, Communicator world) {
          Model split = model | sequence_parallel({.ulysses = world, .split = subject.tokens, .min_share = 1});
