@@ -228,6 +228,19 @@ TEST_CASE("ranks that are given other tensors are refused before they mix them")
       {2, 3});
 }
 
+TEST_CASE("groups that are no axes of one mesh are refused where the module is wrapped") {
+  on_worlds(
+      [](Communicator world) {
+        Mesh mesh(world, {{"outer", 2}, {"inner", world.size() / 2}});
+        for (auto& ulysses : {world, mesh["outer"]}) {
+          auto wrap = [&] { self_attend | wanpar::sequence_parallel({.ulysses = ulysses, .ring = world}); };
+          require_error(wrap, "not two axes of one mesh");
+          world.barrier();
+        }
+      },
+      {2, 4});
+}
+
 TEST_CASE("what a module makes of sizes and behind autograd's back is that of one rank") {
   on_worlds([](Communicator world) {
     at::NoGradGuard no_grad;

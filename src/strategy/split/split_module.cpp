@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <wanpar/core/agreement.hpp>
+#include <wanpar/core/error.hpp>
 
 #include "module/same_module.hpp"
 #include "module/shared_parameters.hpp"
@@ -23,10 +24,25 @@ bool are_in_one_process(const std::vector<Communicator>& grid) {
   return places.size(0) > 1 && places.eq(places[0]).all().item<bool>();
 }
 
+/// Collective. Each rank finds every position of the grid once along its axes, where they are those of a
+/// mesh.
+void require_axes_of_one_mesh(const std::string& who, const std::vector<Communicator>& grid) {
+  int64_t position = 0, size = 1;
+  for (auto& group : grid) position += group.rank() * size, size *= group.size();
+  auto positions = at::tensor({position}, at::kLong);
+  for (auto& group : grid) positions = group.all_gather(positions.to(group.device()), 0).get();
+  if (!positions.cpu().equal(at::arange(size)))
+    throw AgreedError(
+        who +
+        ": its groups are not two axes of one mesh (one group given twice, or one inside of the "
+        "other); make a Mesh with an axis for each, or give one group alone");
+}
+
 }  // namespace
 
 SplitModule::SplitModule(const std::string& who, const std::vector<Communicator>& grid,
                          const std::string& options, const NamedTensors& parameters) {
+  require_axes_of_one_mesh(who, grid);
   require_same(who, "options", grid, options);
   require_same_module(who, grid, parameters);
   if (are_shared(grid, parameters)) shared_ = parameters;
