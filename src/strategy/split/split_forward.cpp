@@ -150,7 +150,8 @@ at::Tensor SplitForward::given(const at::Tensor& x, int64_t dim) {
 at::Tensor SplitForward::gather(const at::Tensor& x, std::optional<int64_t> dim) const {
   auto* place = place_of(x);
   if (dim && *dim < 0) *dim += x.dim();
-  if (place && dim && *dim != place->dim)
+  const bool has_one = place && place->layout->total() == 1;  // which is at the edge of two dimensions
+  if (place && dim && *dim != place->dim && !has_one)
     throw Error(
         fmt::format("{}: the tokens of the result lie along dimension {}, not along {}; name that in .gather "
                     "or gather_sequence",
