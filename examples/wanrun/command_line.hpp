@@ -1,0 +1,33 @@
+#pragma once
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace wanrun {
+
+/// The command line is wrong; the launcher exits with 2.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// What to start, and where it stands among the hosts of a run.
+struct CommandLine {
+  enum class Action { run, help, version };
+
+  Action action = Action::run;
+  int ranks = 1;               ///< on this host
+  std::vector<int> gpus = {};  ///< CUDA devices that they see; all where there are none
+  std::string backend = {};    ///< "nccl" or "gloo"; the program chooses where empty
+  int hosts = 1;
+  int host = 0;  ///< this one's number
+  std::string master_addr = "127.0.0.1";
+  int master_port = 0;                    ///< 0: a free one
+  bool has_prefix = true;                 ///< lines begin with the rank that printed them
+  std::vector<std::string> program = {};  ///< and its arguments
+};
+
+/// Throws UsageError, one sentence.
+CommandLine parse_command_line(const std::vector<std::string>& words);
+std::string help_text();
+
+}  // namespace wanrun

@@ -1,0 +1,25 @@
+// Starts a program as the ranks of a run: wanrun -n 4 -- program arguments.
+#include <fmt/format.h>
+
+#include <exception>
+
+#include "wanrun/command_line.hpp"
+#include "wanrun/run.hpp"
+
+int main(int argc, char** argv) {
+  using wanrun::CommandLine;
+  constexpr int kFailed = 1, kMisused = 2;
+  try {
+    const auto line = wanrun::parse_command_line({argv + 1, argv + argc});
+    if (line.action == CommandLine::Action::run) return wanrun::run(line);
+    fmt::print(
+        "{}", line.action == CommandLine::Action::help ? wanrun::help_text() : "wanrun " WANPAR_VERSION "\n");
+    return 0;
+  } catch (const wanrun::UsageError& error) {
+    fmt::print(stderr, "wanrun: {}\n", error.what());
+    return kMisused;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "wanrun: {}\n", error.what());
+    return kFailed;
+  }
+}
