@@ -1,52 +1,20 @@
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <charconv>
-#include <cstdlib>
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <mutex>
-#include <string_view>
+#include <thread>
 #include <wanpar/launch/connect.hpp>
 #include <wanpar/transport/checked.hpp>
 
+#include "launch/environment.hpp"
 #include "transport/c10d.hpp"
 
 namespace wanpar {
 namespace {
-
-std::optional<std::string> environment(const char* name) {
-  auto* value = std::getenv(name);
-  return value && *value ? std::optional<std::string>(value) : std::nullopt;
-}
-
-int number(const char* name, std::optional<int> otherwise = {}) {
-  auto text = environment(name);
-  if (!text && otherwise) return *otherwise;
-  if (!text) throw Error(fmt::format("{} is not set, but other variables of the same launcher are", name));
-  int value = 0;
-  auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-  if (error != std::errc{} || end != text->data() + text->size())
-    throw Error(fmt::format("{} is '{}', which is no number", name, *text));
-  return value;
-}
-
-Place torchrun() {
-  Place place{.rank = number("RANK"), .world_size = number("WORLD_SIZE"), .source = "torchrun"};
-  place.local_rank = number("LOCAL_RANK", place.rank);
-  place.local_size = number("LOCAL_WORLD_SIZE", place.world_size);
-  place.store_is_there = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";
-  place.run = environment("TORCHELASTIC_RUN_ID").value_or("") + "." +
-              environment("TORCHELASTIC_RESTART_COUNT").value_or("0");
-  return place;
-}
-
-Place open_mpi() {
-  return {.rank = number("OMPI_COMM_WORLD_RANK"),
-          .world_size = number("OMPI_COMM_WORLD_SIZE"),
-          .local_rank = number("OMPI_COMM_WORLD_LOCAL_RANK"),
-          .local_size = number("OMPI_COMM_WORLD_LOCAL_SIZE"),
-          .source = "Open MPI"};
-}
 
 void check(const Place& place) {
   if (place.world_size < 1)
@@ -68,6 +36,14 @@ int choose_device(const Place& place, Backend backend) {
   if (backend == Backend::automatic && devices == 0) return -1;
   throw Error(
       fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
+}
+
+/// Ranks of one host share its cores, where neither the launcher nor the user deals them out.
+void share_cores(const Place& place) {
+  if (place.local_size == 1 || environment("OMP_NUM_THREADS")) return;
+  const auto mine = static_cast<int>(std::thread::hardware_concurrency());  // those that it is bound to
+  const bool is_bound = mine < ::sysconf(_SC_NPROCESSORS_ONLN);
+  at::set_num_threads(is_bound ? mine : std::max(1, mine / place.local_size));
 }
 
 /// The groups that this process is in, by where they met: a second one in the same place would find its own
@@ -99,24 +75,12 @@ class Met {
 
 }  // namespace
 
-Place find_place() {
-  bool by_hand = environment("RANK") || environment("WORLD_SIZE");
-  bool mpi = environment("OMPI_COMM_WORLD_RANK").has_value();
-  auto place = by_hand ? torchrun() : mpi ? open_mpi() : Place{};
-  bool several_hosts = place.local_size < place.world_size;
-  if (mpi && several_hosts && !environment("MASTER_ADDR"))
-    throw Error(
-        "mpirun started ranks on several hosts: set MASTER_ADDR to the host of rank 0 (mpirun -x "
-        "MASTER_ADDR=…)");
-  place.master_addr = environment("MASTER_ADDR").value_or(place.master_addr);
-  place.master_port = number("MASTER_PORT", place.master_port);
-  return place;
-}
-
 Communicator connect(ConnectOptions options) {
   auto place = options.place ? *options.place : find_place();
   check(place);
+  if (options.backend == Backend::automatic) options.backend = find_backend();
   int device = choose_device(place, options.backend);
+  share_cores(place);
   if (place.world_size == 1) return Communicator().with_timeout(options.timeout);
 
   auto transport = Met::once(place, [&] {

@@ -30,6 +30,19 @@ for count in (2, 3):
     done = run(mpirun(count, [meet]))
     check("mpirun starts {} ranks".format(count), done.status == 0 and done.out.count("of {} by Open MPI".format(count)) == count, done)
 
+both = run_all([(["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", meet], environment())] * 2)
+check("two runs of mpirun at once do not meet each other", all(o.status == 0 and o.out.count("of 2 by Open MPI") == 2 for o in both), *both)
+
+for name, places in (
+    ("Slurm", [dict(SLURM_JOB_ID=free_port(), SLURM_STEP_ID=0, SLURM_PROCID=rank, SLURM_LOCALID=rank, SLURM_NODEID=0,
+                    SLURM_STEP_NUM_TASKS=2, SLURM_STEP_TASKS_PER_NODE="2", SLURM_STEP_NODELIST="gpu[03-04]") for rank in (0, 1)]),
+    ("MPICH", [dict(PMI_RANK=rank, PMI_SIZE=2, MPI_LOCALRANKID=rank, MPI_LOCALNRANKS=2, PMI_PORT="host:1") for rank in (0, 1)]),
+):
+    if name == "Slurm":
+        places = [place | dict(SLURM_JOB_ID=places[0]["SLURM_JOB_ID"]) for place in places]
+    done = run_all([([meet], environment(**place)) for place in places])
+    check("the variables of {} are read".format(name), [o.out for o in done] == ["rank {} of 2 by {}\n".format(r, name) for r in (0, 1)], *done)
+
 alone = run([meet])
 check("without a launcher there is one rank", alone.out == "rank 0 of 1 by alone\n", alone)
 
@@ -66,6 +79,8 @@ no_gpu = all("devices" in o.error for o in gpus)
 check("too few GPUs are counted", not no_gpu or all_say(gpus, "Not enough GPUs available: 2 ranks on this node, 0 devices"), *gpus)
 
 for values, sentence in (
+    (dict(WANPAR_BACKEND="mpi"), "WANPAR_BACKEND is 'mpi'; it is gloo, nccl, or not set"),
+    (dict(SLURM_PROCID=0, SLURM_STEP_NUM_TASKS=4, SLURM_LOCALID=0, SLURM_STEP_TASKS_PER_NODE="two"), "SLURM_STEP_TASKS_PER_NODE is 'two'"),
     (dict(RANK=2, WORLD_SIZE=2), "the rank is 2, but with a world size of 2 ranks are 0 to 1"),
     (dict(RANK=0), "WORLD_SIZE is not set"),
     (dict(RANK="one", WORLD_SIZE=2), "RANK is 'one', which is no number"),

@@ -24,14 +24,17 @@ struct Place {
 };
 
 struct ConnectOptions {
-  Backend backend =
-      Backend::automatic;  ///< NCCL where every rank of this host has a CUDA device, Gloo otherwise
+  /// Automatic: what WANPAR_BACKEND says (gloo, nccl), or else NCCL where every rank of this host has a CUDA
+  /// device, Gloo otherwise.
+  Backend backend = Backend::automatic;
   Checks checks = Checks::automatic;  ///< on for Gloo, off for NCCL
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
   std::optional<Place> place = {};  ///< explicit values instead of the environment's
 };
 
-/// Reads the environment of torchrun, Open MPI or neither. Throws Error for one that contradicts itself.
+/// Reads the environment of torchrun and wanrun (RANK, WORLD_SIZE), Open MPI, Slurm's srun, MPICH, or none of
+/// them; MASTER_ADDR and MASTER_PORT under each. Without a port, one that follows from the name of the run,
+/// so that two runs do not meet. Throws Error for an environment that contradicts itself.
 Place find_place();
 
 /// Collective over the processes of the run: the group of all of them, or of this process alone.
@@ -40,6 +43,7 @@ Place find_place();
 /// when two ranks disagree on the world size, when a rank was started twice, when two have the same GPU, when
 /// the port is held by somebody else, or by what an earlier call in this process gave. With NCCL, this
 /// process takes the CUDA device of its local rank, or the one that it sees, before anything is allocated.
+/// Where OMP_NUM_THREADS is not set, LibTorch takes this rank's part of the host's cores.
 /// With Gloo, SIGPIPE is ignored from here on where it would end the process.
 Communicator connect(ConnectOptions options = {});
 
