@@ -54,6 +54,7 @@ std::vector<std::string> environment_of(const CommandLine& line, int local_rank,
       {"WORLD_SIZE", std::to_string(line.hosts * line.ranks)},
       {"LOCAL_WORLD_SIZE", std::to_string(line.ranks)},
       {"GROUP_RANK", std::to_string(line.host)},
+      {"WANPAR_LAUNCHER", "wanrun"},
       {"MASTER_ADDR", line.master_addr},
       {"MASTER_PORT", std::to_string(port)},
   };

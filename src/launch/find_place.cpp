@@ -19,8 +19,10 @@ struct Launcher {
 
 bool has(const char* name) { return environment(name).has_value(); }
 
+/// And wanrun, which says so, and whoever sets the variables by hand.
 Place torchrun() {
-  Place place{.rank = number("RANK"), .world_size = number("WORLD_SIZE"), .source = "torchrun"};
+  Place place{.rank = number("RANK"), .world_size = number("WORLD_SIZE")};
+  place.source = environment("WANPAR_LAUNCHER").value_or("torchrun");
   place.local_rank = number("LOCAL_RANK", place.rank);
   place.local_size = number("LOCAL_WORLD_SIZE", place.world_size);
   place.store_is_there = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";

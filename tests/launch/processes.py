@@ -24,7 +24,7 @@ def free_port():
 
 
 def environment(**values):
-    plain = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES and not k.startswith(("OMPI_", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_"))}
+    plain = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES and not k.startswith(("WANPAR_", "OMPI_", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_"))}
     return plain | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | {k: str(v) for k, v in values.items()}
 
 

@@ -30,7 +30,7 @@ def start(options, script):
 
 for count in (1, 3):
     done = run([wanrun, "-n", str(count), meet])
-    check("{} ranks meet".format(count), done.status == 0 and done.out.count("of {} by".format(count)) == count, done)
+    check("{} ranks meet".format(count), done.status == 0 and done.out.count("of {} by wanrun".format(count)) == count, done)
 both = run_all([([wanrun, "-n", "2", "--", meet], environment())] * 2)
 check("two runs at once do not meet each other", all(o.status == 0 and o.out.count("of 2 by") == 2 for o in both), *both)
 

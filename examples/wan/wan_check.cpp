@@ -1,0 +1,117 @@
+// Whether this machine, this launcher and this checkpoint will do: a table of what was looked at, with a
+// remedy for each line that is not well.
+#include <fmt/format.h>
+
+#include <atomic>
+#include <boost/program_options.hpp>
+#include <sstream>
+
+#include "wan/check/host.hpp"
+#include "wan/check/model.hpp"
+#include "wan/check/ranks.hpp"
+#include "wan/check/report.hpp"
+#include "wan/cli/words.hpp"
+#include "wan/launch/program.hpp"
+
+namespace {
+
+namespace po = boost::program_options;
+using namespace wan::check;
+
+po::options_description flags() {
+  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+  po::options_description all("Options");
+  all.add_options()                                                                      //
+      ("ckpt_dir", text("DIR"), "a checkpoint to look at, without reading its values")   //
+      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")         //
+      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")         //
+      ("timeout", text("SECONDS"), "how long a rank waits for the others (default 20)")  //
+      ("json", "the findings as JSON")("help", "this text")("version", "the version");
+  return all;
+}
+
+void print_help() {
+  std::ostringstream text;
+  text << "wan_check: looks at machine, launcher, ranks and checkpoint before the work begins.\n\n"
+          "  wan_check                                      this process\n"
+          "  wanrun -n 4 -- wan_check --ckpt_dir DIR        four ranks; so do torchrun, mpirun and srun\n\n"
+          "The exit code is 1 where a line says FAIL, 2 for a wrong command line, else 0.\n\n"
+       << flags();
+  fmt::print("{}", text.str());
+}
+
+struct Options {
+  std::string ckpt_dir;
+  int64_t local_ranks = 1;
+  std::optional<std::string> device;
+  double timeout = 20;
+  bool is_json = false;
+};
+
+/// Whether all is well enough.
+bool look(const wanpar::Place& place, const Options& options, const std::string& failure) {
+  Findings mine = host(place, options.local_ranks, options.device == "cuda", WANPAR_VERSION);
+  if (!options.ckpt_dir.empty())
+    for (auto& one : checkpoint(options.ckpt_dir)) mine.push_back(one);
+  const bool on_cuda = at::hasCUDA() && options.device.value_or("cuda") == "cuda";
+  std::atomic<bool> is_well = true;
+  const auto tell = [&](const Findings& all) {
+    fmt::print("{}", options.is_json ? json(all) : table(all));
+    is_well = worst_of(all) != State::fail;
+  };
+  bool have_met = false;
+  try {
+    wan::on_ranks(
+        place,
+        {.local_ranks = options.local_ranks,
+         .timeout = options.timeout,
+         .on_cuda = on_cuda,
+         .failure = failure,
+         .told = options.ckpt_dir},
+        [&](const wanpar::Communicator& world) {
+          have_met = true;
+          auto found = mine;
+          found.push_back(ok("ranks", fmt::format("all {} are here", world.size())));
+          if (world.size() > 1)
+            for (auto& one : ranks(world)) found.push_back(one);
+          found.push_back(transformer(world, wan::device_at(place, on_cuda ? at::kCUDA : at::kCPU)));
+          const auto all = gathered(world, found);
+          if (world.rank() == 0)
+            tell(all);
+          else if (place.world_size > 1)
+            is_well = worst_of(all) != State::fail;
+        });
+  } catch (const std::exception& error) {
+    if (!failure.empty()) throw;
+    mine.push_back(
+        fail("ranks", error.what(),
+             have_met ? "see what that rank says" : "start all ranks with the same launcher and settings"));
+    if (place.rank == 0 || !have_met) tell(mine);
+    is_well = false;
+  }
+  return is_well;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool is_well = true;
+  const int status = wan::status_of("wan_check", [&](const wanpar::Place& place) {
+    Options options;
+    bool is_done = false;
+    const auto failure = wan::failure_of([&] {
+      const wan::Words words({argv + 1, argv + argc}, flags(), "wan_check");
+      if (words.has("help")) print_help();
+      if (words.has("version")) fmt::print("wan_check {}\n", WANPAR_VERSION);
+      is_done = words.has("help") || words.has("version");
+      options.ckpt_dir = words.text("ckpt_dir");
+      options.local_ranks = words.count("local_ranks", wan::kLocalRanks).value_or(1);
+      options.device = words.one_of("device", {"cpu", "cuda"});
+      options.timeout = words.amount("timeout", wan::kTimeout).value_or(options.timeout);
+      options.is_json = words.has("json");
+      wan::ranks_of(place, options.local_ranks);
+    });
+    if (!is_done) is_well = look(place, options, failure);
+  });
+  return status == 0 && !is_well ? 1 : status;
+}
