@@ -1,0 +1,59 @@
+#pragma once
+#include <torch/types.h>
+#include <wanpar/core/transport.hpp>
+#include <wanpar/wanpar.hpp>
+
+#include <functional>
+#include <future>
+#include <map>
+
+using Done = std::shared_ptr<wanpar::Work>;
+using Messages = std::vector<wanpar::Message>;
+
+inline at::Tensor reduced(const at::Tensor& pieces, wanpar::ReduceOp op) {
+  if (op == wanpar::ReduceOp::sum) return pieces.sum(0);
+  if (op == wanpar::ReduceOp::mean) return pieces.mean(0);
+  if (op == wanpar::ReduceOp::product) return pieces.prod(0);
+  return op == wanpar::ReduceOp::min ? pieces.amin(0) : pieces.amax(0);
+}
+
+/// What is left to do when letters have come.
+struct Arrival : wanpar::Work {
+  explicit Arrival(std::function<void()> rest) : finish(std::move(rest)) {}
+  void wait() override { finish(); }
+  std::function<void()> finish;
+};
+
+/// Letters between threads. The n-th one from a rank to another is a promise, made by the first of both to
+/// come; so what was begun first may be waited for last. (A mailbox for long runs would throw away letters
+/// that were read.)
+class Mailbox {
+ public:
+  /// `ranks` are those of a group, `me` is the one of them that calls.
+  Done trade(const std::vector<int>& ranks, int me, const Messages& sends, Messages receives,
+             const wanpar::Call& call, std::function<void()> then) {
+    std::vector<std::shared_future<at::Tensor>> letters;
+    for (auto& send : sends) next(sent_, {ranks[me], ranks[send.peer]}).set_value(send.tensor.clone());
+    for (auto& receive : receives)
+      letters.push_back(next(read_, {ranks[receive.peer], ranks[me]}).get_future());
+    return std::make_shared<Arrival>([=] {
+      for (size_t i = 0; i < letters.size(); ++i) {
+        if (letters[i].wait_for(call.timeout) !=
+            std::future_status::ready)  // every wait ends, and names the rank
+          throw wanpar::Error(wanpar::too_late(call, "rank " + std::to_string(receives[i].peer)));
+        at::Tensor(receives[i].tensor).copy_(letters[i].get());
+      }
+      if (then) then();
+    });
+  }
+
+ private:
+  using Way = std::pair<int, int>;  // from, to
+  std::promise<at::Tensor>& next(std::map<Way, int>& counts, Way way) {
+    std::lock_guard lock(mutex_);
+    return letters_[{way, counts[way]++}];
+  }
+  std::mutex mutex_;
+  std::map<std::pair<Way, int>, std::promise<at::Tensor>> letters_;
+  std::map<Way, int> sent_, read_;
+};
