@@ -1,4 +1,4 @@
-"""Each path that README.md and docs/ write in backticks exists, and none is of somebody's machine."""
+"""Each path that the documents at the top and in docs/ write in backticks exists, and none is of somebody's machine."""
 
 import pathlib
 import re
@@ -39,7 +39,7 @@ def exists(root, document, name):
 def main():
     root = pathlib.Path(sys.argv[1])
     problems = []
-    for document in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+    for document in [*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md"))]:
         text = document.read_text(encoding="utf-8")
         where = document.relative_to(root)
         problems += ["{}: a path of one machine: {}".format(where, line) for line in text.splitlines() if MACHINE.search(line)]
