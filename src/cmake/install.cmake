@@ -20,3 +20,13 @@ install(FILES
   ${PROJECT_BINARY_DIR}/package/wanparConfigVersion.cmake
   ${CMAKE_CURRENT_LIST_DIR}/FindLibTorch.cmake
   DESTINATION ${package_dir})
+
+# The same for builds without CMake.
+file(RELATIVE_PATH WANPAR_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" WANPAR_PC_PREFIX "${WANPAR_PC_PREFIX}")
+set(WANPAR_PC_LIBTORCH "-ltorch_cpu -lc10")
+if(TARGET LibTorch::CUDA)
+  string(PREPEND WANPAR_PC_LIBTORCH "-Wl,--no-as-needed -ltorch_cuda -lc10_cuda ")
+endif()
+configure_file(${CMAKE_CURRENT_LIST_DIR}/wanpar.pc.in ${PROJECT_BINARY_DIR}/package/wanpar.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/package/wanpar.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
