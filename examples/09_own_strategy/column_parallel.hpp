@@ -12,13 +12,13 @@ struct Columns : wanpar::ForwardScope, wanpar::OperatorHandler {
   explicit Columns(Communicator g) : group(std::move(g)) {}
 
   Tensors around(const wanpar::Operator& op, const Next& next) override {
-    auto weight = op.name == "aten::linear" ? op.inputs[1] : Tensor();
-    if (!weight.defined() || weight.size(0) < group.size()) return next(op);
-    auto sizes = wanpar::even_sizes(weight.size(0), group.size());
+    // What torch::nn::Linear calls for a batch of vectors: bias [out], x [batch, in], weight [in, out].
+    if (op.name != "aten::addmm" || op.inputs[0].dim() != 1 || op.inputs[0].size(0) < group.size())
+      return next(op);
+    auto sizes = wanpar::even_sizes(op.inputs[0].size(0), group.size());
     auto mine = [&](Tensor x, int64_t dim) { return x.split_with_sizes(sizes, dim)[group.rank()]; };
 
-    Tensors inputs{shared(op.inputs[0])};  // x whole, of weight and bias the rows of this rank
-    for (size_t i = 1; i < op.inputs.size(); ++i) inputs.push_back(mine(shared(op.inputs[i]), 0));
+    Tensors inputs{mine(shared(op.inputs[0]), 0), shared(op.inputs[1]), mine(shared(op.inputs[2]), 1)};
     auto y = next(with_inputs(op, inputs))[0];
     auto parts = group.all_gather(y.detach(), -1, sizes).get().split_with_sizes(sizes, -1);
     parts[group.rank()] = y;  // the others' parts are constants here: a gradient goes to the own one

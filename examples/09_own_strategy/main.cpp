@@ -1,6 +1,6 @@
 // A strategy of one's own: linear layers whose outputs are split over ranks (Megatron's column parallel
 // layer), in any module, with gradients. It meets the operators that the module calls and takes the place of
-// aten::linear: each rank computes some columns of the result, and all are gathered. Two maps and their
+// their product: each rank computes some columns of the result, and all are gathered. Two maps and their
 // adjoints make the gradients those of one rank: what is the same on all ranks has the sum of their
 // gradients, what is gathered hands each its own columns'.
 //
