@@ -23,7 +23,7 @@ namespace wanpar {
 /// What a training consists of, where it lies: saving reads it, loading writes to it. It holds no values of
 /// its own.
 ///
-///     torch::optim::AdamW optimizer(groups_of(model.named_parameters()), {});
+///     torch::optim::AdamW optimizer(model.parameters(), torch::optim::AdamWOptions(1e-3));
 ///     auto state = wanpar::state_dict(model, {&optimizer});
 ///     wanpar::save_state_dict(state, "runs/1/checkpoint", world);
 ///
