@@ -262,7 +262,7 @@ TEST_CASE("neighbours' rows are all that is sent") {
         const auto weight = at::ones({4, 4, 3, 3});
         struct Claim {
           Layer layer;
-          int64_t rows, edges;  // of the result, and that each rank shows the others
+          int64_t rows, crossing;  // of the result, and that go over each cut
         };
         const std::vector<Claim> claims{
             {{"3x3", [&](const Tensor& y) { return at::conv2d(y, weight, {}, 1, 1); }}, 4 * n * row, 2},
@@ -299,7 +299,7 @@ TEST_CASE("neighbours' rows are all that is sent") {
         };
         for (auto& claim : claims) {
           const auto sent = bytes_sent(world, recording, claim.layer, x);
-          const auto formula = (n - 1) * (claim.rows + claim.edges * n * row) + 24 * n * (n - 1);
+          const auto formula = (n - 1) * (claim.rows + claim.crossing * row) + 24 * n * (n - 1);
           require(sent == formula,
                   fmt::format("{}: {} bytes, {} by the formula", claim.layer.text, sent, formula));
         }

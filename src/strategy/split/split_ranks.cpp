@@ -8,6 +8,7 @@
 
 #include "module/split/split_call.hpp"
 #include "strategy/split/edges.hpp"
+#include "strategy/split/halos.hpp"
 
 namespace wanpar {
 
@@ -62,6 +63,8 @@ at::Tensor SplitRanks::greatest(const at::Tensor& x) const {
 at::Tensor SplitRanks::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
                                        int64_t left, int64_t right) const {
   exchanges("a window");
+  if (fast_.size() == 1) return with_halos(slow_, part, dim, layout, left, right);
+  if (slow_.size() == 1) return with_halos(fast_, part, dim, layout, left, right);
   const Edges edges(layout, slow_.size(), fast_.size(), slow_.rank(), fast_.rank(), left, right);
   auto mine = part.index_select(dim, edges.own(part.device()));
   auto row = fast_.all_gather(std::move(mine), dim, edges.row()).get();
