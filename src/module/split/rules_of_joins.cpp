@@ -62,6 +62,18 @@ bool stacked(SplitCall& call) {
   return joined_beside(call, tensors, first, first.at(first.dim + (dim <= first.dim)));
 }
 
+/// Who has so many more elements in front or behind: the rank at that end where they are no more than its
+/// own, so that tokens stay in order and a convolution finds its neighbours; else all ranks.
+TokenLayout layout_of_padding(const SplitGroup& group, const TokenLayout& tokens, int64_t more,
+                              bool in_front) {
+  const auto lengths = tokens.lengths();
+  const auto end = in_front ? 0 : lengths.size() - 1;
+  if (!tokens.is_in_order() || more > lengths[end]) return group.layout(more);
+  std::vector<int64_t> of_end(lengths.size(), 0);
+  of_end[end] = more;
+  return tokens.with_lengths(of_end);
+}
+
 /// constant_pad_nd(x, pad, value): in front and behind of the split dimension, as one joined with others; a
 /// negative one cuts.
 bool padded(SplitCall& call) {
@@ -84,7 +96,7 @@ bool padded(SplitCall& call) {
   std::vector<TokenLayout> layouts{*kept.place.layout};
   auto add = [&](int64_t more, bool in_front) {
     if (more <= 0) return;
-    auto layout = call.group().layout(more);
+    auto layout = layout_of_padding(call.group(), *place.layout, more, in_front);
     auto sizes = inner.sizes().vec();
     sizes[place.dim] = length(layout.of(place.rank));
     auto filled = at::full(sizes, call.argument(2).toScalar(), inner.options());
