@@ -91,14 +91,15 @@ starts = {
     "torchrun 2, sharded": torchrun(python, 2, words("s2", cfg_size=1, dit_fsdp=True, t5_fsdp=True)),
     "3 threads, sharded": words("s3", local_ranks=3, dit_fsdp=True, t5_fsdp=True),
     "mpirun 2, pipeline": mpirun(2, words("b2", pipeline_size=2)),
+    "2 threads, one of which decodes": words("v2", local_ranks=2, vae_parallel="false"),
     "8 threads, all at once": words("b8", local_ranks=8, cfg_size=2, pipeline_size=2, ulysses_size=2, dit_fsdp=True, t5_fsdp=True),
 }
-files = dict(zip(starts, ("t2", "t3", "t4", "t8", "p3", "p2", "s2", "s3", "b2", "b8")))
+files = dict(zip(starts, ("t2", "t3", "t4", "t8", "p3", "p2", "s2", "s3", "b2", "v2", "b8")))
 for how, command in starts.items():
     done = run(command)
     made = read(folder / (files[how] + ".safetensors")) if done.status == 0 else None
-    off = difference(made["latents"], one["latents"]) if made else None
-    check("{}: the same latents as one rank ({})".format(how, off), made and off <= 1e-4, done)
+    off = max(difference(made[key], one[key]) for key in ("latents", "frames")) if made else None
+    check("{}: the same latents and frames as one rank ({})".format(how, off), made and off <= 1e-4, done)
 
 prompts = folder / "prompts.txt"
 prompts.write_text("a cat\n\n{}\r\nthe sea\n".format(manifest["prompts"][settings["prompt"]]), encoding="utf8")
@@ -140,6 +141,7 @@ mistakes = {
     "a folder that is not there": (dict(ckpt_dir=folder / "nowhere"), "nowhere"),
     "a folder without a model": (dict(ckpt_dir=folder / "empty"), "empty"),
     "an unknown solver": (dict(sample_solver="heun"), "heun"),
+    "neither true nor false": (dict(vae_parallel="on"), "--vae_parallel on is unknown; choose one of true, false"),
     "an unknown flag": (dict(sample_step=3), "sample_step"),
     "no prompt": (dict(prompt=None), "--prompt"),
     "noise without its tensor": (dict(noise=data / "reference.safetensors"), "there is no tensor 'latents'"),

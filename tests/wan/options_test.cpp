@@ -47,6 +47,7 @@ TEST_CASE("options that nobody gave are the official defaults") {
   CHECK_FALSE(options.task);
   CHECK_FALSE(options.dit_fsdp);
   CHECK_FALSE(options.t5_fsdp);
+  CHECK(options.vae_parallel);
 }
 
 TEST_CASE("every flag reaches its option") {
@@ -79,6 +80,8 @@ TEST_CASE("every flag reaches its option") {
                               "4",
                               "--dit_fsdp",
                               "--t5_fsdp",
+                              "--vae_parallel",
+                              "false",
                               "--local_ranks",
                               "12",
                               "--device",
@@ -114,6 +117,7 @@ TEST_CASE("every flag reaches its option") {
   CHECK(options.degrees.pipeline == 4);
   CHECK(options.dit_fsdp);
   CHECK(options.t5_fsdp);
+  CHECK_FALSE(options.vae_parallel);
   CHECK(options.local_ranks == 12);
   CHECK(options.device == "cpu");
   CHECK(options.dtype == "bfloat16");

@@ -60,6 +60,7 @@ po::options_description flags() {
       ("data_parallel_size", text("N"), "groups that share the prompts of --prompt_file")  //
       ("dit_fsdp", "transformer's weights sharded over all ranks")                         //
       ("t5_fsdp", "text encoder's weights sharded over all ranks")                         //
+      ("vae_parallel", text("BOOL"), "ranks decode bands of the video (default true)")     //
       ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")           //
       ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")           //
       ("timeout", text("SECONDS"), "how long a rank waits for the others (default 60)");
@@ -153,6 +154,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   read_degrees(words, options);
   options.dit_fsdp = words.has("dit_fsdp");
   options.t5_fsdp = words.has("t5_fsdp");
+  options.vae_parallel = words.truth("vae_parallel").value_or(options.vae_parallel);
   options.local_ranks = words.count("local_ranks", kLocalRanks).value_or(options.local_ranks);
   options.device = words.one_of("device", {"cpu", "cuda"});
   options.dtype = words.one_of("dtype", {"float32", "bfloat16"});

@@ -32,6 +32,7 @@ struct Options {
   RequestedDegrees degrees;
   bool dit_fsdp = false;  ///< shard the transformer's weights
   bool t5_fsdp = false;   ///< shard the text encoder's weights
+  bool vae_parallel = true;  ///< all ranks that make a video decode it
   int64_t local_ranks = 1;
   std::optional<std::string> device;  ///< cpu, cuda
   std::optional<std::string> dtype;   ///< float32, bfloat16

@@ -55,6 +55,11 @@ std::optional<std::string> Words::one_of(const char* flag, const std::vector<std
   return value;
 }
 
+std::optional<bool> Words::truth(const char* flag) const {
+  const auto value = one_of(flag, {"true", "false"});
+  return value ? std::optional(*value == "true") : std::nullopt;
+}
+
 std::optional<int64_t> Words::count(const char* flag, const Count& range) const {
   return number(flag, "a whole number", range);
 }

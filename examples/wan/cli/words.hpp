@@ -44,6 +44,7 @@ class Words {
   bool has(const char* flag) const { return values_.count(flag) != 0; }
   std::string text(const char* flag) const;
   std::optional<std::string> one_of(const char* flag, const std::vector<std::string>& choices) const;
+  std::optional<bool> truth(const char* flag) const;  ///< true or false
   std::optional<int64_t> count(const char* flag, const Count& range) const;
   std::optional<double> amount(const char* flag, const Amount& range) const;
 

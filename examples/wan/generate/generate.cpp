@@ -9,15 +9,14 @@
 #include <random>
 
 #include "wan/generate/deal.hpp"
+#include "wan/generate/decode.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/outputs.hpp"
 #include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/generate/transformer.hpp"
-#include "wan/io/load.hpp"
 #include "wan/io/progress.hpp"
-#include "wan/vae/decoder.hpp"
 
 namespace wan {
 namespace {
@@ -38,20 +37,9 @@ std::string describe(const Job& job, at::Device device, uint64_t seed) {
       sharded(job.options.t5_fsdp, "text encoder"), device.str(), c10::toString(job.dtype), seed);
 }
 
-at::Tensor decode(const Job& job, const at::Tensor& latents, at::Device device, Progress* progress) {
-  Vae vae(job.checkpoint.vae_config());
-  load(*vae, job.checkpoint.vae(), {.device = device, .ignore_prefixes = kEncoderPrefixes});
-  if (progress) progress->start("decode", latents.size(1));
-  const auto frame_done = [&](int64_t done, int64_t) {
-    if (progress) progress->update(done);
-  };
-  return vae->decode(latents.unsqueeze(0), frame_done).squeeze(0).to(at::kFloat).cpu();
-}
-
-/// Whether this rank is the first of its data-parallel group, which decodes and writes; `data` is the
-/// outermost axis.
-bool is_leader(const wanpar::Mesh& mesh) {
-  return mesh.world().rank() % (mesh.world().size() / mesh.size("data")) == 0;
+/// The ranks that make a video together: a data-parallel group, the first rank of which writes it.
+wanpar::Communicator makers_of(const wanpar::Mesh& mesh) {
+  return mesh.flatten({"cfg", "pipeline", "ring", "ulysses"});
 }
 
 }  // namespace
@@ -63,7 +51,8 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   const Deal deal{.prompts = static_cast<int64_t>(job.prompts.size()),
                   .groups = mesh.size("data"),
                   .group = mesh.index("data")};
-  const bool is_writer = is_leader(mesh);
+  const auto makers = makers_of(mesh).with_timeout(kPatience);
+  const bool is_writer = makers.rank() == 0;
   const auto outputs = outputs_of(job);
   all_in_phase(world, "looking at its outputs", [&] {
     if (world.rank() == 0) check_apart(job, outputs);
@@ -104,8 +93,9 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
     all_in_phase(world.with_timeout(kPatience), "decoding and writing the video", [&] {
-      if (!prompt || !is_writer) return;
-      result.frames = decode(job, result.latents, device, progress);
+      if (!prompt) return;
+      result.frames = decode(makers, job, result.latents, device, progress);
+      if (!is_writer) return;
       write(job, outputs[*prompt], job.prompts[*prompt], seed, result);
       results << outputs[*prompt].video.string() + "\n" << std::flush;
     });

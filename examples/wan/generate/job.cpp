@@ -194,6 +194,7 @@ std::string described(const Job& job, const std::string& version) {
   line("device", c10::DeviceTypeName(job.device, true));
   line("dit_fsdp", o.dit_fsdp);
   line("t5_fsdp", o.t5_fsdp);
+  line("vae_parallel", o.vae_parallel);
   line("timeout", o.timeout);
   line("fps", o.fps);
   line("cfg_size", job.degrees.cfg);
