@@ -101,6 +101,20 @@ for how, command in starts.items():
     off = max(difference(made[key], one[key]) for key in ("latents", "frames")) if made else None
     check("{}: the same latents and frames as one rank ({})".format(how, off), made and off <= 1e-4, done)
 
+exactly = dict(patch_parallel_size=2, warmup_steps=settings["steps"])
+for solver in ("unipc", "dpm++", "euler", "diffusers_unipc"):
+    done = run(words("patches", local_ranks=2, sample_solver=solver, **exactly))
+    made = read(folder / "patches.safetensors") if done.status == 0 else None
+    off = difference(made["latents"], read(folder / (solver + ".safetensors"))["latents"]) if made else None
+    check("{}: patches that are all warm-up make the same latents as one rank ({})".format(solver, off), made and off <= 1e-4, done)
+slow = dict(sample_steps=10, local_ranks=2)
+run(words("ten", **slow))
+done = run(words("stale", patch_parallel_size=2, warmup_steps=2, stats=True, **slow))
+made = read(folder / "stale.safetensors") if done.status == 0 else None
+off = difference(made["latents"], read(folder / "ten.safetensors")["latents"]) if made else None
+check("displaced patches make other latents, but little so ({})".format(off), made and 1e-6 < off < 0.5, done)
+check("what they held and sent is told", "PatchParallel: displaced, step 9" in done.error and "bytes held" in done.error, done)
+
 prompts = folder / "prompts.txt"
 prompts.write_text("a cat\n\n{}\r\nthe sea\n".format(manifest["prompts"][settings["prompt"]]), encoding="utf8")
 several = dict(prompt=None, prompt_file=prompts)
@@ -134,6 +148,7 @@ check("bfloat16 runs on two ranks", half.status == 0, half)
 (folder / "empty").mkdir()
 (folder / "blank.txt").write_text("\n \n")
 (folder / "text.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+exact = dict(warmup_steps=settings["steps"])
 mistakes = {
     "a size that 16 does not divide": (dict(size="50*32"), "50"),
     "a frame number that is not 4n+1": (dict(frame_num=8), "8"),
@@ -142,6 +157,18 @@ mistakes = {
     "a folder without a model": (dict(ckpt_dir=folder / "empty"), "empty"),
     "an unknown solver": (dict(sample_solver="heun"), "heun"),
     "neither true nor false": (dict(vae_parallel="on"), "--vae_parallel on is unknown; choose one of true, false"),
+    "patches that nobody asked for": (dict(warmup_steps=2), "--warmup_steps says how patches are dealt"),
+    "patches in few steps": (dict(local_ranks=2, patch_parallel_size=2, sample_steps=4, warmup_steps=2), "fewer than 8 steps"),
+    "more patches than rows": (dict(local_ranks=4, patch_parallel_size=4, **exact), "rows of tokens, fewer than the 4 ranks"),
+    "an overlap larger than a patch": (dict(local_ranks=2, patch_parallel_size=2, patch_overlap=512, **exact), "--patch_overlap 512"),
+    "a chunk of space": (dict(local_ranks=2, patch_parallel_size=2, temporal_chunk_size=4), "--temporal_chunk_size 4"),
+    "an overlap in both": (dict(local_ranks=4, patch_parallel_size=4, split_mode="spatiotemporal", patch_overlap=16), "--patch_overlap 16"),
+    "two patches cut both ways": (dict(local_ranks=2, patch_parallel_size=2, split_mode="spatiotemporal", **exact), "no product of two numbers"),
+    "a ring within patches": (dict(local_ranks=4, patch_parallel_size=2, ring_size=2, **exact), "--ring_size 2 with"),
+    "a first step that is not exact after all": (dict(local_ranks=2, patch_parallel_size=2, sync_first_step="false"), "--sync_first_step false"),
+    "an unknown mode": (dict(patch_parallel_size=2, split_mode="diagonal"), "--split_mode diagonal"),
+    "an unknown dtype of keys": (dict(patch_parallel_size=2, kv_dtype="int8"), "--kv_dtype int8"),
+    "a staleness below nothing": (dict(patch_parallel_size=2, max_staleness=-1), "--max_staleness -1"),
     "an unknown flag": (dict(sample_step=3), "sample_step"),
     "no prompt": (dict(prompt=None), "--prompt"),
     "noise without its tensor": (dict(noise=data / "reference.safetensors"), "there is no tensor 'latents'"),

@@ -60,9 +60,22 @@ TEST_CASE("prompts and blocks are shared on request only, and the rest of the wo
       wanpar::Error);
 }
 
+TEST_CASE("patches leave the rest of the world to guidance and heads, and none to a ring") {
+  CHECK((choose_degrees(8, 12, {.patch = 2}, Guidance::on) == Degrees{.cfg = 2, .ulysses = 2, .patch = 2}));
+  CHECK((choose_degrees(2, 12, {.patch = 2}, Guidance::on) == Degrees{.patch = 2}));
+  CHECK_THROWS_WITH_AS(
+      choose_degrees(26, 12, {.cfg = 1, .patch = 2}, Guidance::on),
+      "--patch_parallel_size 2 x --cfg_size 1 x --ulysses_size 1 x --ring_size 1 is 2, but 26 "
+      "ranks were started",
+      wanpar::Error);
+  CHECK_THROWS_WITH_AS(choose_degrees(4, 12, {.ring = 2, .patch = 2}, Guidance::on),
+                       doctest::Contains("--ring_size 2 with --patch_parallel_size 2"), wanpar::Error);
+}
+
 TEST_CASE("degrees are described in one line") {
   CHECK(wan::describe({.data = 2, .pipeline = 3}) ==
         "6 ranks: 2 prompts at a time x 1 guidance group x 3 pipeline stages x 1 Ulysses x 1 ring");
+  CHECK(wan::describe({.patch = 2}) == "2 ranks: 1 guidance group x 2 patches x 1 Ulysses x 1 ring");
   CHECK(wan::describe({2, 2, 1}) == "4 ranks: 2 guidance groups x 2 Ulysses x 1 ring");
 }
 

@@ -99,7 +99,28 @@ TEST_CASE("every flag reaches its option") {
                               "--timeout",
                               "7.5",
                               "--negative_prompt",
-                              "rain"});
+                              "rain",
+                              "--patch_parallel_size",
+                              "2",
+                              "--split_mode",
+                              "temporal",
+                              "--patch_overlap",
+                              "8",
+                              "--temporal_chunk_size",
+                              "32",
+                              "--warmup_steps",
+                              "3",
+                              "--sync_frequency",
+                              "5",
+                              "--sync_first_step",
+                              "true",
+                              "--async_boundary_update",
+                              "false",
+                              "--kv_dtype",
+                              "float8_e4m3fn",
+                              "--max_staleness",
+                              "0.25",
+                              "--stats"});
   CHECK(options.task == "t2v-1.3B");
   CHECK(options.width == 480);
   CHECK(options.height == 832);
@@ -127,6 +148,72 @@ TEST_CASE("every flag reaches its option") {
   CHECK(options.contact_sheet == "c.png");
   CHECK(options.timeout == 7.5);
   CHECK(options.negative_prompt == "rain");
+  CHECK(options.degrees.patch == 2);
+  CHECK(options.patches.split_mode == "temporal");
+  CHECK(options.patches.patch_overlap == 8);
+  CHECK(options.patches.temporal_chunk_size == 32);
+  CHECK(options.patches.warmup_steps == 3);
+  CHECK(options.patches.sync_frequency == 5);
+  CHECK(options.patches.sync_first_step);
+  CHECK_FALSE(options.patches.async_boundary_update);
+  CHECK(options.patches.kv_dtype == "float8_e4m3fn");
+  CHECK(options.patches.max_staleness == 0.25);
+  CHECK(options.stats);
+}
+
+TEST_CASE("patches that nobody described are those of the library's defaults, and exact at first") {
+  const auto patches = parse({"--patch_parallel_size", "2"}).patches;
+  CHECK(patches.split_mode == "spatial");
+  CHECK(patches.warmup_steps == 4);
+  CHECK(patches.sync_frequency == 0);
+  CHECK(patches.sync_first_step);
+  CHECK(patches.async_boundary_update);
+  CHECK_FALSE(patches.patch_overlap);
+  CHECK_FALSE(patches.kv_dtype);
+  CHECK_FALSE(parse({"--patch_parallel_size", "2", "--warmup_steps", "0", "--sync_first_step", "false"})
+                  .patches.sync_first_step);
+}
+
+TEST_CASE("patches in too few steps are refused, unless all of those are exact") {
+  const auto said = [](const char* count, const char* flag, const char* value) {
+    return complaint({"--patch_parallel_size", "2", "--sample_steps", count, flag, value});
+  };
+  CHECK(said("7", "--warmup_steps", "4") ==
+        "--sample_steps 7 with --patch_parallel_size 2: in fewer than 8 steps the video changes too much "
+        "from one "
+        "to the next for patches that are a step old; take 8 steps, or --warmup_steps 7, with which all are "
+        "exact");
+  CHECK(said("8", "--warmup_steps", "4").empty());
+  CHECK(said("7", "--warmup_steps", "7").empty());
+  CHECK(said("7", "--sync_frequency", "1").empty());
+  CHECK(complaint({"--patch_parallel_size", "1", "--sample_steps", "3"}).empty());
+}
+
+TEST_CASE("flags of patches that contradict one another are refused") {
+  const auto said = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--patch_parallel_size", "2"});
+    return complaint(std::move(more));
+  };
+  CHECK(complaint({"--kv_dtype", "bfloat16"}) ==
+        "--kv_dtype says how patches are dealt, and nobody asked for any; add --patch_parallel_size 2, or "
+        "leave "
+        "it out");
+  CHECK(said({"--temporal_chunk_size", "8"}) ==
+        "--temporal_chunk_size 8 is for --split_mode temporal, and this is spatial; leave one of them out");
+  CHECK(
+      said({"--split_mode", "spatiotemporal", "--patch_overlap", "16"}) ==
+      "--patch_overlap 16 is for --split_mode spatial or temporal, and this is spatiotemporal; leave one of "
+      "them out");
+  CHECK(
+      said({"--sync_first_step", "false"}) ==
+      "--sync_first_step false, but --warmup_steps 4 and --sync_frequency 0 make the first step synchronous; "
+      "give 0 for both, or leave it out");
+  CHECK(said({"--split_mode", "diagonal"}) ==
+        "--split_mode diagonal is unknown; choose one of spatial, temporal, spatiotemporal");
+  CHECK(said({"--kv_dtype", "int8"}) == "--kv_dtype int8 is unknown; choose one of bfloat16, float8_e4m3fn");
+  CHECK(said({"--sync_first_step", "1"}) == "--sync_first_step 1 is unknown; choose one of true, false");
+  CHECK(said({"--patch_overlap", "-1"}).starts_with("--patch_overlap -1 is out of range"));
+  CHECK(said({"--max_staleness", "nan"}).starts_with("--max_staleness 'nan' is not a number"));
 }
 
 TEST_CASE("a seed of -1 is a random one, and prompts may look like flags of others") {
@@ -170,6 +257,7 @@ TEST_CASE("numbers that are none, that wrap around or that no run could use are 
       {"--base_seed", {"-2", "9223372036854775808"}},
       {"--sample_guide_scale", {"nan", "-nan", "inf", "-inf", "1e30", "-5", "1e400", "five"}},
       {"--sample_shift", {"nan", "inf", "-1", "1e-300"}},
+      {"--patch_parallel_size", {"0", "4097", "two"}},
       {"--timeout", {"nan", "inf", "0", "-1", "5e-324"}},
   };
   for (const auto& [flag, values] : wrong)
@@ -216,7 +304,7 @@ TEST_CASE("help and version need nothing else, and help fits a screen") {
   CHECK(parse_options({"--help"}).action == Options::Action::help);
   CHECK(parse_options({"--version"}).action == Options::Action::version);
   const auto help = wan::help_text();
-  CHECK(std::count(help.begin(), help.end(), '\n') < 50);
+  CHECK(std::count(help.begin(), help.end(), '\n') < 66);
   CHECK(help.find("--sample_guide_scale") != std::string::npos);
 }
 

@@ -32,7 +32,7 @@ at::Tensor latents_of(const wanpar::Communicator& world, const wan::Job& job) {
   const at::NoGradGuard no_grad;
   const wanpar::Mesh mesh(world, wan::axes_of(job.degrees));
   wan::SharedTransformer shared([&] { return wan::load_transformer(job, at::kCPU); });
-  const auto transformer = wan::parallel_transformer(mesh, job, shared, at::kCPU);
+  auto transformer = wan::parallel_transformer(mesh, job, shared, at::kCPU);
   return wan::denoise(mesh, job, transformer, wan::first_latents(job, 3), texts(), {});
 }
 

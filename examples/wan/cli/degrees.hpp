@@ -6,15 +6,17 @@
 namespace wan {
 
 /// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring; and, on
-/// request, the prompts where there are several, and the transformer's blocks.
+/// request, the prompts where there are several, the transformer's blocks, and displaced patches of the
+/// video.
 struct Degrees {
   int64_t cfg = 1;
   int64_t ulysses = 1;
   int64_t ring = 1;
   int64_t data = 1;
   int64_t pipeline = 1;
+  int64_t patch = 1;
 
-  int64_t ranks() const { return cfg * ulysses * ring * data * pipeline; }
+  int64_t ranks() const { return cfg * ulysses * ring * data * pipeline * patch; }
 
   bool operator==(const Degrees&) const = default;
 };
@@ -25,6 +27,7 @@ struct RequestedDegrees {
   std::optional<int64_t> ring = {};
   std::optional<int64_t> data = {};
   std::optional<int64_t> pipeline = {};
+  std::optional<int64_t> patch = {};
 };
 
 /// Whether every step has one branch to compute, or the guided and the unguided one.
@@ -32,8 +35,8 @@ enum class Guidance { off, on };
 
 /// Degrees for `world` ranks and `heads` attention heads: those requested, the others chosen. Guidance takes
 /// two groups where the rest of the world is even, Ulysses as many ranks as share the heads evenly, the ring
-/// the rest. Throws Error when the degrees do not multiply to the world
-/// size, or two groups are asked for one branch.
+/// the rest; patches leave it none. Throws Error when the degrees do not multiply to the world
+/// size, or two groups are asked for one branch, or a ring within patches.
 Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance);
 
 /// One line for a person, as in `4 ranks: 2 guidance groups x 2 Ulysses x 1 ring`.

@@ -20,11 +20,13 @@ constexpr Count kSeed = {-1, std::numeric_limits<int64_t>::max(), "-1 draws a ra
 constexpr Amount kShift = {0.001, 1000, "beyond it the noise levels fall together", "5"};
 constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
 
+constexpr unsigned kLineLength = 100;  // so that help has a line for each flag
+
 // Every value is read as text here, so that each complaint about one is our own sentence.
 po::options_description flags() {
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
 
-  po::options_description video("What to make");
+  po::options_description video("What to make", kLineLength);
   video.add_options()                                                                  //
       ("prompt", text("TEXT"), "what the video shows; this or a file is required")     //
       ("prompt_file", text("FILE"), "a prompt a line; numbers mark their outputs")     //
@@ -34,7 +36,7 @@ po::options_description flags() {
       ("fps", text("N"), "frames a second (default 16)")                               //
       ("base_seed", text("N"), "the same seed makes the same video; -1: random (default)");
 
-  po::options_description model("Model and sampling");
+  po::options_description model("Model and sampling", kLineLength);
   model.add_options()                                                                         //
       ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")  //
       ("task", text("NAME"), "t2v-1.3B or t2v-14B (default: what the checkpoint is)")         //
@@ -44,13 +46,13 @@ po::options_description flags() {
       ("sample_guide_scale", text("X"), "guidance; 1 or less: none (default 5)")              //
       ("noise", text("FILE"), "initial latents, safetensors with key 'latents'");
 
-  po::options_description output("Output");
+  po::options_description output("Output", kLineLength);
   output.add_options()                                                                        //
       ("save_file", text("FILE"), "the mp4 (default: named after task, size, prompt, time)")  //
       ("contact_sheet", text("FILE"), "a PNG with up to 12 of the frames")                    //
       ("save_tensors", text("FILE"), "text_embeds, latents and frames as safetensors");
 
-  po::options_description machine("Machine");
+  po::options_description machine("Machine", kLineLength);
   machine.add_options()                                                                    //
       ("local_ranks", text("N"), "ranks as threads of this process (default 1)")           //
       ("cfg_size", text("N"), "groups, 1 or 2, for guidance's two branches")               //
@@ -63,13 +65,17 @@ po::options_description flags() {
       ("vae_parallel", text("BOOL"), "ranks decode bands of the video (default true)")     //
       ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")           //
       ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")           //
+      ("stats", "say in the end what patches held and sent")                               //
       ("timeout", text("SECONDS"), "how long a rank waits for the others (default 60)");
 
-  po::options_description about("About");
+  po::options_description patches("Displaced patches", kLineLength);
+  add_patch_flags(patches);
+
+  po::options_description about("About", kLineLength);
   about.add_options()("help", "this text")("version", "the version");
 
   po::options_description all;
-  all.add(video).add(model).add(output).add(machine).add(about);
+  all.add(video).add(model).add(output).add(machine).add(patches).add(about);
   return all;
 }
 
@@ -121,7 +127,8 @@ void read_degrees(const Words& words, Options& options) {
                      .ulysses = words.count("ulysses_size", kDegree),
                      .ring = words.count("ring_size", kDegree),
                      .data = words.count("data_parallel_size", kDegree),
-                     .pipeline = words.count("pipeline_size", kDegree)};
+                     .pipeline = words.count("pipeline_size", kDegree),
+                     .patch = words.count("patch_parallel_size", kDegree)};
   if (options.degrees.cfg.value_or(1) > 2)
     refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
 }
@@ -152,6 +159,8 @@ Options parse_options(const std::vector<std::string>& arguments) {
       words.amount("sample_guide_scale", kGuideScale).value_or(options.sample_guide_scale);
   options.save_file = words.text("save_file");
   read_degrees(words, options);
+  options.patches = read_patches(words);
+  check_steps(options.patches, options.degrees.patch.value_or(1), options.sample_steps);
   options.dit_fsdp = words.has("dit_fsdp");
   options.t5_fsdp = words.has("t5_fsdp");
   options.vae_parallel = words.truth("vae_parallel").value_or(options.vae_parallel);
@@ -162,6 +171,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   options.save_tensors = words.text("save_tensors");
   options.fps = words.count("fps", kFps).value_or(options.fps);
   options.contact_sheet = words.text("contact_sheet");
+  options.stats = words.has("stats");
   options.timeout = words.amount("timeout", kTimeout).value_or(options.timeout);
   return options;
 }

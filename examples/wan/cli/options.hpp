@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "wan/cli/degrees.hpp"
+#include "wan/cli/patches.hpp"
 #include "wan/cli/usage_error.hpp"
 
 namespace wan {
@@ -30,8 +31,9 @@ struct Options {
   double sample_guide_scale = 5.0;
   std::filesystem::path save_file;  ///< empty: named after task, size, degrees, prompt and time
   RequestedDegrees degrees;
-  bool dit_fsdp = false;  ///< shard the transformer's weights
-  bool t5_fsdp = false;   ///< shard the text encoder's weights
+  RequestedPatches patches;
+  bool dit_fsdp = false;     ///< shard the transformer's weights
+  bool t5_fsdp = false;      ///< shard the text encoder's weights
   bool vae_parallel = true;  ///< all ranks that make a video decode it
   int64_t local_ranks = 1;
   std::optional<std::string> device;  ///< cpu, cuda
@@ -40,6 +42,7 @@ struct Options {
   std::filesystem::path save_tensors;
   int64_t fps = 16;
   std::filesystem::path contact_sheet;
+  bool stats = false;   ///< say in the end what patches held and sent
   double timeout = 60;  ///< seconds that a rank waits for the others
 
   Guidance guidance() const { return sample_guide_scale > 1 ? Guidance::on : Guidance::off; }

@@ -32,6 +32,16 @@ Velocity velocity(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model&
   return guided(under(0), under(1), scale);
 }
 
+/// The same by patches, which are told the steps.
+Velocity in_steps(Velocity velocity, ParallelTransformer& transformer) {
+  if (!transformer.patches) return velocity;
+  return [velocity = std::move(velocity), &patches = *transformer.patches, step = int64_t{0}](
+             const at::Tensor& latents, double timestep) mutable {
+    patches.update_step(step++);
+    return velocity(latents, timestep);
+  };
+}
+
 bool is_finite(const at::Tensor& x) { return x.isfinite().all().item<bool>(); }
 
 /// Without data-parallel groups, all ranks find the same.
@@ -88,12 +98,12 @@ at::Tensor first_latents(const Job& job, uint64_t seed) {
   return noise;
 }
 
-at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model& transformer,
+at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, ParallelTransformer& transformer,
                    const at::Tensor& noise, const at::Tensor& texts,
                    const std::function<void(int64_t step, int64_t steps)>& step_done) {
   const auto scheduler = make_scheduler(job.options.sample_solver, job.options.sample_steps, job.shift);
-  auto latents = sample(noise.unsqueeze(0), *scheduler,
-                        finite(velocity(mesh, job, transformer, texts.to(job.dtype)), job), step_done);
+  const auto of_step = in_steps(velocity(mesh, job, transformer.model, texts.to(job.dtype)), transformer);
+  auto latents = sample(noise.unsqueeze(0), *scheduler, finite(of_step, job), step_done);
   if (!is_finite(latents)) refuse_solver(job);
   return latents.squeeze(0);
 }

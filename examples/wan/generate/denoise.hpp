@@ -1,11 +1,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/mesh.hpp>
-#include <wanpar/module/model.hpp>
 
 #include <functional>
 
 #include "wan/generate/job.hpp"
+#include "wan/generate/transformer.hpp"
 
 namespace wan {
 
@@ -14,8 +14,9 @@ namespace wan {
 at::Tensor first_latents(const Job& job, uint64_t seed);
 
 /// Collective. The latents [channels, T, H, W] that noise becomes under texts [2, text_len, text_dim], prompt
-/// and negative prompt; `step_done` hears of every step.
-at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model& transformer,
+/// and negative prompt; `step_done` hears of every step. Patches keep what they have of each other until
+/// they are told to forget it.
+at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, ParallelTransformer& transformer,
                    const at::Tensor& noise, const at::Tensor& texts,
                    const std::function<void(int64_t step, int64_t steps)>& step_done);
 

@@ -39,7 +39,7 @@ std::string describe(const Job& job, at::Device device, uint64_t seed) {
 
 /// The ranks that make a video together: a data-parallel group, the first rank of which writes it.
 wanpar::Communicator makers_of(const wanpar::Mesh& mesh) {
-  return mesh.flatten({"cfg", "pipeline", "ring", "ulysses"});
+  return mesh.flatten({"cfg", "pipeline", "patch", "ring", "ulysses"});
 }
 
 }  // namespace
@@ -73,7 +73,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   at::Tensor texts, noise;
   in_phase(world, "encoding the text", [&] { texts = embed_texts(world, job, device, progress); });
   all_in_phase(world, "drawing the noise", [&] { noise = first_latents(job, seed).to(device); });
-  std::optional<wanpar::Model> transformer;
+  std::optional<ParallelTransformer> transformer;
   in_phase(world, "loading the transformer",
            [&] { transformer.emplace(parallel_transformer(mesh, job, shared, device)); });
   const auto step_done = [&](int64_t step, int64_t) {
@@ -90,6 +90,10 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
       if (progress) progress->start(which + "denoise", job.options.sample_steps);
       in_phase(world, "denoising",
                [&] { result.latents = denoise(mesh, job, *transformer, noise, result.texts, step_done); });
+    }
+    if (transformer->patches) {
+      if (progress && job.options.stats) fmt::print(out, "{}", transformer->patches->status().text());
+      transformer->patches->synchronize();
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
     all_in_phase(world.with_timeout(kPatience), "decoding and writing the video", [&] {

@@ -8,6 +8,7 @@
 #include <wanpar/module/deferred.hpp>
 
 #include "wan/cli/prompts.hpp"
+#include "wan/generate/patches.hpp"
 #include "wan/io/load.hpp"
 #include "wan/model/transformer.hpp"
 #include "wan/scheduler/scheduler.hpp"
@@ -131,6 +132,8 @@ std::vector<std::string> notes_of(const Options& options, const std::vector<std:
   for (const auto& [is_given, flag] :
        {std::pair(options.dit_fsdp, "--dit_fsdp"), {options.t5_fsdp, "--t5_fsdp"}})
     if (is_given && world_size == 1) notes.push_back(fmt::format("{} has no effect on one rank", flag));
+  if (options.stats && options.degrees.patch.value_or(1) == 1)
+    notes.emplace_back("--stats tells of patches, and there are none without --patch_parallel_size 2");
   if (options.guidance() == Guidance::off)
     notes.push_back(
         fmt::format("--sample_guide_scale {} switches guidance off, and the negative prompt with it",
@@ -163,7 +166,7 @@ Job plan(Options options, int world_size) {
   all.push_back(options.negative_prompt);
   auto texts = ids_of(all, checkpoint);
   auto notes = notes_of(options, texts, transformer.text_len, world_size);
-  return {std::move(options),
+  Job job{std::move(options),
           std::move(checkpoint),
           std::move(prompts),
           std::move(texts),
@@ -173,6 +176,8 @@ Job plan(Options options, int world_size) {
           shift,
           device,
           dtype};
+  patch_options(job);
+  return job;
 }
 
 std::string name_of(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bfloat16" : "float32"; }
@@ -202,6 +207,18 @@ std::string described(const Job& job, const std::string& version) {
   line("ring_size", job.degrees.ring);
   line("pipeline_size", job.degrees.pipeline);
   line("data_parallel_size", job.degrees.data);
+  line("patch_parallel_size", job.degrees.patch);
+  const auto& p = o.patches;
+  const auto if_given = [](const auto& value) { return value ? fmt::format("{}", *value) : "none"; };
+  line("split_mode", p.split_mode);
+  line("patch_overlap", if_given(p.patch_overlap));
+  line("temporal_chunk_size", if_given(p.temporal_chunk_size));
+  line("warmup_steps", p.warmup_steps);
+  line("sync_frequency", p.sync_frequency);
+  line("sync_first_step", p.sync_first_step);
+  line("async_boundary_update", p.async_boundary_update);
+  line("kv_dtype", if_given(p.kv_dtype));
+  line("max_staleness", if_given(p.max_staleness));
   for (const auto& prompt : job.prompts) line(o.prompt_file.empty() ? "prompt" : "prompt_file with", prompt);
   line("negative_prompt", o.negative_prompt);
   for (const auto& [flag, file] : {std::pair("noise", o.noise),

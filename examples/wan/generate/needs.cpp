@@ -6,8 +6,10 @@
 #include <vector>
 #include <wanpar/core/error.hpp>
 
+#include "wan/generate/patches.hpp"
 #include "wan/generate/room.hpp"
 #include "wan/model/transformer.hpp"
+#include "wan/vae/bands.hpp"
 
 namespace wan {
 namespace {
@@ -33,16 +35,22 @@ double converted(const Weights& weights, at::ScalarType dtype) {
   return bytes;
 }
 
-/// The largest level's tensors as a residual block holds them, input, window and result, and all frames twice
-/// at the end.
-Need of_decoding(const Job& job) {
+/// The largest level's tensors as a residual block holds them, input, window and result, and all frames at
+/// the end: twice, or once on each rank where ranks have bands.
+Need of_decoding(const Job& job, const HostShare& share) {
   const auto& vae = job.checkpoint.vae_config();
   const auto pixels = static_cast<double>(job.size.width) * static_cast<double>(job.size.height);
   const auto frames = static_cast<double>(job.size.frames);
   const auto at_once = job.size.frames > 1 ? static_cast<double>(frames_together(vae)) : 1;
   const auto level = static_cast<double>(vae.base_dim * vae.multipliers.front()) * at_once * pixels * kFloat;
   const auto video = 3 * frames * pixels * kFloat;
-  return {"decoding", std::max(3 * level, 2 * video), "a smaller --size or --frame_num"};
+  const auto latents = latent_shape(vae, job.size);
+  const auto makers = job.degrees.ranks() / job.degrees.data;
+  if (makers == 1 || !job.options.vae_parallel || !has_bands(latents[2], latents[3], makers))
+    return {"decoding", std::max(3 * level, 2 * video), "a smaller --size or --frame_num"};
+  const auto here = static_cast<double>(share.processes) * share.threads;
+  return {"decoding", here * std::max(3 * level / static_cast<double>(makers), video),
+          "a smaller --size or --frame_num, or --vae_parallel false"};
 }
 
 Need of_denoising(const Job& job, const HostShare& share) {
@@ -50,7 +58,7 @@ Need of_denoising(const Job& job, const HostShare& share) {
   const auto latents = latent_shape(job.checkpoint.vae_config(), job.size);
   const auto tokens = static_cast<double>(latents[1]) * static_cast<double>(latents[2] / kPatch) *
                       static_cast<double>(latents[3] / kPatch);
-  const auto split = static_cast<double>(job.degrees.ulysses * job.degrees.ring);
+  const auto split = static_cast<double>(job.degrees.ulysses * job.degrees.ring * job.degrees.patch);
   const auto element = static_cast<double>(c10::elementSize(job.dtype));
   // A block's residual stream in float32, and beside it queries, keys and values or the feed-forward's
   // middle.
@@ -62,8 +70,13 @@ Need of_denoising(const Job& job, const HostShare& share) {
       converted(job.checkpoint.transformer(), job.dtype) / static_cast<double>(job.degrees.pipeline);
   weights *= job.options.dit_fsdp ? 1 : share.processes;
   if (job.options.dit_fsdp) weights /= std::max(1.0, static_cast<double>(job.degrees.ranks()) / ranks);
-  return {"denoising", ranks * each + weights,
-          "a smaller --size or --frame_num, more ranks, --dit_fsdp or --dtype bfloat16"};
+  const auto kept = bytes_kept(job);
+  return {
+      "denoising", ranks * (each + kept) + weights,
+      kept > 0
+          ? "--patch_overlap, --kv_dtype float8_e4m3fn, --ulysses_size in the place of patches, a smaller "
+            "--size or --frame_num"
+          : "a smaller --size or --frame_num, more ranks, --dit_fsdp or --dtype bfloat16"};
 }
 
 Need of_text(const Job& job) {
@@ -75,7 +88,7 @@ Need of_text(const Job& job) {
 }  // namespace
 
 void check_memory(const Job& job, const HostShare& share) {
-  std::vector<Need> all = {of_decoding(job)};
+  std::vector<Need> all = {of_decoding(job, share)};
   if (job.device == at::kCPU) all.insert(all.end(), {of_text(job), of_denoising(job, share)});
   const auto left = room();
   for (const auto& [phase, bytes, remedy] : all) {

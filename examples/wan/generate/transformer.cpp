@@ -5,6 +5,7 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "wan/generate/load_sharded.hpp"
+#include "wan/generate/patches.hpp"
 #include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 
@@ -33,8 +34,8 @@ wanpar::Model load_part(const wanpar::Mesh& mesh, const Job& job, const LoadOpti
     return wanpar::OwnStage(std::move(whole), "blocks", stages_of(mesh, job)[mesh.index("pipeline")]);
   };
   // Ranks that make other prompts share the weights too: all call the transformer equally often.
-  const auto sharers =
-      job.options.dit_fsdp ? mesh.flatten({"data", "cfg", "ring", "ulysses"}) : wanpar::Communicator();
+  const auto sharers = job.options.dit_fsdp ? mesh.flatten({"data", "cfg", "patch", "ring", "ulysses"})
+                                            : wanpar::Communicator();
   return load_sharded<Transformer>(mesh.world(), sharers, config, job.checkpoint.transformer(), options,
                                    stage_of);
 }
@@ -58,22 +59,28 @@ Transformer load_transformer(const Job& job, at::Device device) {
 }
 
 std::vector<wanpar::Axis> axes_of(const Degrees& degrees) {
-  return {{"data", degrees.data},
-          {"cfg", degrees.cfg},
-          {"pipeline", degrees.pipeline},
-          {"ring", degrees.ring},
-          {"ulysses", degrees.ulysses}};
+  return {{"data", degrees.data},   {"cfg", degrees.cfg},   {"pipeline", degrees.pipeline},
+          {"patch", degrees.patch}, {"ring", degrees.ring}, {"ulysses", degrees.ulysses}};
 }
 
-wanpar::Model parallel_transformer(const wanpar::Mesh& mesh, const Job& job, SharedTransformer& shared,
-                                   at::Device device) {
+ParallelTransformer parallel_transformer(const wanpar::Mesh& mesh, const Job& job, SharedTransformer& shared,
+                                         at::Device device) {
   const auto options = load_options(job, device);
   const bool is_shared = !job.options.dit_fsdp && mesh.size("pipeline") == 1;
   auto model = is_shared ? load_whole(mesh, shared) : load_part(mesh, job, options);
-  model =
-      model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"], .min_share = 1});
-  if (mesh.size("pipeline") > 1) model = model | wanpar::block_pipeline(pipeline_options(mesh, job));
-  return model;
+  ParallelTransformer made{model};
+  if (mesh.size("patch") > 1) {
+    auto options = patch_options(job);
+    options.group = mesh["patch"], options.ulysses = mesh["ulysses"];
+    made.patches = model | wanpar::patch_parallel(options);
+    made.model = *made.patches;
+  } else {
+    made.model =
+        model | wanpar::sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"], .min_share = 1});
+  }
+  if (mesh.size("pipeline") > 1)
+    made.model = made.model | wanpar::block_pipeline(pipeline_options(mesh, job));
+  return made;
 }
 
 }  // namespace wan

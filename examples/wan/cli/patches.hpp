@@ -1,0 +1,32 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "wan/cli/words.hpp"
+
+namespace wan {
+
+/// Displaced patches as the user asks for them, in pixels and frames of the video.
+struct RequestedPatches {
+  std::string split_mode = "spatial";               ///< spatial, temporal, spatiotemporal
+  std::optional<int64_t> patch_overlap = {};        ///< pixels, or frames where those are dealt
+  std::optional<int64_t> temporal_chunk_size = {};  ///< frames
+  int64_t warmup_steps = 4;
+  int64_t sync_frequency = 0;
+  bool sync_first_step = true;
+  bool async_boundary_update = true;
+  std::optional<std::string> kv_dtype = {};  ///< bfloat16, float8_e4m3fn
+  std::optional<double> max_staleness = {};
+};
+
+/// Adds the flags that say how patches are dealt and when they are synchronous.
+void add_patch_flags(boost::program_options::options_description& flags);
+
+/// What they say. Throws UsageError where they contradict one another, or want patches that nobody asked for.
+RequestedPatches read_patches(const Words& words);
+
+/// Throws UsageError where `steps` are too few for displaced ones.
+void check_steps(const RequestedPatches& patches, int64_t patch_parallel_size, int64_t steps);
+
+}  // namespace wan
