@@ -17,9 +17,9 @@ constexpr uint32_t kEnd64 = 0x06064b50, kEnd64Locator = 0x07064b50;
 constexpr uint16_t kZip64Field = 0x0001;
 constexpr uint32_t kIn64 = 0xffffffff;  // stands for a number that only the zip64 record can hold
 
-class Archive {
+class ZipDirectory {
  public:
-  explicit Archive(const wanpar::MappedFile& file) : bytes_(file.bytes()), name_(file.path().string()) {}
+  explicit ZipDirectory(const wanpar::MappedFile& file) : bytes_(file.bytes()), name_(file.path().string()) {}
 
   std::map<std::string, ZipEntry> entries() const {
     std::map<std::string, ZipEntry> entries;
@@ -126,7 +126,7 @@ class Archive {
 }  // namespace
 
 std::map<std::string, ZipEntry> zip_entries(const wanpar::MappedFile& file) {
-  return Archive(file).entries();
+  return ZipDirectory(file).entries();
 }
 
 }  // namespace wan
