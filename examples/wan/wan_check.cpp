@@ -6,17 +6,17 @@
 #include <boost/program_options.hpp>
 #include <sstream>
 
-#include "wan/check/host.hpp"
-#include "wan/check/model.hpp"
-#include "wan/check/ranks.hpp"
-#include "wan/check/report.hpp"
 #include "wan/cli/words.hpp"
 #include "wan/launch/program.hpp"
+#include "wan/setup/host.hpp"
+#include "wan/setup/model.hpp"
+#include "wan/setup/ranks.hpp"
+#include "wan/setup/report.hpp"
 
 namespace {
 
 namespace po = boost::program_options;
-using namespace wan::check;
+using namespace wan::setup;
 
 po::options_description flags() {
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };

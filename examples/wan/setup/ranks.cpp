@@ -1,4 +1,4 @@
-#include "wan/check/ranks.hpp"
+#include "wan/setup/ranks.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -8,9 +8,9 @@
 #include <functional>
 #include <wanpar/core/agreement.hpp>
 
-#include "wan/check/report.hpp"
+#include "wan/setup/report.hpp"
 
-namespace wan::check {
+namespace wan::setup {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -94,4 +94,4 @@ Findings gathered(const wanpar::Communicator& world, const Findings& mine) {
   return of_all_ranks(all);
 }
 
-}  // namespace wan::check
+}  // namespace wan::setup

@@ -2,9 +2,9 @@
 #include <string>
 #include <vector>
 
-#include "wan/check/finding.hpp"
+#include "wan/setup/finding.hpp"
 
-namespace wan::check {
+namespace wan::setup {
 
 /// What all ranks say alike is one finding; where they differ, the worst is told, and of which rank it is.
 Findings of_all_ranks(const std::vector<Findings>& ranks);
@@ -20,4 +20,4 @@ std::string json(const Findings& findings);
 std::string written(const Findings& findings);
 Findings read(const std::string& text);
 
-}  // namespace wan::check
+}  // namespace wan::setup

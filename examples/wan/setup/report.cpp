@@ -1,4 +1,4 @@
-#include "wan/check/report.hpp"
+#include "wan/setup/report.hpp"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-namespace wan::check {
+namespace wan::setup {
 namespace {
 
 constexpr std::array<const char*, 3> kWords = {"ok", "warn", "fail"};
@@ -83,4 +83,4 @@ Findings read(const std::string& text) {
   return all;
 }
 
-}  // namespace wan::check
+}  // namespace wan::setup

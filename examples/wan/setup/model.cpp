@@ -1,4 +1,4 @@
-#include "wan/check/model.hpp"
+#include "wan/setup/model.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -12,7 +12,7 @@
 #include "wan/io/checkpoint.hpp"
 #include "wan/model/transformer.hpp"
 
-namespace wan::check {
+namespace wan::setup {
 namespace {
 
 std::string size_of(const Weights& weights) {
@@ -66,4 +66,4 @@ Finding transformer(const wanpar::Communicator& world, at::Device device) {
       "ranks compute or exchange wrongly: check that all run the same build on the same kind of device");
 }
 
-}  // namespace wan::check
+}  // namespace wan::setup

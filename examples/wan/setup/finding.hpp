@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-namespace wan::check {
+namespace wan::setup {
 
 enum class State { ok, warn, fail };
 
@@ -27,4 +27,4 @@ inline Finding fail(std::string what, std::string found, std::string remedy) {
   return {std::move(what), State::fail, std::move(found), std::move(remedy)};
 }
 
-}  // namespace wan::check
+}  // namespace wan::setup

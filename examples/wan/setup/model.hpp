@@ -2,9 +2,9 @@
 #include <filesystem>
 #include <wanpar/core/communicator.hpp>
 
-#include "wan/check/finding.hpp"
+#include "wan/setup/finding.hpp"
 
-namespace wan::check {
+namespace wan::setup {
 
 /// Of a checkpoint, without its values: what its parts are, and how many parameters they have.
 Findings checkpoint(const std::filesystem::path& folder);
@@ -13,4 +13,4 @@ Findings checkpoint(const std::filesystem::path& folder);
 /// ranks, beside itself on this rank alone.
 Finding transformer(const wanpar::Communicator& world, at::Device device);
 
-}  // namespace wan::check
+}  // namespace wan::setup

@@ -1,4 +1,4 @@
-#include "wan/check/host.hpp"
+#include "wan/setup/host.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -17,7 +17,7 @@
 
 #include "wan/generate/room.hpp"
 
-namespace wan::check {
+namespace wan::setup {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20, kGiB = uint64_t{1} << 30;
@@ -160,4 +160,4 @@ Findings host(const wanpar::Place& place, int64_t local_ranks, bool on_cuda, con
   return all;
 }
 
-}  // namespace wan::check
+}  // namespace wan::setup
