@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <csignal>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 namespace wanrun {
 namespace {
@@ -27,12 +29,17 @@ std::array<int, 2> make_pipe() {
   return ends;
 }
 
-void write_all(int to, const std::string& text) {
+/// False where nobody reads it any more.
+bool write_all(int to, const std::string& text) {
   for (size_t at = 0; at < text.size();) {
     const auto count = ::write(to, text.data() + at, text.size() - at);
-    if (count < 0 && errno != EINTR) return;  // who reads is gone; the ranks go on
     if (count > 0) at += static_cast<size_t>(count);
+    if (count >= 0 || errno == EINTR) continue;
+    if (errno != EAGAIN) return false;
+    pollfd file{to, POLLOUT, 0};  // one that does not block was given to us
+    ::poll(&file, 1, -1);
   }
+  return true;
 }
 
 std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
@@ -44,29 +51,32 @@ std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
 
 }  // namespace
 
-void Lines::add(const char* bytes, size_t count) {
+bool Lines::add(const char* bytes, size_t count) {
+  bool is_read = true;
   for (size_t i = 0; i < count; ++i) {
-    if (bytes[i] != '\n' && bytes[i] != '\r') {
+    const bool is_end = bytes[i] == '\n' || bytes[i] == '\r';
+    if (!is_end)
       open_ += bytes[i];
-      continue;
-    }
-    // A progress line ends in \r; one that ends in \r\n is a line.
-    if (bytes[i] == '\r' && i + 1 < count && bytes[i + 1] == '\n') continue;
-    print(open_, bytes[i]);
-    open_.clear();
+    else if (bytes[i] == '\n' && open_.empty() && is_behind_return_)
+      is_read &= write_all(to_, "\n");  // of the line that \r has shown
+    else
+      is_read &= print(bytes[i]);
+    is_behind_return_ = bytes[i] == '\r';
   }
+  return is_read;
 }
 
 void Lines::finish() {
-  if (!open_.empty()) print(open_, '\n');
-  open_.clear();
+  if (!open_.empty()) print('\n');
 }
 
-void Lines::print(const std::string& line, char end) {
-  write_all(to_, prefix_ + line + end);
-  if (line.empty() || end == '\r') return;
-  last_.push_back(line);
-  if (last_.size() > kRemembered) last_.pop_front();
+bool Lines::print(char end) {
+  const auto line = std::exchange(open_, {});
+  if (!line.empty() && end == '\n') {
+    last_.push_back(line);
+    if (last_.size() > kRemembered) last_.pop_front();
+  }
+  return write_all(to_, prefix_ + line + end);
 }
 
 RankProcess::RankProcess(const std::vector<std::string>& program, const std::vector<std::string>& environment,

@@ -14,16 +14,18 @@ class Lines {
  public:
   Lines(int to, std::string prefix) : to_(to), prefix_(std::move(prefix)) {}
 
-  void add(const char* bytes, size_t count);
+  /// False where nobody reads them any more.
+  bool add(const char* bytes, size_t count);
   /// What is left at the end without a line's end.
   void finish();
   const std::deque<std::string>& last() const { return last_; }
 
  private:
-  void print(const std::string& line, char end);
+  bool print(char end);
 
   int to_;
   std::string prefix_, open_;
+  bool is_behind_return_ = false;
   std::deque<std::string> last_;
 };
 
@@ -42,7 +44,7 @@ class RankProcess {
   int exit_code() const;
   std::string how_it_ended() const;
   void ended(int status) { status_ = status; }
-  /// To it and all that it has started.
+  /// To it and all that it has started; it has not been reaped.
   void signal(int number) const;
 
   struct Pipe {

@@ -23,7 +23,8 @@ namespace wanrun {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds kPatience{5};  // from asking a rank to end until it is made to
+constexpr std::chrono::seconds kPatience{5};   // from asking a rank to end until it is made to
+constexpr std::chrono::seconds kLastWords{1};  // for reading what ranks that have ended have printed
 
 class Run {
  public:
@@ -38,7 +39,7 @@ class Run {
   bool is_running() const {
     return std::any_of(ranks_.begin(), ranks_.end(), [](auto& rank) { return rank.is_running(); });
   }
-  int time_until_kill() const;
+  int time_until_deadline() const;
   void read_signals();
   void read_lines(RankProcess::Pipe& pipe);
   void reap();
@@ -52,8 +53,8 @@ class Run {
   std::vector<RankProcess> ranks_;
   std::optional<size_t> first_failed_;
   std::optional<int> interrupted_by_;
-  std::optional<Clock::time_point> kill_at_;
-  double first_failed_after_ = 0;  // seconds
+  std::optional<Clock::time_point> deadline_;  // until ranks are made to end, or are no longer listened to
+  double first_failed_after_ = 0;              // seconds
 };
 
 Run::Run(const CommandLine& line) {
@@ -89,15 +90,14 @@ int Run::until_all_have_ended() {
     for (auto& rank : ranks_)
       for (auto& pipe : rank.pipes())
         if (pipe.from >= 0) files.push_back({pipe.from, POLLIN, 0}), pipes.push_back(&pipe);
-    // What a rank started, and left behind, may hold its output open.
-    const int wait = is_running() ? time_until_kill() : 200;
-    if (::poll(files.data(), files.size(), wait) == 0 && !is_running()) break;
+    ::poll(files.data(), files.size(), time_until_deadline());
     for (size_t i = 0; i < pipes.size(); ++i)
       if (files[i + 1].revents) read_lines(*pipes[i]);
     if (files[0].revents) read_signals();
-    if (kill_at_ && Clock::now() >= *kill_at_) kill_all();
+    if (!deadline_ || Clock::now() < *deadline_) continue;
+    if (!is_running()) break;  // somebody whom a rank has started holds its output open
+    kill_all();
   }
-  kill_all();  // what they have left behind
   for (auto& rank : ranks_)
     for (auto& pipe : rank.pipes()) pipe.lines.finish();
   report();
@@ -106,9 +106,9 @@ int Run::until_all_have_ended() {
 }
 
 /// For poll: milliseconds, −1 for ever.
-int Run::time_until_kill() const {
-  if (!kill_at_) return -1;
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*kill_at_ - Clock::now()).count();
+int Run::time_until_deadline() const {
+  if (!deadline_) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now()).count();
   return static_cast<int>(std::max<int64_t>(0, left));
 }
 
@@ -130,34 +130,43 @@ void Run::read_signals() {
 void Run::read_lines(RankProcess::Pipe& pipe) {
   char bytes[1 << 16];
   const auto count = ::read(pipe.from, bytes, sizeof bytes);
-  if (count > 0) return pipe.lines.add(bytes, static_cast<size_t>(count));
+  // Where nobody reads what we print, the rank is to find that out as it would without us.
+  if (count > 0 && pipe.lines.add(bytes, static_cast<size_t>(count))) return;
   if (count < 0 && errno == EINTR) return;
-  pipe.lines.finish();
   ::close(std::exchange(pipe.from, -1));
 }
 
 void Run::reap() {
-  int status = 0;
-  for (pid_t id; (id = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+  siginfo_t ended{};
+  while (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
+    const auto id = ended.si_pid;
     const auto rank = std::find_if(ranks_.begin(), ranks_.end(), [&](auto& one) { return one.id() == id; });
+    if (rank != ranks_.end())
+      rank->signal(SIGKILL);  // what it has left behind, while the number is still its own
+    int status = 0;
+    ::waitpid(id, &status, 0);
+    ended = {};
     if (rank == ranks_.end()) continue;
     rank->ended(status);
-    if (status == 0 || first_failed_ || interrupted_by_) continue;
-    first_failed_ = static_cast<size_t>(rank - ranks_.begin());
-    first_failed_after_ = std::chrono::duration<double>(Clock::now() - begin_).count();
-    end_all(SIGTERM);
+    if (status != 0 && !first_failed_ && !interrupted_by_) {
+      first_failed_ = static_cast<size_t>(rank - ranks_.begin());
+      first_failed_after_ = std::chrono::duration<double>(Clock::now() - begin_).count();
+      end_all(SIGTERM);
+    }
   }
+  if (!is_running()) deadline_ = Clock::now() + kLastWords;
 }
 
 void Run::end_all(int signal) {
   for (auto& rank : ranks_)
     if (rank.is_running()) rank.signal(signal);
-  kill_at_ = Clock::now() + kPatience;
+  deadline_ = Clock::now() + kPatience;
 }
 
 void Run::kill_all() {
-  for (auto& rank : ranks_) rank.signal(SIGKILL);
-  kill_at_.reset();
+  for (auto& rank : ranks_)
+    if (rank.is_running()) rank.signal(SIGKILL);
+  deadline_.reset();
 }
 
 void Run::report() const {

@@ -43,6 +43,24 @@ check("devices make ranks", sorted(done.out.splitlines()) == ["[0] 0 1,3 gloo", 
 done = shell(["-n", "2"], "seq 1 50000; seq 1 50000 >&2")
 check("lines stay whole", len(done.out.splitlines()) == 100000 and all(line[:4] in ("[0] ", "[1] ") for line in done.out.splitlines()), done.status)
 
+done = shell(["-n", "1"], r"printf 'a\r'; sleep 0.2; printf '\nb\r\nc\rd\n'")
+check("\\r and \\r\\n end lines", done.out == "".join("[0] {}\n".format(c) for c in "abcd"), done)
+done = run(["bash", "-c", '"$0" -n 2 -- yes | head -1', wanrun], 20)
+check("who prints to nobody ends", done.out in ("[0] y\n", "[1] y\n"), done)
+done = run([sys.executable, "-c", """
+import os, subprocess, sys, time
+end, start = os.pipe()
+os.set_blocking(start, False)
+child = subprocess.Popen([sys.argv[1], "--", "seq", "1", "100000"], stdout=start)
+os.close(start)
+time.sleep(0.5)
+print(len(os.fdopen(end).readlines()))
+""", wanrun])
+check("no line is lost on a pipe that does not block", done.out == "100000\n", done)
+begin = time.monotonic()
+done = shell(["-n", "1"], "(while true; do echo on; sleep 0.05; done) & sleep 0.3")
+check("who prints on behind a rank's end is ended", done.status == 0 and time.monotonic() - begin < 4, done)
+
 begin = time.monotonic()
 done = shell(["-n", "3"], 'if [ $RANK = 1 ]; then echo "out of luck" >&2; exit 7; fi; sleep 61')
 check("the first that fails is named, with what it said last",
