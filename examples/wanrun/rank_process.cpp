@@ -7,8 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <system_error>
@@ -29,15 +31,27 @@ std::array<int, 2> make_pipe() {
   return ends;
 }
 
+/// Until PIPE_BUF bytes can be written; false where a signal has come that is to end us meanwhile.
+bool waits_for_room(int to) {
+  constexpr int kMilliseconds = 100;
+  while (true) {
+    pollfd file{to, POLLOUT, 0};
+    if (::poll(&file, 1, kMilliseconds) != 0) return true;
+    sigset_t come;
+    ::sigpending(&come);
+    for (int number : {SIGINT, SIGTERM, SIGHUP})
+      if (::sigismember(&come, number)) return false;
+  }
+}
+
 /// False where nobody reads it any more.
 bool write_all(int to, const std::string& text) {
   for (size_t at = 0; at < text.size();) {
-    const auto count = ::write(to, text.data() + at, text.size() - at);
+    if (!waits_for_room(to)) return false;
+    const auto count = ::write(to, text.data() + at, std::min<size_t>(text.size() - at, PIPE_BUF));
     if (count > 0) at += static_cast<size_t>(count);
     if (count >= 0 || errno == EINTR) continue;
     if (errno != EAGAIN) return false;
-    pollfd file{to, POLLOUT, 0};  // one that does not block was given to us
-    ::poll(&file, 1, -1);
   }
   return true;
 }
@@ -52,18 +66,16 @@ std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
 }  // namespace
 
 bool Lines::add(const char* bytes, size_t count) {
-  bool is_read = true;
   for (size_t i = 0; i < count; ++i) {
     const bool is_end = bytes[i] == '\n' || bytes[i] == '\r';
+    const bool is_shown = bytes[i] == '\n' && open_.empty() && is_behind_return_;  // by the \r before it
+    is_behind_return_ = bytes[i] == '\r';
     if (!is_end)
       open_ += bytes[i];
-    else if (bytes[i] == '\n' && open_.empty() && is_behind_return_)
-      is_read &= write_all(to_, "\n");  // of the line that \r has shown
-    else
-      is_read &= print(bytes[i]);
-    is_behind_return_ = bytes[i] == '\r';
+    else if (!(is_shown ? write_all(to_, "\n") : print(bytes[i])))
+      return false;
   }
-  return is_read;
+  return true;
 }
 
 void Lines::finish() {
@@ -80,7 +92,7 @@ bool Lines::print(char end) {
 }
 
 RankProcess::RankProcess(const std::vector<std::string>& program, const std::vector<std::string>& environment,
-                         int rank, const std::string& prefix)
+                         int rank, const std::string& prefix, const Watcher& watcher)
     : rank_(rank) {
   const auto out = make_pipe(), error = make_pipe(), failure = make_pipe();
   const auto words = pointers_to(program), variables = pointers_to(environment);
@@ -91,6 +103,8 @@ RankProcess::RankProcess(const std::vector<std::string>& program, const std::vec
     ::setpgid(0, 0);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != launcher) ::_exit(1);
+    watcher.watch(::getpid());
+    ::signal(SIGPIPE, SIG_DFL);
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "wanrun/watcher.hpp"
+
 namespace wanrun {
 
 /// What one rank prints: whole lines are handed on, with a prefix, and the last ones are remembered.
@@ -34,7 +36,7 @@ class RankProcess {
  public:
   /// Throws std::system_error, naming the program, where it cannot be started.
   RankProcess(const std::vector<std::string>& program, const std::vector<std::string>& environment, int rank,
-              const std::string& prefix);
+              const std::string& prefix, const Watcher& watcher);
   RankProcess(RankProcess&&) = default;
 
   pid_t id() const { return id_; }

@@ -28,11 +28,12 @@ constexpr std::chrono::seconds kLastWords{1};  // for reading what ranks that ha
 
 class Run {
  public:
-  explicit Run(const CommandLine& line);
+  Run();
   ~Run();
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
 
+  void start(const CommandLine& line);
   int until_all_have_ended();
 
  private:
@@ -57,7 +58,7 @@ class Run {
   double first_failed_after_ = 0;              // seconds
 };
 
-Run::Run(const CommandLine& line) {
+Run::Run() {
   sigset_t set;
   ::sigemptyset(&set);
   for (int number : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
@@ -65,13 +66,16 @@ Run::Run(const CommandLine& line) {
   ::signal(SIGPIPE, SIG_IGN);
   signals_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals_ < 0) throw std::system_error(errno, std::generic_category(), "signals");
+}
+
+/// Where it throws, those that have been started end with this.
+void Run::start(const CommandLine& line) {
   const int port = line.master_port > 0 ? line.master_port : free_port();
   ranks_.reserve(static_cast<size_t>(line.ranks));
   for (int local = 0; local < line.ranks; ++local) {
     const int rank = line.host * line.ranks + local;
     const auto prefix = line.has_prefix ? fmt::format("[{}] ", rank) : "";
-    ranks_.emplace_back(line.program, environment_of(line, local, port), rank, prefix);
-    watcher_.watch(ranks_.back().id());
+    ranks_.emplace_back(line.program, environment_of(line, local, port), rank, prefix, watcher_);
   }
 }
 
@@ -182,6 +186,10 @@ void Run::report() const {
 
 }  // namespace
 
-int run(const CommandLine& line) { return Run(line).until_all_have_ended(); }
+int run(const CommandLine& line) {
+  Run run;
+  run.start(line);
+  return run.until_all_have_ended();
+}
 
 }  // namespace wanrun

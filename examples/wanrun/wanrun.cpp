@@ -1,4 +1,5 @@
 // Starts a program as the ranks of a run: wanrun -n 4 -- program arguments.
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <exception>
@@ -9,6 +10,7 @@
 int main(int argc, char** argv) {
   using wanrun::CommandLine;
   constexpr int kFailed = 1, kMisused = 2;
+  while (::open("/dev/null", O_RDWR) <= 2) continue;  // pipes of ours do not take the numbers of closed ones
   try {
     const auto line = wanrun::parse_command_line({argv + 1, argv + argc});
     if (line.action == CommandLine::Action::run) return wanrun::run(line);

@@ -12,6 +12,7 @@ class Watcher {
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
 
+  /// To be called by the process that leads the group, before it starts anything.
   void watch(pid_t group) const;
 
  private:

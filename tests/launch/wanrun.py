@@ -90,6 +90,20 @@ for _ in range(50):
     time.sleep(0.1)
 check("when it is killed itself, no process is left", not are_running("sleep 65"))
 
+for milliseconds in range(1, 31, 3):
+    process = start(["-n", "8"], "sleep 66 & wait")
+    time.sleep(milliseconds / 1000)
+    process.kill()
+    process.wait()
+time.sleep(0.5)
+check("so it is in the moment when it starts them", not are_running("sleep 66"))
+done = run(["bash", "-c", 'ulimit -n 40; exec "$0" -n 32 -- bash -c "sleep 67 & wait"', wanrun])
+check("ranks that were started end with a start that fails", done.status == 1 and "Too many open files" in done.error and not are_running("sleep 67"), done)
+process = subprocess.Popen([wanrun, "yes"], env=environment(), stdout=subprocess.PIPE)
+time.sleep(1)
+process.terminate()
+check("it ends although what it prints is not read", process.wait(10) == 143)
+
 for options, sentence in (
     ([], "there is no program to start"),
     (["-n", "0", "true"], "'0' is no whole number from 1 to 1024"),
