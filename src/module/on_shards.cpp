@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -120,10 +121,8 @@ bool is_of_all_elements(const c10::OperatorHandle& op, const Stack& arguments) {
 /// What neither brings elements together nor tells ranks apart, although it is not called pointwise.
 bool keeps_elements(const c10::OperatorHandle& op, const SplitFacts& facts) {
   static const std::unordered_set<std::string_view> names{
-      "aten::randn_like",   "aten::rand_like",
-      "aten::normal_",      "aten::uniform_",
-      "aten::bernoulli_",   "aten::is_same_size",
-      "aten::_unsafe_view", "aten::_amp_foreach_non_finite_check_and_unscale_"};
+      "aten::randn_like", "aten::rand_like",    "aten::normal_",     "aten::uniform_",
+      "aten::bernoulli_", "aten::is_same_size", "aten::_unsafe_view"};
   const std::string_view name = op.schema().name();
   if (facts.is_elementwise || facts.is_view || names.contains(name)) return true;
   if (name.starts_with("aten::_foreach_"))
@@ -142,7 +141,7 @@ bool are_side_by_side(const SplitFacts& facts, const std::vector<at::Tensor>& te
 
 /// Shards side by side are shards of what is side by side.
 bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& tensors) {
-  if (op.schema().name() != "aten::cat" && op.schema().name() != "aten::_foreach_norm") return false;
+  if (op.schema().name() != "aten::cat") return false;
   return std::all_of(tensors.begin(), tensors.end(), [](auto& x) { return as_shard(x) || x.numel() == 0; });
 }
 
@@ -153,6 +152,15 @@ bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& 
       "else of its own. Work with them one by one, make one number of all (norm, sum, dot, max), or take the "
       "whole parameters by each_parameter() or unshard()",
       op.schema().name(), group.size() == 2 ? "rank" : fmt::format("{} ranks", group.size() - 1)));
+}
+
+/// Autograd would divide by the number of elements that it sees.
+void refuse_mean_in_graph(const c10::OperatorHandle& op, const at::Tensor& x) {
+  if (op.schema().name() == "aten::mean" && at::GradMode::is_enabled() && x.requires_grad())
+    throw Error(
+        "aten::mean of a shard, with a gradient, which would be divided by this rank's number of elements; "
+        "take "
+        "sum() and divide by the parameter's own (of the sizes in named_parameters()[i].place)");
 }
 
 }  // namespace
@@ -167,18 +175,20 @@ void on_shards(const c10::OperatorHandle& op, Stack* stack) {
   const auto given = tensors_among(arguments);
   std::vector<at::Tensor> local;
   Communicator group;
+  bool has_pieces = false;
   for (auto& x : given) {
-    if (auto* shard = as_shard(x)) group = shard->group();
+    if (auto* shard = as_shard(x)) group = shard->group(), has_pieces |= shard->is_piece();
     local.push_back(local_of(x));
   }
 
   auto reduction = reductions().find(op.schema().name());
-  const bool reduces =
-      reduction != reductions().end() && is_of_all_elements(op, {arguments.begin(), arguments.end()});
+  const bool reduces = reduction != reductions().end() && !has_pieces &&
+                       is_of_all_elements(op, {arguments.begin(), arguments.end()});
   if (!reduces && !joins_shards(op, given) && !(keeps_elements(op, facts) && are_side_by_side(facts, given)))
     refuse(op, group);
   put_back(local, arguments);
   if (reduces) {
+    refuse_mean_in_graph(op, given[0]);
     const Stack call(arguments.begin(), arguments.end());
     auto all = reduction->second(call, group, [&] {
       auto values = call;
@@ -200,7 +210,7 @@ void on_shards(const c10::OperatorHandle& op, Stack* stack) {
     if (same != local.end())
       result = given[static_cast<size_t>(same - local.begin())];
     else if (!creates || result.sizes() == local[0].sizes())
-      result = shard_of(result, group);
+      result = shard_of(result, group, has_pieces || (facts.is_view && result.numel() != local[0].numel()));
   }
   put_back(made, results);
 }

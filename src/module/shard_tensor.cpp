@@ -6,9 +6,10 @@
 
 namespace wanpar {
 
-ShardTensor::ShardTensor(const at::Tensor& local, Communicator group)
+ShardTensor::ShardTensor(const at::Tensor& local, Communicator group, bool is_piece)
     : TensorImpl(c10::Storage(local.storage()), local.key_set().add(kSplit), local.dtype()),
-      group_(std::move(group)) {
+      group_(std::move(group)),
+      is_piece_(is_piece) {
   set_sizes_and_strides(local.sizes(), local.strides(), local.storage_offset());
   if (!is_inference()) set_version_counter(local.unsafeGetTensorImpl()->version_counter());
 }
@@ -29,7 +30,7 @@ at::Tensor ShardTensor::local() {
 
 c10::intrusive_ptr<c10::TensorImpl> ShardTensor::shallow_copy_and_detach(const c10::VariableVersion& version,
                                                                          bool allow_change) const {
-  auto copy = c10::make_intrusive<ShardTensor>(memory(), group_);
+  auto copy = c10::make_intrusive<ShardTensor>(memory(), group_, is_piece_);
   if (!copy->is_inference()) copy->set_version_counter(version);
   copy->set_allow_tensor_metadata_change(allow_change);
   return copy;
@@ -51,10 +52,10 @@ ShardTensor* as_shard(const at::Tensor& tensor) {
   return static_cast<ShardTensor*>(tensor.unsafeGetTensorImpl());
 }
 
-at::Tensor shard_of(const at::Tensor& local, const Communicator& group) {
+at::Tensor shard_of(const at::Tensor& local, const Communicator& group, bool is_piece) {
   if (group.size() == 1) return local;
   const c10::InferenceMode as_it_was(local.is_inference());
-  return at::detail::make_tensor<ShardTensor>(local, group);
+  return at::detail::make_tensor<ShardTensor>(local, group, is_piece);
 }
 
 at::Tensor local_of(const at::Tensor& tensor) {

@@ -12,9 +12,11 @@ namespace wanpar {
 /// LibTorch's clip_grad_norm_ and LBFGS want it; every rank of the group asks for it.
 class ShardTensor : public c10::TensorImpl {
  public:
-  ShardTensor(const at::Tensor& local, Communicator group);
+  ShardTensor(const at::Tensor& local, Communicator group, bool is_piece);
 
   const Communicator& group() const { return group_; }
+  /// Some elements of a shard (a slice), of which no number is that of a whole tensor.
+  bool is_piece() const { return is_piece_; }
   /// The same memory, as a tensor of this rank alone.
   at::Tensor local();
 
@@ -28,13 +30,14 @@ class ShardTensor : public c10::TensorImpl {
   at::Tensor memory() const;
 
   Communicator group_;
+  bool is_piece_;
 };
 
 /// Null where the tensor is none.
 ShardTensor* as_shard(const at::Tensor& tensor);
 
 /// A shard over the memory of a tensor. In a group of one it is the tensor itself.
-at::Tensor shard_of(const at::Tensor& local, const Communicator& group);
+at::Tensor shard_of(const at::Tensor& local, const Communicator& group, bool is_piece = false);
 /// The memory of a shard; any other tensor is itself, an undefined one too.
 at::Tensor local_of(const at::Tensor& tensor);
 

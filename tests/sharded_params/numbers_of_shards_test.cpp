@@ -133,6 +133,20 @@ TEST_CASE("what a rank would make of its own elements alone is refused") {
         refuses("sort", [&] { shard.sort(); });
         refuses("mul", [&] { shard.outer(shard); });
         refuses("_local_scalar_dense", [&] { shard[0].item(); });
+        refuses("sum", [&] { at::diff(shard).abs().sum(); });
+        refuses("sum", [&] { shard.narrow(0, 0, 2).sum(); });
+        refuses("_foreach_norm", [&] { at::_foreach_norm({shard}); });
+        refuses("_amp_foreach_non_finite_check_and_unscale_", [&] {
+          auto found = at::zeros({1}, at::kFloat), scale = at::ones({1}, at::kFloat);
+          auto gradient = shard.to(at::kFloat);
+          at::_amp_foreach_non_finite_check_and_unscale_(gradient, found, scale);
+        });
+        require_error(
+            [&] {
+              at::AutoGradMode with_gradients(true);
+              shard.abs().mean();
+            },
+            "aten::mean of a shard, with a gradient");
         refuses("cat", [&] { at::cat({shard, at::zeros({1}, at::kDouble)}); });
       },
       {2});

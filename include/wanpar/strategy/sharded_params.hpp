@@ -75,6 +75,8 @@ class ShardedParamsStrategy {
   /// parameters, in the dtype that they are computed in, they are themselves listed. Some are empty; tied
   /// ones stand here once. A number made of a shard or its gradient (norm, sum, dot, max) is that of the
   /// whole parameter: collective over the group. What a rank would make of its elements alone throws Error.
+  /// sizes() and numel() are this rank's; `place` has the sizes of the whole. **Not caught:** memory of the
+  /// user's own (at::zeros, not zeros_like) that shards are added to: numbers of it are this rank's.
   NamedTensors named_shards() const;
 
   /// Collective. Scales the gradients so that their norm over all parameters and ranks is at most `max`;
