@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 LIMIT = 1.5  # CPU seconds over LibTorch's own headers
+LIMIT_OF_ALL = 4.0  # of the header that includes all others
 INCLUDE = re.compile(r"^\s*#\s*include\s*(<[^>]+>)", re.MULTILINE)
 
 
@@ -56,13 +57,13 @@ def main():
         name = header.relative_to(folder).as_posix()
         print("{:6.1f} s, {:4.1f} s over LibTorch's  {}{}".format(
             seconds, seconds - base, name, "  does not compile alone" if errors else ""))
-        if seconds - base > LIMIT:
+        if seconds - base > (LIMIT_OF_ALL if name == "wanpar/wanpar.hpp" else LIMIT):
             slow.append(name)
     for _, _, errors in results:
         print(errors, end="")
     print("{:6.1f} s  in all".format(sum(seconds for seconds, _, _ in results)))
     if slow:
-        print("more than {} s over LibTorch's own headers: {}".format(LIMIT, ", ".join(slow)))
+        print("more than {} s ({} s for wanpar.hpp) over LibTorch's own headers: {}".format(LIMIT, LIMIT_OF_ALL, ", ".join(slow)))
     return 1 if not headers or slow or any(errors for _, _, errors in results) else 0
 
 
