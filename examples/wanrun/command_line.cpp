@@ -61,12 +61,20 @@ std::vector<int> devices_of(const std::string& text) {
   return devices;
 }
 
+/// --nproc-per-node as --nproc_per_node: torchrun takes both.
+std::string with_underscores(std::string word) {
+  if (word.starts_with("--"))
+    std::replace(word.begin() + 2,
+                 word.begin() + static_cast<std::ptrdiff_t>(std::min(word.find('='), word.size())), '-', '_');
+  return word;
+}
+
 /// Where the launcher's own words end: at `--`, or at the first that is no flag and no flag's value.
 size_t begin_of_program(const std::vector<std::string>& words, const po::options_description& known) {
   for (size_t i = 0; i < words.size(); ++i) {
     const auto& word = words[i];
     if (word == "--" || !word.starts_with("-") || word == "-") return i;
-    const auto name = word.substr(0, word.find('='));
+    const auto name = with_underscores(word).substr(0, word.find('='));
     const auto* option =
         known.find_nothrow(name.starts_with("--") ? name.substr(2) : name.substr(0, 2), false);
     const bool has_value = option && option->semantic()->max_tokens() > 0;
@@ -80,18 +88,11 @@ size_t begin_of_program(const std::vector<std::string>& words, const po::options
 
 CommandLine parse_command_line(const std::vector<std::string>& words) try {
   const auto known = flags();
-  // torchrun writes --nproc-per-node, and so do many.
-  auto own = words;
-  const auto end = std::min(begin_of_program(words, known), words.size());
-  for (size_t i = 0; i < end; ++i)
-    if (own[i].starts_with("--"))
-      std::replace(own[i].begin() + 2,
-                   own[i].begin() + static_cast<std::ptrdiff_t>(std::min(own[i].find('='), own[i].size())),
-                   '-', '_');
-  const auto begin = begin_of_program(own, known);
+  const auto begin = begin_of_program(words, known);
+  std::vector<std::string> own(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(begin));
+  std::transform(own.begin(), own.end(), own.begin(), with_underscores);
   po::variables_map values;
-  po::command_line_parser parser(
-      std::vector<std::string>(own.begin(), own.begin() + static_cast<std::ptrdiff_t>(begin)));
+  po::command_line_parser parser(own);
   using Style = po::command_line_style::style_t;
   po::store(parser.options(known).style(Style(Style::unix_style & ~Style::allow_guessing)).run(), values);
 

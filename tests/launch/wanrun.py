@@ -36,6 +36,8 @@ check("two runs at once do not meet each other", all(o.status == 0 and o.out.cou
 
 done = shell(["-n", "2", "--master-port", "4321"], "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT")
 check("a rank is told where it stands", sorted(done.out.splitlines()) == ["[0] 0/2 0/2 127.0.0.1:4321", "[1] 1/2 1/2 127.0.0.1:4321"], done)
+done = shell(["--nproc-per-node", "2", "--master-port", "4321", "--no-prefix"], "echo $RANK:$MASTER_PORT --no-flag")
+check("flags are those of torchrun, with either stroke", sorted(done.out.splitlines()) == ["0:4321 --no-flag", "1:4321 --no-flag"], done)
 done = shell(["-n", "2", "--nnodes", "3", "--node_rank", "2", "--master_addr", "host0", "--no_prefix"], "echo $RANK/$WORLD_SIZE $MASTER_ADDR:$MASTER_PORT")
 check("so it is on one host of several", sorted(done.out.splitlines()) == ["4/6 host0:29500", "5/6 host0:29500"], done)
 done = shell(["--gpus", "1,3", "--backend", "gloo"], "echo $RANK $CUDA_VISIBLE_DEVICES $WANPAR_BACKEND")
