@@ -17,13 +17,6 @@ namespace bytes_test {
 
 using namespace patches;
 
-const Size kSize{3, 5, 4};
-
-auto wrapped(PatchParallelOptions options, Size size = kSize) {
-  return [model = Transformer(size)](const Tensor& video) { return model(video); } |
-         patch_parallel(std::move(options));
-}
-
 /// All ranks' agreement on step, call and mode.
 int64_t agreement(const Communicator& world) { return 24 * world.size() * (world.size() - 1); }
 

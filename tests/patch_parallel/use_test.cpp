@@ -16,13 +16,6 @@ namespace use_test {
 
 using namespace patches;
 
-const Size kSize{3, 5, 4};
-
-auto wrapped(PatchParallelOptions options, Size size = kSize) {
-  return [model = Transformer(size)](const Tensor& video) { return model(video); } |
-         patch_parallel(std::move(options));
-}
-
 void require_refused(Communicator world, PatchParallelOptions options, const std::string& part) {
   options.group = world;
   require_error([&] { wrapped(options); }, part);
@@ -189,7 +182,14 @@ TEST_CASE("displaced steps want what the step before had") {
             "call 0 of step 2 has arguments of other shapes or dtypes than in the step before");
         auto more_calls = begun();
         more_calls(video);
-        require_error([&] { more_calls(video); }, "call 1 of step 2, of which the steps before had 1");
+        require_error([&] { more_calls(video); }, "call 1 of step 2, of which the step before had 1");
+        auto with_a_gap = wrapped({.group = world, .warmup_steps = 1});
+        for (int step : {0, 1, 2, 3}) {  // two calls, two, one, and again two
+          with_a_gap.update_step(step);
+          with_a_gap(video);
+          if (step < 2) with_a_gap(video);
+        }
+        require_error([&] { with_a_gap(video); }, "call 1 of step 3, of which the step before had 1");
         more_calls.update_step(0);
         require_close(more_calls(video), Transformer(kSize)(video), 1e-5, "it begins anew");
         auto with_gradient = begun();

@@ -155,4 +155,12 @@ inline Tensor noise(Size size, at::ScalarType dtype = at::kFloat) {
   return at::randn({1, 4, size.frames, size.rows, size.columns}, generator, at::kFloat).to(dtype);
 }
 
+inline const Size kSize{3, 5, 4};
+
+/// A transformer of such a video, whose patches are dealt.
+inline auto wrapped(wanpar::PatchParallelOptions options, Size size = kSize) {
+  return [model = Transformer(size)](const Tensor& video) { return model(video); } |
+         wanpar::patch_parallel(std::move(options));
+}
+
 }  // namespace patches

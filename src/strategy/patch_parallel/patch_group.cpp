@@ -103,6 +103,23 @@ at::Tensor PatchGroup::attention(const Attention& given) const {
   return attention_on_parts(given, shared_from_this(), MergedKeys::attended_over, over);
 }
 
+std::optional<at::Tensor> PatchGroup::gathered(StalePlace& place, at::Tensor own, int64_t dim,
+                                               std::span<const int64_t> extents, int64_t all_extent) const {
+  const auto bytes = static_cast<int64_t>(own.nbytes());
+  steps_->count_sent((slow().size() - 1) * bytes);
+  const auto all_bytes =
+      c10::multiply_integers(shape_of(own, dim, all_extent)) * static_cast<int64_t>(own.element_size());
+  auto all = std::make_shared<Pending<at::Tensor>>(slow().all_gather(std::move(own), dim, extents));
+  auto coming = [all] { return FromRanks{all->get()}; };
+  if (steps_->is_displaced()) {
+    place.keep(steps_->step(), coming, all_bytes);
+    return {};
+  }
+  const auto now = coming();
+  place.keep(steps_->step(), now);
+  return now[0];
+}
+
 std::optional<at::Tensor> PatchGroup::moments(const std::function<at::Tensor()>& sums, double here) const {
   if (!steps_->keeps() || options_.norm_mode == NormMode::synchronous) return {};
   exchanges("a sum");
@@ -112,14 +129,7 @@ std::optional<at::Tensor> PatchGroup::moments(const std::function<at::Tensor()>&
   auto& place = steps_->next_place("moments", own.sizes());
   const auto before = place.take();
   if (before) place.note_change(own, (*before)[0][slow().rank()]);
-  steps_->count_sent((slow().size() - 1) * static_cast<int64_t>(own.nbytes()));
-  auto all = std::make_shared<Pending<at::Tensor>>(slow().all_gather(own.unsqueeze(0), 0));
-  auto coming = [all] { return FromRanks{all->get()}; };
-  if (!steps_->is_displaced()) {
-    place.keep(steps_->step(), coming());
-    return {};
-  }
-  place.keep(steps_->step(), coming, slow().size() * static_cast<int64_t>(own.nbytes()));
+  if (gathered(place, own.unsqueeze(0), 0, {}, slow().size())) return {};
   return displaced_moments(options_.norm_mode, own, before ? (*before)[0] : own.unsqueeze(0),
                            before ? slow().rank() : 0)
       .view(of_part.sizes());
@@ -137,18 +147,10 @@ at::Tensor PatchGroup::with_neighbours(const at::Tensor& part, int64_t dim, cons
   if (before) place.note_change(own, edges.of_this_rank((*before)[0], dim));
 
   auto row = fast().all_gather(std::move(own), dim, edges.row()).get();
-  steps_->count_sent((slow().size() - 1) * static_cast<int64_t>(row.nbytes()));
-  auto all = std::make_shared<Pending<at::Tensor>>(slow().all_gather(row, dim, edges.rows()));
-  auto coming = [all] { return FromRanks{all->get()}; };
-  if (!steps_->is_displaced()) {
-    const auto now = coming();
-    place.keep(steps_->step(), now);
-    return edges.extended(part, now[0], dim);
-  }
-  const auto shape = shape_of(part, dim, edges.size());
-  place.keep(steps_->step(), coming,
-             c10::multiply_integers(shape) * static_cast<int64_t>(part.element_size()));
-  return edges.extended(part, before ? (*before)[0] : at::zeros(shape, part.options()), dim);
+  if (auto now = gathered(place, std::move(row), dim, edges.rows(), edges.size()))
+    return edges.extended(part, *now, dim);
+  const auto seen = before ? (*before)[0] : at::zeros(shape_of(part, dim, edges.size()), part.options());
+  return edges.extended(part, seen, dim);
 }
 
 const std::string& PatchGroup::name() const {

@@ -1,6 +1,8 @@
 #pragma once
 #include <wanpar/strategy/patch_parallel.hpp>
 
+#include <span>
+
 #include "strategy/patch_parallel/patch_steps.hpp"
 #include "strategy/patch_parallel/sight.hpp"
 #include "strategy/split/split_ranks.hpp"
@@ -30,6 +32,10 @@ class PatchGroup : public SplitRanks {
   std::shared_ptr<const TokenLayout> dealt(int64_t count, const char* what) const;
   SplitPlace in_both(const TokenGrid& grid, int64_t dim) const;
   std::optional<Reach> reach() const;
+  /// Begins to join what each patch has, `all_extent` along `dim`, and keeps it for the next step; gives it
+  /// where this step waits for it.
+  std::optional<at::Tensor> gathered(StalePlace& place, at::Tensor own, int64_t dim,
+                                     std::span<const int64_t> extents, int64_t all_extent) const;
 
   PatchParallelOptions options_;
   std::shared_ptr<PatchSteps> steps_;

@@ -43,6 +43,7 @@ std::optional<double> StalePlace::staleness() const {
 void PatchSteps::update(int64_t step) {
   if (step == 0) forget();
   schedule_.begin(step);
+  calls_.resize(call_);  // of one that the step before has not had there is nothing to take
   call_ = 0;
 }
 
@@ -75,10 +76,10 @@ void PatchSteps::begin(const SplitRanks& ranks, const std::string& kind) {
 void PatchSteps::check_known(const std::string& kind) const {
   const char* remedy = "begin anew by update_step(0), or by synchronize()";
   if (call_ >= calls_.size())
-    throw Error(fmt::format(
-        "PatchParallel: call {} of step {}, of which the steps before had {}: there is nothing to "
-        "take from them; make as many calls in each step, or {}",
-        call_, step(), calls_.size(), remedy));
+    throw Error(
+        fmt::format("PatchParallel: call {} of step {}, of which the step before had {}: there is nothing to "
+                    "take from them; make as many calls in each step, or {}",
+                    call_, step(), calls_.size(), remedy));
   if (calls_[call_].kind != kind)
     throw Error(
         fmt::format("PatchParallel: call {} of step {} has arguments of other shapes or dtypes than in the "
