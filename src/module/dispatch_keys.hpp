@@ -9,7 +9,7 @@ namespace wanpar {
 constexpr auto kAttention = c10::DispatchKey::WANPAR_ATTENTION_KEY;
 /// Above autograd and autocast: meets every operator, and is on where a handler watches.
 constexpr auto kOperators = c10::DispatchKey::WANPAR_OPERATORS_KEY;
-/// Below autograd: every operator on a split tensor.
+/// Below autograd: every operator on a split tensor, or on a shard.
 constexpr auto kSplit = c10::DispatchKey::WANPAR_SPLIT_KEY;
 
 static_assert(kAttention > kOperators);  // an attention is not first met as any operator

@@ -35,8 +35,10 @@ at::Tensor over(const Communicator& group, const at::Tensor& x, ReduceOp op) {
   return (x.is_complex() ? at::view_as_complex(all) : all).to(x.scalar_type());
 }
 
-at::Tensor sum(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
-  return over(group, local(), ReduceOp::sum);
+/// What is made of all by the same operation as of those of one rank; of truths, true is the greater.
+template <ReduceOp op>
+at::Tensor combined(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
+  return over(group, local(), op);
 }
 
 at::Tensor mean(const Stack& arguments, const Communicator& group, const std::function<at::Tensor()>& local) {
@@ -62,12 +64,6 @@ at::Tensor extreme(const Stack& arguments, const Communicator& group,
   return over(group, none, op).to(x.scalar_type());
 }
 
-/// True counts as one.
-template <ReduceOp op>
-at::Tensor truth(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
-  return over(group, local(), op);
-}
-
 at::Tensor norm(const Stack& arguments, const Communicator& group, const std::function<at::Tensor()>& local) {
   const auto& order = arguments[1];
   const double p = order.isNone() ? 2 : order.toScalar().toDouble();
@@ -85,18 +81,18 @@ at::Tensor norm(const Stack& arguments, const Communicator& group, const std::fu
 /// Of all elements; those along a dimension have none that all ranks share.
 const std::unordered_map<std::string_view, Reduction>& reductions() {
   static const std::unordered_map<std::string_view, Reduction> all{
-      {"aten::sum", sum},
-      {"aten::nansum", sum},
-      {"aten::dot", sum},
-      {"aten::vdot", sum},
-      {"aten::count_nonzero", sum},
+      {"aten::sum", combined<ReduceOp::sum>},
+      {"aten::nansum", combined<ReduceOp::sum>},
+      {"aten::dot", combined<ReduceOp::sum>},
+      {"aten::vdot", combined<ReduceOp::sum>},
+      {"aten::count_nonzero", combined<ReduceOp::sum>},
       {"aten::mean", mean},
       {"aten::max", extreme<ReduceOp::max>},
       {"aten::amax", extreme<ReduceOp::max>},
       {"aten::min", extreme<ReduceOp::min>},
       {"aten::amin", extreme<ReduceOp::min>},
-      {"aten::any", truth<ReduceOp::max>},
-      {"aten::all", truth<ReduceOp::min>},
+      {"aten::any", combined<ReduceOp::max>},
+      {"aten::all", combined<ReduceOp::min>},
       {"aten::norm", norm},
       {"aten::linalg_vector_norm", norm},
   };
@@ -108,12 +104,11 @@ bool is_of_all_elements(const c10::OperatorHandle& op, const Stack& arguments) {
   auto& schema = op.schema();
   if (schema.returns().size() != 1 || !schema.returns()[0].type()->isSubtypeOf(*c10::TensorType::get()))
     return false;
+  if (schema.overload_name() == "other") return false;  // the greater of two, element by element
   for (size_t i = 1; i < arguments.size(); ++i) {
-    auto& name = schema.arguments()[i].name();
     auto& value = arguments[i];
-    if (name == "other") return false;  // the greater of two tensors, element by element
-    if (name == "dim" && !(value.isNone() || (value.isIntList() && value.toIntVector().empty())))
-      return false;
+    const bool is_none = value.isNone() || (value.isIntList() && value.toIntVector().empty());
+    if (schema.arguments()[i].name() == "dim" && !is_none) return false;
   }
   return true;
 }
@@ -159,8 +154,7 @@ void refuse_mean_in_graph(const c10::OperatorHandle& op, const at::Tensor& x) {
   if (op.schema().name() == "aten::mean" && at::GradMode::is_enabled() && x.requires_grad())
     throw Error(
         "aten::mean of a shard, with a gradient, which would be divided by this rank's number of elements; "
-        "take "
-        "sum() and divide by the parameter's own (of the sizes in named_parameters()[i].place)");
+        "take sum() and divide by the parameter's own (of the sizes in named_parameters()[i].place)");
 }
 
 }  // namespace

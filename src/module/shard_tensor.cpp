@@ -43,7 +43,8 @@ c10::intrusive_ptr<c10::TensorImpl> ShardTensor::shallow_copy_and_detach(c10::Va
 
 void ShardTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& other) {
   copy_tensor_metadata(other.get(), this, version_counter(), allow_tensor_metadata_change());
-  if (auto* shard = dynamic_cast<const ShardTensor*>(other.get())) group_ = shard->group_;
+  if (auto* shard = dynamic_cast<const ShardTensor*>(other.get()))
+    group_ = shard->group_, is_piece_ = shard->is_piece_;
   key_set_ = key_set_.add(kSplit);
 }
 

@@ -95,6 +95,7 @@ TEST_CASE("one number made of a shard is that of the whole parameter") {
         {"sum", [](auto& x) { return x.square().sum(); }},
         {"mean", [](auto& x) { return x.mean(); }},
         {"dot", [](auto& x) { return x.flatten().dot((2 * x).flatten()); }},
+        {"dot of conjugates", [](auto& x) { return x.flatten().vdot((2 * x).flatten()); }},
         {"any", [](auto& x) { return x.gt(0.3).any().to(at::kDouble); }},
         {"all", [](auto& x) { return x.isfinite().all().to(at::kDouble); }},
         {"in float32", [](auto& x) { return x.to(at::kFloat).norm().to(at::kDouble); }},
@@ -135,6 +136,9 @@ TEST_CASE("what a rank would make of its own elements alone is refused") {
         refuses("_local_scalar_dense", [&] { shard[0].item(); });
         refuses("sum", [&] { at::diff(shard).abs().sum(); });
         refuses("sum", [&] { shard.narrow(0, 0, 2).sum(); });
+        auto given_a_slice = shard.clone();
+        given_a_slice.set_data(shard.narrow(0, 0, 2));
+        refuses("sum", [&] { given_a_slice.sum(); });
         refuses("_foreach_norm", [&] { at::_foreach_norm({shard}); });
         refuses("_amp_foreach_non_finite_check_and_unscale_", [&] {
           auto found = at::zeros({1}, at::kFloat), scale = at::ones({1}, at::kFloat);
