@@ -85,8 +85,16 @@ bool Digest::is_close_to(const Digest& other) const {
   return are_close(number, number + 2, tolerance);
 }
 
-void require_same_values(const std::string& who, const std::string& what, const Communicator& group,
-                         const NamedTensors& tensors, const std::string& advice, const std::string& rest) {
+at::Tensor numbers_of_all(const std::vector<Communicator>& groups, const at::Tensor& mine) {
+  auto all = mine.unsqueeze(0);
+  for (auto& group : groups)
+    if (group.size() > 1) all = group.all_gather(all.to(group.device()), 0).get();
+  return all.cpu();
+}
+
+void require_same_values(const std::string& who, const std::string& what,
+                         const std::vector<Communicator>& groups, const NamedTensors& tensors,
+                         const std::string& advice, const std::string& rest) {
   Plain plain;
   std::string lines;
   Tensors mine;
@@ -95,17 +103,16 @@ void require_same_values(const std::string& who, const std::string& what, const 
     lines += x.defined() ? fmt::format("{} {}{}\n", name, c10::toString(x.scalar_type()), x.sizes())
                          : name + " none\n";
     auto digest = Digest::of(x);
-    mine.push_back(digest.numbers.to(group.device()));
+    mine.push_back(digest.numbers.to(groups[0].device()));
     tolerances.push_back(digest.tolerance);
   }
-  require_same(who, what, {group}, lines + rest, advice);
+  require_same(who, what, groups, lines + rest, advice);
   if (mine.empty()) return;
-  auto all = group.all_gather(at::stack(mine).reshape({-1})).get().cpu();
-  const auto count = static_cast<int64_t>(2 * tensors.size());
-  auto* first = all.const_data_ptr<double>();
-  for (int rank = 1; rank < group.size(); ++rank)
+  const auto all = numbers_of_all(groups, at::stack(mine));
+  for (int64_t rank = 1; rank < all.size(0); ++rank)
     for (size_t i = 0; i < tensors.size(); ++i) {
-      if (are_close(first + 2 * i, first + rank * count + 2 * i, tolerances[i])) continue;
+      const auto at = static_cast<int64_t>(i);
+      if (Digest{all[0][at], tolerances[i]}.is_close_to({all[rank][at], tolerances[i]})) continue;
       auto& [name, x] = tensors[i];
       throw AgreedError(fmt::format(
           "{}: the ranks have different {}: {} {}{} has other values on rank {} than on rank 0; {}", who,

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace wanpar {
 
@@ -21,10 +22,14 @@ struct Digest {
 
 /// Collective. Throws AgreedError on every rank where the tensors differ by rank in name, dtype, shape or
 /// value, and names the first that does: "who: the ranks have different `what`: …; `advice`". `rest` is what
-/// else must be the same text. Moves 24 bytes, and 16 for each tensor.
-void require_same_values(const std::string& who, const std::string& what, const Communicator& group,
-                         const NamedTensors& tensors, const std::string& advice,
-                         const std::string& rest = {});
+/// else must be the same text. The groups are those of a grid, as for require_same. Moves 24 bytes, and 16
+/// for each tensor, over each of them.
+void require_same_values(const std::string& who, const std::string& what,
+                         const std::vector<Communicator>& groups, const NamedTensors& tensors,
+                         const std::string& advice, const std::string& rest = {});
+
+/// Collective. The same number of numbers [n] of each rank of a grid, [ranks, n], on the CPU.
+at::Tensor numbers_of_all(const std::vector<Communicator>& groups, const at::Tensor& mine);
 
 /// Collective. Writes rank 0's values into every rank's tensors. What holds them already is not touched, so
 /// that a graph which saved it stays valid and ranks may share it. `write` puts the values into a tensor.

@@ -218,7 +218,8 @@ TEST_CASE("ranks that are given other tensors are refused before they mix them")
         refuses(x * (1 + world.rank()),
                 "other values on rank 1 than on rank 0; all ranks of the group split");
         refuses(world.rank() ? x.flip(0) : x, "other values on rank 1");
-        refuses(x.narrow(2, 0, 9 - world.rank()), "where rank 0 has Float[4, 8, 9, 16]");
+        refuses(x.narrow(2, 0, 9 - world.rank()),
+                "where rank 0 has tensor Float[4, 8, 9, 16], rank 1 has tensor Float[4, 8, 8, 16]");
         refuses(x.narrow(0, 0, 4 - world.rank()), "another axis of the mesh");
         refuses(x.clone().requires_grad_(world.rank() == 0), "without gradients");
         auto batches = self_attend | wanpar::sequence_parallel({.ulysses = world, .split = {{.arg = 0}}}) |

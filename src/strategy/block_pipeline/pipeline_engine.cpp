@@ -106,7 +106,7 @@ void PipelineEngine::begin(const Arguments& given) {
   auto arguments = given.tensors;
   for (auto& item : arguments) item.name = "argument " + item.name;
   require_same_values(
-      "BlockPipeline", "arguments", stages(), arguments,
+      "BlockPipeline", "arguments", {stages()}, arguments,
       "every stage is to be given the same whole batch: let all ranks load and shuffle alike, or "
       "broadcast the batch",
       given.signature);
@@ -120,7 +120,7 @@ void PipelineEngine::begin() {
 
 void PipelineEngine::end(const NamedTensors& results) {
   if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
-  require_same_values("BlockPipeline", "results", stages(), results,
+  require_same_values("BlockPipeline", "results", {stages()}, results,
                       "what comes after the blocks must give the same on every rank: the same weights, and "
                       "no dropout there in training");
   if (!at::GradMode::is_enabled()) return;
@@ -250,7 +250,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
     if (auto* reduction = dynamic_cast<GradientReduction*>(handler)) reduction->defer();
   NamedTensors given{{"x", x}};
   for (size_t i = 0; i < side.size(); ++i) given.push_back({fmt::format("side {}", i), side[i]});
-  require_same_values("BlockPipeline", "activations", stages(), given,
+  require_same_values("BlockPipeline", "activations", {stages()}, given,
                       "what comes before the blocks must give the same on every rank: the same weights, and "
                       "no dropout there in training");
   if (x.dim() == 0 && options_.micro_batches > 1)

@@ -321,7 +321,7 @@ double train_on_stages(const std::shared_ptr<PipelineEngine>& engine, const Batc
                        const Model& forward, const Loss& loss, at::Device device) {
   auto& stages = engine->stages();
   require_same_values(
-      "train_step", "batches", stages, batch.given(),
+      "train_step", "batches", {stages}, batch.given(),
       "every stage is to be given the same inputs and targets: let all ranks load and shuffle "
       "alike, or broadcast them");
   engine->trace().clear();

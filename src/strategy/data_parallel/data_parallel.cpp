@@ -115,7 +115,7 @@ class DataForward : public ForwardScope, public GradientReduction {
   /// Every rank must have been given the same batch, of which each runs a part.
   void check_arguments(const Arguments& arguments) const {
     check_names("DataParallel", ".batch", engine_->options().batch, arguments);
-    require_same_values("DataParallel", "arguments", engine_->group(), named(arguments.tensors, "argument"),
+    require_same_values("DataParallel", "arguments", {engine_->group()}, named(arguments.tensors, "argument"),
                         "in BatchMode::whole every rank gives the same whole batch, of which it runs a part; "
                         "where each rank has a batch of its own, as under DDP, set .mode = BatchMode::local",
                         arguments.signature);
@@ -132,7 +132,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     bool is_written = times_written(engine_->buffers()) != versions_;
     if (on_any_rank(engine_->group(), is_written))
       require_same_values(
-          "DataParallel", "buffers", engine_->group(), named(engine_->buffers(), "buffer"),
+          "DataParallel", "buffers", {engine_->group()}, named(engine_->buffers(), "buffer"),
           "the module wrote its buffers, as batch norm does in training, from this rank's part "
           "of the batch alone; call eval(), or use BatchMode::local");
   }
@@ -154,7 +154,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     if (at::GradMode::is_enabled() && engine_->options().gather.empty()) check_kept(tensors_in(results));
     require_same("DataParallel", "results", {engine_->group()}, lines);
     if (!without_batch.empty())
-      require_same_values("DataParallel", "results", engine_->group(), named(without_batch, "result"),
+      require_same_values("DataParallel", "results", {engine_->group()}, named(without_batch, "result"),
                           "dimension 0, or another one, must be the batch, or every rank must find the same");
     for (size_t i = 0; i < results.size(); ++i)
       if (places[i].dim) results[i].tensor = gathered(results[i].name, results[i].tensor, places[i]);

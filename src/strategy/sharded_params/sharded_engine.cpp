@@ -96,7 +96,7 @@ void ShardedEngine::compare_values() const {
   all_or_none(options_.group, [&] {
     for (auto& group : alike_)
       if (group.size() > 1)
-        require_same_values("ShardedParams", "parameters", group, shards,
+        require_same_values("ShardedParams", "parameters", {group}, shards,
                             "ranks that hold the same parameters must begin alike: set .sync_module_states, "
                             "seed them alike, or let all load the same");
   });

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 
 namespace wanpar {
@@ -13,39 +12,13 @@ namespace {
 const char* kRemedy =
     "make it alike on all ranks (seeds, clocks), or before the wrapped module, and give it as an argument";
 
-/// The rows of all ranks, as many numbers on each.
-at::Tensor rows(const std::vector<Communicator>& grid, at::Tensor mine) {
-  mine = mine.unsqueeze(0);
-  for (auto& group : grid)
-    if (group.size() > 1) mine = group.all_gather(mine.to(group.device()), 0).get();
-  return mine.cpu();
-}
-
 }  // namespace
-
-void Alike::require_same(const std::string& who, const std::vector<Communicator>& grid, const at::Tensor& x) {
-  const std::string advice =
-      "all ranks of the group split one tensor, so give each of them the same; batches of each rank's own "
-      "want DataParallel over other ranks, on another axis of the mesh";
-  const auto what = fmt::format("{}{}", c10::toString(x.scalar_type()), x.sizes());
-  const char* graph = !at::GradMode::is_enabled() ? "without a graph"
-                      : x.requires_grad()         ? "with gradients"
-                                                  : "without gradients";
-  wanpar::require_same(who, "tensors to split", grid, fmt::format("{} {}", what, graph), advice);
-  const auto digest = Digest::of(x);
-  const auto all = rows(grid, digest.numbers);
-  for (int64_t rank = 1; rank < all.size(0); ++rank)
-    if (!Digest{all[0], digest.tolerance}.is_close_to({all[rank], digest.tolerance}))
-      throw AgreedError(
-          fmt::format("{}: a tensor to split, {}, has other values on rank {} than on rank 0; {}", who, what,
-                      rank, advice));
-}
 
 void Alike::compare(const std::string& who, const std::vector<Communicator>& grid) const {
   const auto ways =
-      rows(grid, at::tensor({static_cast<int64_t>(numbers_.size()), static_cast<int64_t>(tensors_.size()),
-                             static_cast<int64_t>(path_)},
-                            at::kLong));
+      numbers_of_all(grid, at::tensor({static_cast<int64_t>(numbers_.size()),
+                                       static_cast<int64_t>(tensors_.size()), static_cast<int64_t>(path_)},
+                                      at::kLong));
   if (!ways.eq(ways[0]).all().item<bool>())
     throw Error(
         who +
@@ -54,7 +27,7 @@ void Alike::compare(const std::string& who, const std::vector<Communicator>& gri
   if (!numbers_.empty()) {
     std::vector<double> mine;
     for (auto& number : numbers_) mine.push_back(number.value);
-    const auto all = rows(grid, at::tensor(mine, at::kDouble));
+    const auto all = numbers_of_all(grid, at::tensor(mine, at::kDouble));
     const auto is_nan = all.isnan();
     const auto differing = at::where(is_nan.logical_and(is_nan[0]), false, all.ne(all[0])).nonzero();
     if (differing.size(0) > 0) {
@@ -67,7 +40,7 @@ void Alike::compare(const std::string& who, const std::vector<Communicator>& gri
   if (tensors_.empty()) return;
   std::vector<at::Tensor> mine;
   for (auto& met : tensors_) mine.push_back(met.digest.numbers.to(tensors_[0].digest.numbers.device()));
-  const auto all = rows(grid, at::stack(mine));
+  const auto all = numbers_of_all(grid, at::stack(mine));
   for (int64_t rank = 1; rank < all.size(0); ++rank)
     for (size_t i = 0; i < tensors_.size(); ++i) {
       auto& [op, sizes, digest] = tensors_[i];

@@ -23,10 +23,6 @@ class Alike {
     tensors_.push_back({op, x.sizes().vec(), Digest::of(x)});
   }
 
-  /// Collective. Throws AgreedError, which begins with `who`, on all ranks where they are about to split
-  /// tensors of other sizes, kinds or values: each would go on with a part of something else.
-  static void require_same(const std::string& who, const std::vector<Communicator>& grid,
-                           const at::Tensor& x);
   /// Collective. Throws Error, which begins with `who`, alike on all ranks, where something noted differs.
   void compare(const std::string& who, const std::vector<Communicator>& grid) const;
 

@@ -8,6 +8,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/check_in_backward.hpp"
+#include "module/same_values.hpp"
 #include "module/shared_parameters.hpp"
 #include "module/split/split_facts.hpp"
 
@@ -133,9 +134,20 @@ at::Tensor SplitForward::cut(const at::Tensor& x, int64_t dim, const Place& plac
         fmt::format("{}: dimension {} of a tensor with {} dimensions cannot be split", who(), dim, x.dim()));
   if (dim < 0) dim += x.dim();
   has_cut_ = true;
-  if (is_first_) Alike::require_same(who(), ranks_->grid(), x);
+  if (is_first_) require_same_on_all(x);
   const auto there = place(x.size(dim), dim);
   return there ? split(x, *there, ranks_) : x;
+}
+
+/// Otherwise each would go on with a part of something else.
+void SplitForward::require_same_on_all(const at::Tensor& x) const {
+  require_same_values(
+      who(), "tensors to split", ranks_->grid(), {{"tensor", x}},
+      "all ranks of the group split one tensor, so give each of them the same; batches of each "
+      "rank's own want DataParallel over other ranks, on another axis of the mesh",
+      !at::GradMode::is_enabled() ? "without a graph"
+      : x.requires_grad()         ? "with gradients"
+                                  : "without gradients");
 }
 
 at::Tensor SplitForward::given(const at::Tensor& x, int64_t dim) {

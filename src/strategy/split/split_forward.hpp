@@ -50,6 +50,7 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
   const std::string& who() const { return ranks_->name(); }
   using Place = std::function<std::optional<SplitPlace>(int64_t extent, int64_t dim)>;
   at::Tensor cut(const at::Tensor& x, int64_t dim, const Place& place);
+  void require_same_on_all(const at::Tensor& x) const;
   /// An argument cut; one that is given twice is one tensor still.
   at::Tensor given(const at::Tensor& x, int64_t dim);
   at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim) const;
