@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <wanpar/core/error.hpp>
 
@@ -104,13 +105,20 @@ wanpar::PatchParallelOptions patch_options(const Job& job) {
 double bytes_kept(const Job& job) {
   if (job.degrees.patch == 1) return 0;
   const auto options = patch_options(job);
-  if (options.patch_overlap || options.temporal_chunk_size) return 0;  // of boundaries alone: little
   const Tokens tokens(job);
+  double part = 1;
+  if (options.patch_overlap || options.temporal_chunk_size) {
+    if (!options.async_boundary_update) return 0;
+    // Of what is seen beyond a patch on both sides, and of its own that it shows, at most.
+    const auto seen = options.patch_overlap.value_or(0) + options.temporal_chunk_size.value_or(0);
+    const auto extent = options.split_mode == SplitMode::temporal ? tokens.frames : tokens.rows;
+    part = 4 * std::min(1.0, static_cast<double>(seen) / static_cast<double>(extent));
+  }
   const auto& config = job.checkpoint.transformer_config();
   const auto all = static_cast<double>(tokens.frames * tokens.rows * tokens.columns) *
                    static_cast<double>(config.dim * config.layers);
   const bool has_both_branches = job.options.guidance() == Guidance::on && job.degrees.cfg == 1;
-  return (has_both_branches ? 2 : 1) * 2 * all *
+  return part * (has_both_branches ? 2 : 1) * 2 * all *
          static_cast<double>(c10::elementSize(options.kv_dtype.value_or(job.dtype))) /
          static_cast<double>(job.degrees.ulysses * job.degrees.pipeline);
 }
