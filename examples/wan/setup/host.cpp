@@ -59,8 +59,7 @@ Finding memory(const wanpar::Place& place) {
   const auto room = wan::room();
   const auto each = room.bytes / static_cast<uint64_t>(place.local_size);
   const auto found = fmt::format("{} for each process, by {}", gibibytes(each), room.limit);
-  if (each < kGiB / 2)
-    return fail("memory", found, "free some, or raise the limit: the smallest model takes 0.5 GiB a process");
+  if (each < kGiB / 2) return fail("memory", found, "free some, or raise the limit");
   if (each < 4 * kGiB)
     return warn("memory", found,
                 "enough for small models; wan_t2v says how much a checkpoint takes before it loads it");

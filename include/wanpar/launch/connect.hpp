@@ -33,8 +33,9 @@ struct ConnectOptions {
 };
 
 /// Reads the environment of torchrun and wanrun (RANK, WORLD_SIZE), Open MPI, Slurm's srun, MPICH, or none of
-/// them; MASTER_ADDR and MASTER_PORT under each. Without a port, one that follows from the name of the run,
-/// so that two runs do not meet. Throws Error for an environment that contradicts itself.
+/// them; MASTER_ADDR and MASTER_PORT under each. Without a port, where the launcher names
+/// its run, one that follows from that name, so that two runs do not meet. Throws Error for an environment
+/// that contradicts itself.
 Place find_place();
 
 /// Collective over the processes of the run: the group of all of them, or of this process alone.
