@@ -14,8 +14,8 @@ inline bool has_bands(int64_t rows, int64_t columns, int64_t ranks) {
   return std::max(rows, columns) >= ranks;
 }
 
-/// Collective. vae->decode() of latents that all ranks have alike: each decodes a band of their rows, or of
-/// their columns where there are more of those, and is sent what it sees of its neighbours'. All have all
+/// Collective. vae->decode() of latents that all ranks have alike: each decodes a band of their columns, or
+/// of their rows where there are more of those, and is sent what it sees of its neighbours'. All have all
 /// frames. Throws Error on every rank where decode() does.
 at::Tensor decode_by_bands(const wanpar::Communicator& group, Vae vae, const at::Tensor& latents,
                            const std::function<void(int64_t done, int64_t all)>& progress = {});
