@@ -108,4 +108,19 @@ TEST_CASE("units are the items of the outermost lists, or what the user says") {
                        wanpar::Error);
 }
 
+TEST_CASE("small units are joined with those after them") {
+  auto units = [](int64_t min_bytes, std::vector<std::string> named = {}) {
+    return (Model(perceptron(8, 5).ptr()) |
+            wanpar::sharded_params({.units = std::move(named), .min_unit_bytes = min_bytes}))
+        .units();
+  };
+  using Names = std::vector<std::string>;
+  CHECK(units(288) == Names{"0", "2", "4", "6", "8"});  // the bytes of one layer
+  CHECK(units(289) == Names{"0 to 2", "4 to 6", "8"});
+  CHECK(units(1 << 20) == Names{"0 to 8"});
+  CHECK(units(289, {"2"}) == Names{"root", "2"});
+  CHECK_THROWS_WITH_AS(units(-1), "ShardedParams: .min_unit_bytes is -1; it must be 0 or more",
+                       wanpar::Error);
+}
+
 }  // namespace units_test

@@ -41,6 +41,9 @@ struct ShardedParamsOptions {
   /// default the items of the outermost numbered lists ("blocks.3", "layer2": at least two of one structure),
   /// and beside them the largest submodules that are no larger than the largest item.
   std::vector<std::string> units = {};
+  /// Units of fewer bytes are joined with those after them until they are as many: an exchange of a few
+  /// kilobytes takes as long as one of a hundred. 0: each for itself.
+  int64_t min_unit_bytes = 0;
   /// What floating-point parameters are computed and gathered in; shards keep the module's own dtype.
   std::optional<at::ScalarType> param_dtype = {};
   /// What gradients are averaged in; the gradients' own dtype where left out.

@@ -28,10 +28,12 @@ std::string text_of(const ShardedParamsOptions& options) {
     return type ? c10::toString(*type) : "the tensors' own";
   };
   return fmt::format(
-      "sharding {}\nprefetch {}\nunits {}\nparam_dtype {}\nreduce_dtype {}\nbuffer_dtype {}\n"
+      "sharding {}\nprefetch {}\nunits {}\nmin_unit_bytes {}\nparam_dtype {}\nreduce_dtype {}\nbuffer_dtype "
+      "{}\n"
       "sync_module_states {}",
-      fmt::underlying(options.sharding), options.prefetch, options.units, dtype(options.param_dtype),
-      dtype(options.reduce_dtype), dtype(options.buffer_dtype), options.sync_module_states);
+      fmt::underlying(options.sharding), options.prefetch, options.units, options.min_unit_bytes,
+      dtype(options.param_dtype), dtype(options.reduce_dtype), dtype(options.buffer_dtype),
+      options.sync_module_states);
 }
 
 int size_of(const std::vector<Communicator>& grid) {
@@ -148,6 +150,9 @@ void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& bu
   if (options_.prefetch < 0)
     throw Error(
         fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
+  if (options_.min_unit_bytes < 0)
+    throw Error(
+        fmt::format("ShardedParams: .min_unit_bytes is {}; it must be 0 or more", options_.min_unit_bytes));
   if (parameters.empty())
     throw Error(
         "ShardedParams: the module has no parameters to shard; a frozen TorchScript module has none left: "
@@ -179,8 +184,9 @@ void ShardedEngine::find_deferred(const NamedTensors& parameters) {
 }
 
 void ShardedEngine::make_units(const NamedTensors& parameters) {
-  auto units =
-      options_.units.empty() ? units_by_name(parameters) : units_by_prefix(parameters, options_.units);
+  auto units = join_small_units(
+      options_.units.empty() ? units_by_name(parameters) : units_by_prefix(parameters, options_.units),
+      parameters, options_.min_unit_bytes);
   std::vector<std::map<std::pair<at::ScalarType, bool>, std::vector<Item>>> groups(units.names.size());
   for (auto& item : items_of(parameters, units)) {
     bool is_trained = std::any_of(item.leaves.begin(), item.leaves.end(),

@@ -90,6 +90,26 @@ Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::str
   });
 }
 
+Units join_small_units(Units units, const NamedTensors& parameters, int64_t min_bytes) {
+  std::vector<int64_t> bytes(units.names.size());
+  for (size_t i = 0; i < parameters.size(); ++i)
+    bytes[units.of_parameter[i]] += static_cast<int64_t>(parameters[i].tensor.nbytes());
+  Units joined;
+  std::vector<int> becomes;
+  for (size_t first = 0; first < bytes.size();) {
+    auto end = first;
+    for (int64_t sum = 0; end < bytes.size() && (end == first || sum < min_bytes); ++end) {
+      sum += bytes[end];
+      becomes.push_back(static_cast<int>(joined.names.size()));
+    }
+    const auto& name = units.names[first];
+    joined.names.push_back(end - first == 1 ? name : fmt::format("{} to {}", name, units.names[end - 1]));
+    first = end;
+  }
+  for (auto unit : units.of_parameter) joined.of_parameter.push_back(becomes[unit]);
+  return joined;
+}
+
 Units units_by_name(const NamedTensors& parameters) {
   const Modules known(parameters);
   auto is_item = [&](const std::string& module) { return known.is_item(module); };
