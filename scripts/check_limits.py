@@ -177,6 +177,7 @@ def main():
     arguments.add_argument("--steps", type=int, default=100)
     arguments.add_argument("--program", default=ROOT / "build/bin/wan_t2v", type=Path)
     options = arguments.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
     with tempfile.TemporaryDirectory() as work:
         trial = Trial(options.program, Path(work))
         for part in options.parts:
