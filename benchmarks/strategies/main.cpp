@@ -43,7 +43,7 @@ int main() try {
       "# What the strategies promise, measured\n\nThread ranks on one CPU. Command: `build/bin/strategies > "
       "benchmarks/results/strategies.md`\n");
   for (auto print : {print_exactness, print_payload, print_peak, print_bytes_read, print_memory, print_bubble,
-                     print_training, print_cost_alone}) {
+                     print_training, print_cost_alone, print_cost_on_two_ranks}) {
     print();
     std::fflush(stdout);
   }

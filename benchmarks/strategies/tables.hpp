@@ -18,6 +18,7 @@ void print_memory();
 void print_bubble();
 void print_training();
 void print_cost_alone();
+void print_cost_on_two_ranks();
 
 /// The same weights for whoever asks, on whatever thread.
 AttentionModel make_model(at::ScalarType dtype, int64_t layers = 4, int64_t dim = 48);
