@@ -4,7 +4,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 namespace {
 

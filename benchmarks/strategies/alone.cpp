@@ -1,6 +1,6 @@
 #include <fmt/format.h>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/block_distribution.hpp>

@@ -7,6 +7,8 @@
 
 #include "models/attention_model.hpp"
 
+using namespace wanpar::conformance::models;
+
 // What the strategies promise, each measured on thread ranks, printed as a table in Markdown, and compared
 // with its limits.
 

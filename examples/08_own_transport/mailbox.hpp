@@ -1,6 +1,6 @@
 #pragma once
 #include <torch/types.h>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/transport/pairwise.hpp>
 #include <wanpar/wanpar.hpp>
 
 #include <functional>
@@ -9,13 +9,6 @@
 
 using Done = std::shared_ptr<wanpar::Work>;
 using Messages = std::vector<wanpar::Message>;
-
-inline at::Tensor reduced(const at::Tensor& pieces, wanpar::ReduceOp op) {
-  if (op == wanpar::ReduceOp::sum) return pieces.sum(0);
-  if (op == wanpar::ReduceOp::mean) return pieces.mean(0);
-  if (op == wanpar::ReduceOp::product) return pieces.prod(0);
-  return op == wanpar::ReduceOp::min ? pieces.amin(0) : pieces.amax(0);
-}
 
 /// What is left to do when letters have come.
 struct Arrival : wanpar::Work {
@@ -31,7 +24,7 @@ class Mailbox {
  public:
   /// `ranks` are those of a group, `me` is the one of them that calls.
   Done trade(const std::vector<int>& ranks, int me, const Messages& sends, Messages receives,
-             const wanpar::Call& call, std::function<void()> then) {
+             const wanpar::Call& call) {
     std::vector<std::shared_future<at::Tensor>> letters;
     for (auto& send : sends) next(sent_, {ranks[me], ranks[send.peer]}).set_value(send.tensor.clone());
     for (auto& receive : receives)
@@ -43,7 +36,6 @@ class Mailbox {
           throw wanpar::Error(wanpar::too_late(call, "rank " + std::to_string(receives[i].peer)));
         at::Tensor(receives[i].tensor).copy_(letters[i].get());
       }
-      if (then) then();
     });
   }
 

@@ -7,7 +7,7 @@
 #include <sstream>
 #include <utility>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/new_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
 
 namespace wan::train {
 

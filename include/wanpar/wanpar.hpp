@@ -47,21 +47,6 @@
 #include <wanpar/checkpoint/state_dict.hpp>
 #include <wanpar/files/safetensors.hpp>
 
-// Not here, but installed, for those who write a transport or a strategy of their own:
-//
-//     wanpar/core/call.hpp              what a rank is about to do, as a transport is told it
-//     wanpar/core/transport.hpp         the interface of a transport
-//     wanpar/module/attention.hpp       an attention, and attention over some of the keys
-//     wanpar/module/call.hpp            arguments and results of any shape as a flat list
-//     wanpar/module/forward_scope.hpp   the interface of a strategy
-//     wanpar/module/interceptor.hpp     the operators that a module calls
-//     wanpar/module/invoke.hpp          a module of any kind, called
-//     wanpar/module/module_kinds.hpp    what a module may be
-//     wanpar/module/wrapped.hpp         the shell of every strategy
-//
-// and for those who write files that appear whole or not at all (json.hpp wants nlohmann's library):
-//
-//     wanpar/files/json.hpp
-//     wanpar/files/mapped_file.hpp
-//     wanpar/files/new_file.hpp
-//     wanpar/files/part_file.hpp
+// Not here: wanpar/extend/, for those who write a transport, a strategy, or files that appear whole or not at
+// all (json.hpp wants nlohmann's library), in the same folders; and wanpar/detail/, which is nobody's
+// business.

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 #include <wanpar/files/safetensors.hpp>
 
 namespace wanpar {

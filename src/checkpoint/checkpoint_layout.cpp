@@ -7,7 +7,7 @@
 #include <cmath>
 #include <optional>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 namespace wanpar {
 namespace {

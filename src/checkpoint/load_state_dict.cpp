@@ -6,9 +6,9 @@
 #include <wanpar/checkpoint/state_dict.hpp>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/json.hpp>
-#include <wanpar/files/part_file.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/files/json.hpp>
+#include <wanpar/extend/files/part_file.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "checkpoint/checkpoint_files.hpp"
 #include "checkpoint/named_state.hpp"

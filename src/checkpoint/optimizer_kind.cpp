@@ -8,7 +8,7 @@
 
 #include <type_traits>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 namespace wanpar {
 namespace {

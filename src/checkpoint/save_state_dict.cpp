@@ -11,10 +11,10 @@
 #include <wanpar/checkpoint/state_dict.hpp>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/new_file.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/files/safetensors.hpp>
-#include <wanpar/module/interceptor.hpp>
 
 #include "checkpoint/checkpoint_files.hpp"
 #include "checkpoint/checkpoint_layout.hpp"

@@ -9,6 +9,9 @@ if(TARGET LibTorch::CUDA)
 endif()
 
 install(TARGETS wanpar EXPORT wanparTargets FILE_SET HEADERS)
+if(TARGET wanpar_conformance)
+  install(TARGETS wanpar_conformance EXPORT wanparTargets FILE_SET HEADERS)
+endif()
 install(EXPORT wanparTargets NAMESPACE wanpar:: DESTINATION ${package_dir})
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/wanparConfig.cmake.in

@@ -2,7 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <string_view>
-#include <wanpar/core/call.hpp>
+#include <wanpar/extend/core/call.hpp>
 
 namespace wanpar {
 

@@ -1,7 +1,7 @@
 #pragma once
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 namespace wanpar {
 

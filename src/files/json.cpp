@@ -1,10 +1,10 @@
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 #include <fmt/format.h>
 
 #include <set>
 #include <vector>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 namespace wanpar {
 namespace {

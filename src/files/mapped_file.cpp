@@ -1,4 +1,4 @@
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>

@@ -1,4 +1,4 @@
-#include <wanpar/files/new_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
 
 #include <cerrno>
 #include <cstring>

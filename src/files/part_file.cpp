@@ -1,4 +1,4 @@
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 #include <fcntl.h>
 #include <fmt/format.h>

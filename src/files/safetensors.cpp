@@ -11,9 +11,9 @@
 #include <tuple>
 #include <utility>
 #include <vector>
-#include <wanpar/files/json.hpp>
-#include <wanpar/files/mapped_file.hpp>
-#include <wanpar/files/new_file.hpp>
+#include <wanpar/extend/files/json.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
 
 namespace wanpar {
 namespace {

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 
 #include "module/attention_parts.hpp"
 

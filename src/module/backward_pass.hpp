@@ -5,7 +5,7 @@
 #include <functional>
 #include <utility>
 #include <vector>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 

@@ -3,8 +3,8 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <wanpar/module/forward_scope.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/forward_scope.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 

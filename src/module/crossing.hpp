@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 

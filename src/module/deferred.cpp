@@ -5,8 +5,8 @@
 #include <string>
 #include <unordered_set>
 #include <vector>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/deferred.hpp>
-#include <wanpar/module/interceptor.hpp>
 
 #include "module/storage_memory.hpp"
 

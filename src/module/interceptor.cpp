@@ -1,5 +1,5 @@
 // How strategies enter modules that know nothing of them.
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include <ATen/ThreadLocalState.h>
 #include <ATen/autocast_mode.h>
@@ -23,6 +23,7 @@
 #include "module/shard_tensor.hpp"
 #include "module/split/dispatch.hpp"
 #include "module/split/split_tensor.hpp"
+#include "module/wanted_operators.hpp"
 
 namespace wanpar {
 namespace {
@@ -43,7 +44,7 @@ struct Thrown {
 /// every operator is plain.
 struct HandlerStack {
   std::vector<Handler*> all;
-  OperatorHandlers of_operators;  // those among them
+  std::vector<WantedOperators> of_operators;  // those among them
   Thrown thrown;
 };
 thread_local HandlerStack stack;
@@ -69,11 +70,13 @@ void cast_as_autocast_would(Attention& call) {
   if (call.mask && call.mask->is_floating_point()) cast(*call.mask);
 }
 
-/// Those that want to meet every operator, outermost first.
-OperatorHandlers interceptors() {
+/// Those that are to meet this operator, outermost first.
+OperatorHandlers those_for(const std::string& name, bool is_attention) {
   OperatorHandlers result;
-  for (auto* handler : stack.of_operators)
-    if (handler->intercepts_operators()) result.push_back(handler);
+  for (auto& wanted : stack.of_operators) {
+    auto& handler = wanted.handler();
+    if ((is_attention || handler.intercepts_operators()) && wanted.match(name)) result.push_back(&handler);
+  }
   return result;
 }
 
@@ -109,7 +112,7 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const auto arguments = arguments_of(call);
   const auto op = as_operator(call, arguments);
-  const auto handlers = stack.of_operators;
+  const auto handlers = those_for(op.name, true);
   return remembering([&] {
     require_autograd(op);
     return pass(handlers, op)[0];
@@ -182,7 +185,7 @@ torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const 
 void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* values) {
   Plain plain;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
-  const auto handlers = interceptors();
+  const auto handlers = those_for(handle.schema().name(), false);
   const auto count = handle.schema().arguments().size();
   const std::span<const c10::IValue> arguments(values->data() + (values->size() - count), count);
   const auto given = tensors_among(arguments);
@@ -328,12 +331,11 @@ struct Scope::Guard {
 
 Scope::Scope(Handler& handler) {
   register_once();
+  auto* of_operators = dynamic_cast<OperatorHandler*>(&handler);
+  if (of_operators) stack.of_operators.emplace_back(*of_operators);  // it may throw
   stack.thrown = {};
   stack.all.push_back(&handler);
-  auto* of_operators = dynamic_cast<OperatorHandler*>(&handler);
-  if (!of_operators) return;
-  stack.of_operators.push_back(of_operators);
-  guard_ = std::make_unique<Guard>(of_operators->intercepts_operators());
+  if (of_operators) guard_ = std::make_unique<Guard>(of_operators->intercepts_operators());
 }
 
 Scope::~Scope() {
@@ -357,6 +359,14 @@ void Scope::rethrow() {
 }
 
 std::span<Handler* const> handlers() { return stack.all; }
+
+void check_wanted_operators(size_t outer) {
+  for (auto& wanted : stack.of_operators) {
+    const Handler* handler = &wanted.handler();
+    if (std::ranges::find(stack.all, handler) >= stack.all.begin() + static_cast<std::ptrdiff_t>(outer))
+      wanted.check();
+  }
+}
 
 Operator opened(const Operator& op) {
   auto inside = op;

@@ -8,7 +8,7 @@
 
 #include <functional>
 #include <unordered_set>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 namespace {

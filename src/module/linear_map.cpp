@@ -1,4 +1,4 @@
-#include "module/linear_map.hpp"
+#include <wanpar/extend/module/linear_map.hpp>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 namespace {

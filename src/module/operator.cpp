@@ -4,7 +4,7 @@
 
 #include <memory>
 #include <utility>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "module/boxed_tensors.hpp"
 #include "module/split/split_tensor.hpp"

@@ -14,12 +14,12 @@
 #include <algorithm>
 #include <optional>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
+#include <wanpar/extend/module/linear_map.hpp>
 #include "module/autocast_cache.hpp"
 #include "module/backward_pass.hpp"
 #include "module/leaves.hpp"
-#include "module/linear_map.hpp"
 #include "module/random_state.hpp"
 #include "module/same_values.hpp"
 #include "module/times_written.hpp"

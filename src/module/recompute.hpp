@@ -3,7 +3,7 @@
 
 #include <functional>
 #include <vector>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 

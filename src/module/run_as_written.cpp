@@ -7,8 +7,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <wanpar/module/interceptor.hpp>
-#include <wanpar/module/invoke.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
+#include <wanpar/extend/module/invoke.hpp>
 
 #include "module/as_written.hpp"
 

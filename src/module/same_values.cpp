@@ -10,7 +10,7 @@
 #include <numeric>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "module/buckets.hpp"
 #include "module/shard_tensor.hpp"

@@ -6,7 +6,7 @@
 #include <functional>
 #include <limits>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/verify.hpp>
 
 namespace wanpar {

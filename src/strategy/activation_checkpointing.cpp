@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "module/blocks_scope.hpp"
 #include "module/no_blocks.hpp"

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "core/flag.hpp"
 #include "module/blocks_scope.hpp"

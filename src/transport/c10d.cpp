@@ -28,12 +28,12 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/transport/c10d.hpp>
 
+#include <wanpar/extend/transport/pairwise.hpp>
 #include "core/flat.hpp"
 #include "core/sentence.hpp"
 #include "transport/c10d_rendezvous.hpp"
 #include "transport/c10d_store.hpp"
 #include "transport/deadline.hpp"
-#include "transport/pairwise.hpp"
 #include "transport/pulse.hpp"
 #include "transport/within.hpp"
 

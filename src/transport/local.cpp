@@ -17,9 +17,9 @@
 #include <thread>
 #include <wanpar/transport/local.hpp>
 
+#include <wanpar/extend/transport/pairwise.hpp>
 #include "core/flat.hpp"
 #include "transport/deadline.hpp"
-#include "transport/pairwise.hpp"
 
 namespace wanpar::local {
 namespace {

@@ -1,4 +1,4 @@
-#include "transport/pairwise.hpp"
+#include <wanpar/extend/transport/pairwise.hpp>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>

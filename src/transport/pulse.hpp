@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/core/call.hpp>
+#include <wanpar/extend/core/call.hpp>
 
 #include <chrono>
 #include <cstdint>

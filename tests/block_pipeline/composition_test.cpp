@@ -9,6 +9,8 @@
 #include "models/attention_model.hpp"
 #include "worlds.hpp"
 
+using namespace wanpar::conformance::models;
+
 using wanpar::Model;
 
 namespace composition_test {

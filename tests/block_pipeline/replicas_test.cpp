@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 #include <torch/nn/utils/clip_grad.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/extend/conformance/strategy.hpp>
 #include <wanpar/module/clip_grad_norm.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "models.hpp"
-#include "whole_gradients.hpp"
 #include "worlds.hpp"
 
 using wanpar::block_pipeline;
@@ -91,7 +91,7 @@ TEST_CASE("likewise where each stage's weights are sharded") {
         auto found = sharded.clip_grad_norm(0.5, mesh["pipe"]);
         require(std::abs(found - norm) < 1e-9 * norm, fmt::format("a norm of {}, not {}", found, norm));
         auto expected = alone->named_parameters();
-        for (auto& [name, gradient] : whole_gradients(sharded))
+        for (auto& [name, gradient] : wanpar::conformance::whole_gradients(sharded))
           if (gradient.ne(0).any().item<bool>()) require_close(gradient, expected[name].grad(), 1e-9, name);
       },
       {2, 4, 6});

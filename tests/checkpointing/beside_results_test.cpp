@@ -3,6 +3,7 @@
 #include <torch/autograd.h>
 #include <torch/nn.h>
 #include <torch/optim/adamw.h>
+#include <wanpar/extend/conformance/strategy.hpp>
 #include <wanpar/module/by_blocks.hpp>
 #include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
@@ -10,7 +11,6 @@
 
 #include <mutex>
 
-#include "whole_gradients.hpp"
 #include "worlds.hpp"
 
 using wanpar::activation_checkpointing;
@@ -127,7 +127,7 @@ TEST_CASE("likewise with sharded weights, and with a batch of each rank's own") 
         auto sharded = inside | activation_checkpointing() | wanpar::sharded_params({.group = world});
         loss(sharded, inside, world.rank()).backward();
         auto wanted = expected->named_parameters();
-        for (auto& [name, gradient] : whole_gradients(sharded))
+        for (auto& [name, gradient] : wanpar::conformance::whole_gradients(sharded))
           require_close(gradient, wanted[name].grad(), 1e-9, "sharded: " + name);
       },
       {1, 2, 4});

@@ -114,17 +114,6 @@ Wrap sharded(Sharding sharding) {
 
 }  // namespace
 
-std::function<Gradients()> gradients_of(Model model) {
-  return [model] {
-    Gradients all;
-    for (auto& [name, tensor] : model.named_parameters()) {
-      all[name] = tensor.grad();
-      tensor.mutable_grad().reset();
-    }
-    return all;
-  };
-}
-
 const std::vector<Strategy>& strategies() {
   static const std::vector<Strategy> all{
       {"sequence, ulysses",

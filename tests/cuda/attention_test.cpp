@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 
 #include "cuda.hpp"
 

@@ -21,6 +21,8 @@
 #include "models/sequential.hpp"
 #include "worlds.hpp"
 
+using namespace wanpar::conformance::models;
+
 using wanpar::Communicator;
 using wanpar::Model;
 

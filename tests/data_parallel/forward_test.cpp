@@ -11,6 +11,8 @@
 #include "samples.hpp"
 #include "worlds.hpp"
 
+using namespace wanpar::conformance::models;
+
 using wanpar::Communicator;
 using wanpar::Model;
 

@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <wanpar/files/json.hpp>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/json.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 #include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/configs.hpp"

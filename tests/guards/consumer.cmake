@@ -25,6 +25,7 @@ run(${CMAKE_COMMAND} -S ${PROJECT} -B ${WORK}/build -G ${GENERATOR} -DCMAKE_PREF
   -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} -DCMAKE_BUILD_TYPE=Release)
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
+run(${WORK}/build/conformance)
 
 find_program(PKG_CONFIG pkg-config REQUIRED)
 find_program(CPACK cpack HINTS ${CMAKE_ROOT}/../../bin REQUIRED)

@@ -16,6 +16,7 @@ MAY_INCLUDE = {
     "transport": {"transport", "core"},
     "strategy": {"strategy", "module", "core"},
     "launch": {"launch", "transport", "core"},
+    "conformance": {"conformance", "strategy", "module", "core"},
 }
 OUTSIDE = ("examples", "benchmarks", "tests")
 C10D = "src/transport/c10d"
@@ -36,6 +37,8 @@ def layer_of(name):
     if parts[:2] == ["include", "wanpar"]:
         parts = parts[2:]
     elif parts[0] in ("src", "wanpar"):
+        parts = parts[1:]
+    if parts[0] in ("extend", "detail"):
         parts = parts[1:]
     return parts[0] if len(parts) > 1 and parts[0] in MAY_INCLUDE else None
 
@@ -90,6 +93,8 @@ def check_users(root):
             if "src" in target.split("/") or (not target.startswith("wanpar/") and target.split("/")[0] in MAY_INCLUDE
                                     and (root / "src" / target).exists()):
                 yield "{}: a private header of the library: {}".format(where, target)
+            if target.startswith("wanpar/detail/"):
+                yield "{}: a header that is no business of users: {}".format(where, target)
             if CONDITIONAL.match(line):
                 yield "{}: conditional compilation".format(where)
 

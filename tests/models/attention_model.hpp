@@ -3,6 +3,8 @@
 
 #include <optional>
 
+namespace wanpar::conformance::models {
+
 /// A transformer as anybody would write it: plain LibTorch, it knows nothing of ranks.
 struct AttentionModelOptions {
   int64_t dim = 48, heads = 6, layers = 2;
@@ -60,3 +62,5 @@ struct AttentionModelImpl : torch::nn::Module {
   std::vector<AttentionBlock> blocks;
 };
 TORCH_MODULE(AttentionModel);
+
+}  // namespace wanpar::conformance::models

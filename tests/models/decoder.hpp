@@ -3,6 +3,8 @@
 
 #include <string>
 
+namespace wanpar::conformance::models {
+
 /// A language model as anybody would write it: causal attention with grouped heads and rotated positions,
 /// gated perceptrons, and the embedding once more as the last product. Plain LibTorch.
 struct DecoderLayerImpl : torch::nn::Module {
@@ -70,3 +72,5 @@ struct DecoderImpl : torch::nn::Module {
   at::Tensor frequencies;
 };
 TORCH_MODULE(Decoder);
+
+}  // namespace wanpar::conformance::models

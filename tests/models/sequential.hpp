@@ -1,6 +1,8 @@
 #pragma once
 #include <torch/nn.h>
 
+namespace wanpar::conformance::models {
+
 /// Attention of tokens to one another: x [batch, tokens, width].
 struct SelfAttentionImpl : torch::nn::Module {
   SelfAttentionImpl(int64_t width, int64_t h) : heads(h) {
@@ -23,3 +25,5 @@ inline torch::nn::Sequential sequential_model() {
                                Linear(24, 24), torch::nn::GELU(), SelfAttention(24, 6),
                                LayerNorm(LayerNormOptions({24})), Linear(24, 12));
 }
+
+}  // namespace wanpar::conformance::models

@@ -1,6 +1,8 @@
 #pragma once
 #include <torch/nn.h>
 
+namespace wanpar::conformance::models {
+
 /// An image network as anybody would write it: convolutions, group norms, a skip from each level to its
 /// mirror image, and the time of a diffusion. Plain LibTorch.
 struct UnetBlockImpl : torch::nn::Module {
@@ -45,3 +47,5 @@ struct UnetImpl : torch::nn::Module {
   UnetBlock down{nullptr}, middle{nullptr}, up{nullptr};
 };
 TORCH_MODULE(Unet);
+
+}  // namespace wanpar::conformance::models

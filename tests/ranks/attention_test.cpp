@@ -4,7 +4,7 @@
 #include <torch/autograd.h>
 #include <wanpar/core/error.hpp>
 #include <wanpar/core/mesh.hpp>
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 

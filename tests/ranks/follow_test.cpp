@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 #include <torch/autograd.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/annotations.hpp>
-#include <wanpar/module/interceptor.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/transport/recording.hpp>

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <torch/nn.h>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include <thread>
 
@@ -66,6 +66,28 @@ TEST_CASE(
   CHECK(is(attend(), 1));
   CHECK(outer.attentions == 3);
   CHECK(inner.attentions == 1);
+}
+
+TEST_CASE("a handler that is for some operators meets those alone") {
+  struct Sines : OperatorHandler {
+    std::vector<std::string> operators() const override { return {"aten::sin"}; }
+    Tensors around(const Operator& op, const Next& next) override { return {next(op)[0] + 10}; }
+  } sines;
+  Scope scope(sines);
+  auto x = at::zeros({2});
+  CHECK(is(x.sin(), 10));
+  CHECK(is(x.cos(), 1));
+  CHECK(is(attend(), 1));
+}
+
+TEST_CASE("a handler that is for an operator that there is none of is told so, and nothing is left of it") {
+  struct Misspelled : OperatorHandler {
+    std::vector<std::string> operators() const override { return {"aten::sin", "aten::sinus"}; }
+    Tensors around(const Operator& op, const Next& next) override { return next(op); }
+  } misspelled;
+  CHECK_THROWS_WITH_AS(Scope{misspelled}, doctest::Contains("names aten::sinus"), wanpar::Error);
+  CHECK(wanpar::handlers().empty());
+  CHECK(is(attend(), 1));
 }
 
 TEST_CASE("what a handler threw is thrown on where only its text is left, and in the place of nothing else") {

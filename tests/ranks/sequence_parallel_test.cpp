@@ -14,6 +14,8 @@
 #include "models/attention_model.hpp"
 #include "worlds.hpp"
 
+using namespace wanpar::conformance::models;
+
 using wanpar::Communicator;
 using wanpar::Mesh;
 

@@ -8,7 +8,7 @@
 #include <torch/jit.h>
 #include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>

@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/nn.h>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/verify.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
@@ -9,6 +9,8 @@
 
 #include "models/attention_model.hpp"
 #include "worlds.hpp"
+
+using namespace wanpar::conformance::models;
 
 using wanpar::Communicator;
 using wanpar::Model;

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/autograd.h>
+#include <wanpar/extend/conformance/strategy.hpp>
 #include <wanpar/module/verify.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 #include <wanpar/transport/local.hpp>
@@ -10,7 +11,6 @@
 #include <map>
 
 #include "models.hpp"
-#include "whole_gradients.hpp"
 #include "worlds.hpp"
 
 using wanpar::Communicator;
@@ -75,7 +75,7 @@ at::Tensor input(int seed) {
 
 template <class Sharded>
 void require_gradients(Sharded& sharded, const Experts& plain, const std::string& claim) {
-  auto actual = whole_gradients(sharded);
+  auto actual = wanpar::conformance::whole_gradients(sharded);
   for (auto& [name, tensor] : wanpar::named_parameters(plain)) {
     auto expected = tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
     require_close(actual.at(name), expected, 1e-10, claim + ", gradient of " + name);
@@ -161,7 +161,7 @@ TEST_CASE("complex parameters are trained") {
     for (auto sharding : kShardings) {
       auto sharded = make() | wanpar::sharded_params({.group = world, .sharding = sharding});
       sharded(x(world.rank())).abs().square().mean().backward();
-      auto actual = whole_gradients(sharded);
+      auto actual = wanpar::conformance::whole_gradients(sharded);
       for (auto& item : plain->named_parameters())
         require_close(at::view_as_real(actual.at(item.key())), at::view_as_real(item.value().grad()), 1e-10,
                       item.key());

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 #include <wanpar/transport/recording.hpp>
 

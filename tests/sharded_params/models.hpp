@@ -8,6 +8,8 @@
 
 #include "models/attention_model.hpp"
 
+using namespace wanpar::conformance::models;
+
 /// LibTorch's random numbers come from one generator for all threads.
 inline std::mutex generator_mutex;
 

@@ -4,10 +4,10 @@
 #include <torch/optim.h>
 #include <torch/script.h>
 #include <wanpar/core/mesh.hpp>
+#include <wanpar/extend/conformance/strategy.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "models.hpp"
-#include "whole_gradients.hpp"
 #include "worlds.hpp"
 
 using wanpar::Communicator;
@@ -41,7 +41,7 @@ auto in_double(const Make& make) {
 
 template <class Sharded, class Module>
 void require_same_gradients(Sharded& sharded, Module& plain, const std::string& claim) {
-  auto actual = whole_gradients(sharded);
+  auto actual = wanpar::conformance::whole_gradients(sharded);
   for (auto& [name, tensor] : wanpar::named_parameters(plain)) {
     if (!tensor.requires_grad()) continue;
     auto expected = tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
@@ -179,7 +179,7 @@ TEST_CASE("what is frozen gets no gradient; half precision is trained with shard
     auto whole = seeded([] { return perceptron(); });
     whole->forward(x).square().mean().backward();
     half(mine(x, world)).to(at::kFloat).square().mean().backward();
-    auto actual = whole_gradients(half);
+    auto actual = wanpar::conformance::whole_gradients(half);
     for (auto& [name, tensor] : wanpar::named_parameters(whole))
       require_close(actual.at(name), tensor.grad(), 2e-3, name);
   });

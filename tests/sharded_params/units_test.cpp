@@ -1,14 +1,16 @@
 // Which parameters come and go together.
 #include <doctest/doctest.h>
 #include <torch/script.h>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include <map>
 
 #include "models.hpp"
 #include "models/sequential.hpp"
+
+using namespace wanpar::conformance::models;
 
 using wanpar::Model;
 

@@ -7,8 +7,8 @@
 #include <ctime>
 #include <map>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/mapped_file.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 #include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/png.hpp"

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <system_error>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 #include "wan/io/configs.hpp"
 #include "wan/io/pickle.hpp"

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 #include "wan/io/unpickler.hpp"
 #include "wan/io/zip.hpp"

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 #include "wan/io/pixels.hpp"
 

@@ -2,7 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 namespace wan {
 

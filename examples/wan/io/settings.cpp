@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <optional>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 namespace wan {
 namespace {

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <wanpar/files/json.hpp>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/json.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 #include <wanpar/files/safetensors.hpp>
 
 #include "wanpar/core/error.hpp"

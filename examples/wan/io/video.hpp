@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 namespace wan {
 

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/new_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
 #include <wanpar/files/safetensors.hpp>
 
 #include "wan/io/keys.hpp"

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 namespace wan {
 

@@ -9,7 +9,7 @@
 #include <optional>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 #include <wanpar/transport/local.hpp>
 
 #include "wan/cli/usage_error.hpp"

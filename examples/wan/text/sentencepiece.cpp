@@ -2,7 +2,7 @@
 
 #include <bit>
 #include <optional>
-#include <wanpar/files/mapped_file.hpp>
+#include <wanpar/extend/files/mapped_file.hpp>
 
 #include "wan/text/charsmap.hpp"
 #include "wan/text/tokenizer_model.hpp"

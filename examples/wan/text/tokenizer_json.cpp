@@ -4,7 +4,7 @@
 
 #include <array>
 #include <string_view>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 #include "wan/text/charsmap.hpp"
 #include "wan/text/tokenizer_model.hpp"

@@ -2,7 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/pending.hpp>
 #include <wanpar/core/reduce_op.hpp>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 #include <chrono>
 #include <memory>

@@ -1,6 +1,6 @@
 #pragma once
 #include <wanpar/core/error.hpp>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 #include <functional>
 #include <memory>

@@ -8,7 +8,7 @@
 #include <tuple>
 #include <utility>
 #include <vector>
-#include <wanpar/module/invoke.hpp>
+#include <wanpar/extend/module/invoke.hpp>
 #include <wanpar/module/parameters.hpp>
 
 namespace wanpar {

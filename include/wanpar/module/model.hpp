@@ -1,8 +1,8 @@
 #pragma once
 #include <wanpar/core/error.hpp>
+#include <wanpar/extend/module/invoke.hpp>
+#include <wanpar/extend/module/module_kinds.hpp>
 #include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/invoke.hpp>
-#include <wanpar/module/module_kinds.hpp>
 #include <wanpar/module/parameters.hpp>
 #include <wanpar/module/value.hpp>
 

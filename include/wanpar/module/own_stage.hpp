@@ -1,6 +1,6 @@
 #pragma once
+#include <wanpar/extend/module/module_kinds.hpp>
 #include <wanpar/module/block_ranges.hpp>
-#include <wanpar/module/module_kinds.hpp>
 #include <wanpar/module/parameters.hpp>
 
 #include <charconv>

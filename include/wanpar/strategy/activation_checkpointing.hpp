@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/module/wrapped.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 
 #include <memory>
 #include <vector>
@@ -39,7 +39,7 @@ using ActivationCheckpointing = Wrapped<Module, ActivationCheckpointingStrategy>
 
 /// `model | activation_checkpointing()`.
 inline auto activation_checkpointing(ActivationCheckpointingOptions options = {}) {
-  return detail::Closure<ActivationCheckpointing, ActivationCheckpointingOptions>(options);
+  return Closure<ActivationCheckpointing, ActivationCheckpointingOptions>(options);
 }
 
 }  // namespace wanpar

@@ -1,7 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/block_ranges.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <memory>
 #include <vector>
@@ -52,7 +52,7 @@ using BlockDistribution = Wrapped<Module, BlockDistributionStrategy>;
 
 /// `model | block_distribution({.devices = {{at::kCUDA, 0}, {at::kCUDA, 1}}})`.
 inline auto block_distribution(BlockDistributionOptions options) {
-  return detail::Closure<BlockDistribution, BlockDistributionOptions>(std::move(options));
+  return Closure<BlockDistribution, BlockDistributionOptions>(std::move(options));
 }
 
 }  // namespace wanpar

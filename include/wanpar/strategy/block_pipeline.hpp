@@ -1,9 +1,9 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/pipeline_schedule.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/block_ranges.hpp>
 #include <wanpar/module/model.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <functional>
 #include <memory>
@@ -142,7 +142,7 @@ class BlockPipeline : public Wrapped<Module, BlockPipelineStrategy> {
 
 /// `model | block_pipeline({.stages = mesh["pipe"], .micro_batches = 4})`.
 inline auto block_pipeline(BlockPipelineOptions options) {
-  return detail::Closure<BlockPipeline, BlockPipelineOptions>(std::move(options));
+  return Closure<BlockPipeline, BlockPipelineOptions>(std::move(options));
 }
 
 }  // namespace wanpar

@@ -1,7 +1,7 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <memory>
 #include <string>
@@ -110,7 +110,7 @@ using DataParallel = Wrapped<Module, DataParallelStrategy>;
 
 /// `model | data_parallel({.group = mesh["data"]})`.
 inline auto data_parallel(DataParallelOptions options) {
-  return detail::Closure<DataParallel, DataParallelOptions>(std::move(options));
+  return Closure<DataParallel, DataParallelOptions>(std::move(options));
 }
 
 }  // namespace wanpar

@@ -1,7 +1,7 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/placement.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -151,7 +151,7 @@ using PatchParallel = Wrapped<Module, PatchParallelStrategy>;
 
 /// `model | patch_parallel({.group = mesh["patch"], .split_mode = SplitMode::spatial})`.
 inline auto patch_parallel(PatchParallelOptions options) {
-  return detail::Closure<PatchParallel, PatchParallelOptions>(std::move(options));
+  return Closure<PatchParallel, PatchParallelOptions>(std::move(options));
 }
 
 }  // namespace wanpar

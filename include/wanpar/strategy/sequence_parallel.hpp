@@ -1,7 +1,7 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/placement.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -75,7 +75,7 @@ using SequenceParallel = Wrapped<Module, SequenceParallelStrategy>;
 
 /// `model | sequence_parallel({.ulysses = mesh["ulysses"], .ring = mesh["ring"]})`.
 inline auto sequence_parallel(SequenceParallelOptions options) {
-  return detail::Closure<SequenceParallel, SequenceParallelOptions>(std::move(options));
+  return Closure<SequenceParallel, SequenceParallelOptions>(std::move(options));
 }
 
 }  // namespace wanpar

@@ -1,8 +1,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/extend/module/wrapped.hpp>
 #include <wanpar/module/no_sync.hpp>
-#include <wanpar/module/wrapped.hpp>
 
 #include <functional>
 #include <memory>
@@ -141,7 +141,7 @@ using ShardedParams = Wrapped<Module, ShardedParamsStrategy>;
 
 /// `model | sharded_params({.group = mesh["shard"], .prefetch = 1})`.
 inline auto sharded_params(ShardedParamsOptions options) {
-  return detail::Closure<ShardedParams, ShardedParamsOptions>(std::move(options));
+  return Closure<ShardedParams, ShardedParamsOptions>(std::move(options));
 }
 
 }  // namespace wanpar

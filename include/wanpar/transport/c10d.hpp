@@ -1,6 +1,6 @@
 #pragma once
 #include <c10/util/intrusive_ptr.h>
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 #include <functional>
 #include <memory>

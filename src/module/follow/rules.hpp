@@ -1,7 +1,7 @@
 #pragma once
 #include <ATen/core/DimVector.h>
 #include <ATen/core/ivalue.h>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include <optional>
 #include <span>

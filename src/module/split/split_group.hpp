@@ -1,6 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 
 #include <functional>
 #include <memory>

@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <mutex>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
+#include <wanpar/extend/module/linear_map.hpp>
 #include "module/dispatch_keys.hpp"
-#include "module/linear_map.hpp"
 #include "module/split/dispatch.hpp"
 
 namespace wanpar {

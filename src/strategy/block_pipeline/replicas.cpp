@@ -5,7 +5,7 @@
 
 #include <span>
 #include <unordered_set>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 namespace wanpar {
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/strategy/data_parallel.hpp>
 
 #include "core/arguments.hpp"

@@ -11,7 +11,7 @@
 
 #include <algorithm>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "module/same_module.hpp"
 

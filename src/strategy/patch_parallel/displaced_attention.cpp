@@ -7,7 +7,7 @@
 #include <memory>
 #include <numeric>
 
-#include "module/linear_map.hpp"
+#include <wanpar/extend/module/linear_map.hpp>
 #include "strategy/patch_parallel/packed_pair.hpp"
 #include "strategy/split/attention_on_parts.hpp"
 

@@ -1,6 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <wanpar/module/forward_scope.hpp>
+#include <wanpar/extend/module/forward_scope.hpp>
 
 #include <functional>
 #include <map>

@@ -8,10 +8,10 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
+#include <wanpar/extend/module/linear_map.hpp>
 #include "module/attention_parts.hpp"
-#include "module/linear_map.hpp"
 
 namespace wanpar {
 namespace {

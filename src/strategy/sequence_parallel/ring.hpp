@@ -1,6 +1,6 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 
 #include "module/split/token_layout.hpp"
 

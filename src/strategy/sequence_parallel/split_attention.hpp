@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/module/attention.hpp>
+#include <wanpar/extend/module/attention.hpp>
 #include <wanpar/strategy/sequence_parallel.hpp>
 
 #include "module/split/token_layout.hpp"

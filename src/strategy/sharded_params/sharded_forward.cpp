@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <optional>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "module/autocast_cache.hpp"

@@ -13,7 +13,7 @@
 #include <map>
 #include <mutex>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
 #include "core/hash.hpp"
 

@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
 #include "module/gradient_norm.hpp"

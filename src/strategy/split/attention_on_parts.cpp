@@ -8,11 +8,11 @@
 #include <limits>
 #include <utility>
 #include <wanpar/core/error.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 
+#include <wanpar/extend/module/linear_map.hpp>
 #include "module/attention_parts.hpp"
 #include "module/check_in_backward.hpp"
-#include "module/linear_map.hpp"
 #include "module/split/split_tensor.hpp"
 
 namespace wanpar {

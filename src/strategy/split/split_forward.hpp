@@ -1,6 +1,6 @@
 #pragma once
-#include <wanpar/module/forward_scope.hpp>
-#include <wanpar/module/interceptor.hpp>
+#include <wanpar/extend/module/forward_scope.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
 #include <wanpar/module/placement.hpp>
 
 #include <functional>

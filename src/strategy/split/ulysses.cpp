@@ -4,9 +4,9 @@
 
 #include <span>
 
+#include <wanpar/extend/module/linear_map.hpp>
 #include "core/arguments.hpp"
 #include "module/attention_parts.hpp"
-#include "module/linear_map.hpp"
 
 namespace wanpar {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/extend/module/attention.hpp>
 #include <wanpar/module/annotations.hpp>
-#include <wanpar/module/attention.hpp>
 
 #include <functional>
 #include <initializer_list>
@@ -44,6 +44,11 @@ class OperatorHandler : public virtual Handler {
   /// to the handlers inside of this one, and at last to `compute`. What a handler wants to compute itself it
   /// puts there, so that the others see the operator all the same.
   virtual Tensors around(const Operator& op, const Next& next) = 0;
+
+  /// The names of those that it is for ("aten::addmm"); it meets no others. Left empty, it meets all. Asked
+  /// once, when its scope begins, which throws Error for a name that no operator has. Where a strategy's
+  /// forward has called none of them, that is an Error as well: it would have changed nothing, silently.
+  virtual std::vector<std::string> operators() const { return {}; }
 
   /// Whether it wants to meet all operators: asked when its scope begins, and then at each of them. One that
   /// has nothing to do but at attentions when its scope begins meets those alone, and all others run at
@@ -94,7 +99,7 @@ class RecomputableHandler : public virtual Handler {
 void initialize();
 
 /// While it lives, the handler takes part in what this thread does. Scopes nest. Throws Error like
-/// initialize().
+/// initialize(), and where the handler is for an operator that there is none of.
 class Scope {
  public:
   explicit Scope(Handler& handler);

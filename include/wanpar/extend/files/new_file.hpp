@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 #include <filesystem>
 #include <fstream>

@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/module/invoke.hpp>
+#include <wanpar/extend/module/invoke.hpp>
 
 #include <concepts>
 #include <optional>

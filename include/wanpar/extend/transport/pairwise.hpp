@@ -1,13 +1,20 @@
 #pragma once
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
 
 namespace wanpar {
 
 /// The collectives made of one exchange each: every pair of ranks trades its pieces directly.
 ///
 /// Each payload byte crosses once, results are reduced in rank order (the same bits on every run), and an
-/// error names the rank that is missing. What a transport does better by itself, it overrides. An all-reduce
-/// takes two exchanges, the second of what the first one gave, and is left to the transport.
+/// error names the rank that is missing. What a transport does better by itself, it overrides. To be written
+/// are exchange, split, and all_reduce, which takes two exchanges, the second of what the first one gave.
 class Pairwise : public Transport {
  public:
   std::shared_ptr<Work> all_gather(at::Tensor out, at::Tensor in, std::span<const int64_t> counts,

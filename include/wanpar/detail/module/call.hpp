@@ -1,6 +1,5 @@
 #pragma once
-#include <wanpar/module/forward_scope.hpp>
-#include <wanpar/module/values.hpp>
+#include <wanpar/detail/module/forward.hpp>
 
 #include <algorithm>
 #include <array>

@@ -1,10 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <wanpar/detail/module/call.hpp>
+#include <wanpar/extend/module/interceptor.hpp>
+#include <wanpar/extend/module/invoke.hpp>
+#include <wanpar/extend/module/module_kinds.hpp>
 #include <wanpar/module/by_blocks.hpp>
-#include <wanpar/module/call.hpp>
-#include <wanpar/module/interceptor.hpp>
-#include <wanpar/module/invoke.hpp>
-#include <wanpar/module/module_kinds.hpp>
 #include <wanpar/module/parameters.hpp>
 
 #include <memory>
@@ -19,9 +19,17 @@ namespace wanpar {
 /// module itself. `Strategy` is what of it does not depend on the module's type:
 ///
 ///     using Options;  Strategy(Options, const ModuleTensors&);
+///     static constexpr bool kByBlocks;           // a call runs the module by its blocks (by_blocks.hpp), so
+///                                                // that a BlocksHandler meets those of any kind of module
 ///     bool is_alone() const;                     // a call can do without it
 ///     std::vector<Communicator> groups() const;  // the ranks that a call may wait for
 ///     std::unique_ptr<ForwardScope> begin(const Arguments&, std::shared_ptr<void> module);
+///
+/// and, where it has something to say of them:
+///
+///     NamedTensors named_shards() const;         // what an optimizer steps in the place of the parameters
+///     void place(NamedTensors& parameters);      // puts the Placement of the module's own ones beside them
+///     void check_to(To...);                      // throws Error where they are placed for good
 ///
 /// Copies share the module and the strategy's state.
 template <class Module, class Strategy>
@@ -104,9 +112,14 @@ class Wrapped : public Strategy {
   RunnerOf<Strategy, Module> runner_;
 };
 
-namespace detail {
-
-/// `model | closure` is a Strategy of that model, made with these options.
+/// `model | closure` is a Strategy of that model, made with these options: what a strategy's own function
+/// returns, so that it stands behind a module as those of this library do.
+///
+///     template <class Module>
+///     using ColumnParallel = wanpar::Wrapped<Module, ColumnParallelStrategy>;
+///     inline auto column_parallel(Communicator group) {
+///       return wanpar::Closure<ColumnParallel, Communicator>(std::move(group));
+///     }
 template <template <class> class Strategy, class... Options>
 class Closure {
  public:
@@ -123,7 +136,7 @@ class Closure {
   template <class Other>
   requires(!Wrappable<Other>) friend auto operator|(const Other&, Closure) {
     static_assert(
-        kNever<Other>,
+        detail::kNever<Other>,
         "wanpar: what stands left of | is no module. Wrap a ModuleHolder (Net net; net | strategy), a "
         "std::shared_ptr of a module, a torch::jit::Module, a wanpar::Model, or anything callable; of a "
         "plain module object, pass std::make_shared<Net>() instead");
@@ -133,5 +146,4 @@ class Closure {
   std::tuple<Options...> options_;
 };
 
-}  // namespace detail
 }  // namespace wanpar

@@ -1,6 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <wanpar/core/call.hpp>
+#include <wanpar/extend/core/call.hpp>
 
 #include <cstdint>
 #include <memory>

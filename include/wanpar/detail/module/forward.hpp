@@ -1,8 +1,6 @@
 #pragma once
-#include <ATen/core/Tensor.h>
 #include <wanpar/core/communicator.hpp>
-#include <wanpar/module/parameters.hpp>
-#include <wanpar/module/value_name.hpp>
+#include <wanpar/extend/module/forward_scope.hpp>
 #include <wanpar/module/values.hpp>
 
 #include <memory>
@@ -11,36 +9,6 @@
 #include <vector>
 
 namespace wanpar {
-
-/// What a wrapped module is called with, flat: all tensors, those that were left out undefined, each by its
-/// name.
-struct Arguments {
-  NamedTensors tensors;
-  int64_t count = 0;               ///< of the arguments that hold them
-  std::vector<std::string> plain;  ///< names of the values that hold none
-  std::string signature;  ///< shapes and dtypes of the tensors, values of all else, the mode of the module
-  std::string kinds;      ///< the same without the values of numbers
-};
-
-/// One call of a wrapped module on one rank, from a strategy's side. It ends with its life.
-class ForwardScope {
- public:
-  virtual ~ForwardScope() = default;
-  /// Puts what the module is to be given in the place of what the wrapper was given.
-  virtual void enter(Arguments&) {}
-  /// Puts what the caller is to have in the place of the tensors of the result.
-  virtual void leave(NamedTensors& /*results*/) {}
-  /// The call has failed on this rank, wherever.
-  virtual void fail() {}
-  /// What to say beside an error of LibTorch's that the module ended in; empty where there is nothing.
-  virtual std::string remark(std::string_view /*error*/) const { return {}; }
-};
-
-/// Throws Error, which begins with `strategy` and names the `option`, where a name in it names nothing among
-/// the arguments.
-void check_names(const std::string& strategy, const std::string& option, const ValueNames& names,
-                 const Arguments& arguments);
-
 namespace detail {
 
 /// The tensors of a value, by their paths.
@@ -85,8 +53,10 @@ class Forward {
     std::shared_ptr<void> at_hand;
   };
   std::vector<Waiting> waiting_;
+  size_t outer_handlers_;  // of this thread, around this call
   std::unique_ptr<ForwardScope> scope_;
 };
 
 }  // namespace detail
+
 }  // namespace wanpar
