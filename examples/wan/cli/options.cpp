@@ -22,6 +22,13 @@ constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
 
 constexpr unsigned kLineLength = 100;  // so that help has a line for each flag
 
+/// "unipc (default), dpm++, …".
+std::string solvers_of_help() {
+  auto names = solver_names();
+  names.front() += " (default)";
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 // Every value is read as text here, so that each complaint about one is our own sentence.
 po::options_description flags() {
   const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
@@ -40,7 +47,7 @@ po::options_description flags() {
   model.add_options()                                                                         //
       ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")  //
       ("task", text("NAME"), "t2v-1.3B or t2v-14B (default: what the checkpoint is)")         //
-      ("sample_solver", text("NAME"), "unipc (default), dpm++, euler, diffusers_unipc")       //
+      ("sample_solver", text("NAME"), solvers_of_help().c_str())                              //
       ("sample_steps", text("N"), "denoising steps (default 50)")                             //
       ("sample_shift", text("X"), "flow shift (default: the checkpoint's, else 5)")           //
       ("sample_guide_scale", text("X"), "guidance; 1 or less: none (default 5)")              //
@@ -151,8 +158,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   check_frames(options.frame_num);
   options.ckpt_dir = words.text("ckpt_dir");
   read_seed(words, options);
-  options.sample_solver = words.one_of("sample_solver", {"unipc", "dpm++", "euler", "diffusers_unipc"})
-                              .value_or(options.sample_solver);
+  options.sample_solver = words.one_of("sample_solver", solver_names()).value_or(options.sample_solver);
   options.sample_steps = words.count("sample_steps", kSteps).value_or(options.sample_steps);
   options.sample_shift = words.amount("sample_shift", kShift);
   options.sample_guide_scale =

@@ -8,6 +8,7 @@
 #include "wan/cli/degrees.hpp"
 #include "wan/cli/patches.hpp"
 #include "wan/cli/usage_error.hpp"
+#include "wan/scheduler/scheduler.hpp"
 
 namespace wan {
 
@@ -23,9 +24,9 @@ struct Options {
   std::filesystem::path ckpt_dir;
   std::string prompt;  ///< empty where there is a file of prompts
   std::filesystem::path prompt_file;
-  std::string negative_prompt;          ///< the official one where none is given
-  std::optional<uint64_t> base_seed;    ///< absent: random
-  std::string sample_solver = "unipc";  ///< unipc, dpm++, euler, diffusers_unipc
+  std::string negative_prompt;        ///< the official one where none is given
+  std::optional<uint64_t> base_seed;  ///< absent: random
+  std::string sample_solver = solver_names().front();
   int64_t sample_steps = 50;
   std::optional<double> sample_shift;
   double sample_guide_scale = 5.0;

@@ -20,9 +20,11 @@ class Scheduler {
   virtual at::Tensor step(const at::Tensor& velocity, const at::Tensor& sample) = 0;
 };
 
-/// A scheduler by name: unipc (the official default), dpm++ (the official DPM-Solver++ 2M), euler and
-/// diffusers_unipc (the lists of noise levels that diffusers uses). Throws Error for another name, for fewer
-/// than one step and for a shift that is not positive.
+/// The names of all solvers, the official default first.
+const std::vector<std::string>& solver_names();
+
+/// A scheduler by name. Throws Error for another name, for fewer than one step and for a shift that is not
+/// positive.
 std::unique_ptr<Scheduler> make_scheduler(const std::string& solver, int64_t steps, double shift);
 
 }  // namespace wan

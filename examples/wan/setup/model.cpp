@@ -28,8 +28,7 @@ std::string size_of(const Weights& weights) {
 Findings checkpoint(const std::filesystem::path& folder) try {
   const Checkpoint found(folder);
   const auto& config = found.transformer_config();
-  return {ok("checkpoint",
-             fmt::format("{} layout", found.layout() == Layout::diffusers ? "diffusers" : "official")),
+  return {ok("checkpoint", fmt::format("{} layout", found.layout().name)),
           ok("transformer", fmt::format("{} layers, width {}, {} heads, {}", config.layers, config.dim,
                                         config.heads, size_of(found.transformer()))),
           ok("text encoder", fmt::format("{} layers, width {}, {}", found.text_encoder_config().layers,
