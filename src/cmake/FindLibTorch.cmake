@@ -3,7 +3,8 @@
 #
 # Looked for in this order:
 #   1. where the user says: CMAKE_PREFIX_PATH (cache or environment) or Torch_DIR;
-#   2. the Python environment LibTorch_VENV (by default .venv of the project), then the activated one.
+#   2. the Python environment LibTorch_VENV (by default .venv beside the CMakeLists.txt that asks), .venv of the whole
+#      project, then the activated one.
 #
 # TorchConfig.cmake is not asked: the one of the PyPI wheel demands a CUDA toolkit, which most machines lack,
 # although libtorch_cpu and libc10 need none.
@@ -22,7 +23,8 @@ find_path(LibTorch_INCLUDE_DIR ATen/ATen.h
   PATH_SUFFIXES include torch/include ../../include
   NO_SYSTEM_ENVIRONMENT_PATH NO_CMAKE_SYSTEM_PATH)
 file(GLOB _libtorch_wheels
-  "${LibTorch_VENV}/lib/python3*/site-packages/torch" "$ENV{VIRTUAL_ENV}/lib/python3*/site-packages/torch")
+  "${LibTorch_VENV}/lib/python3*/site-packages/torch" "${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch"
+  "$ENV{VIRTUAL_ENV}/lib/python3*/site-packages/torch")
 find_path(LibTorch_INCLUDE_DIR ATen/ATen.h HINTS ${_libtorch_wheels} PATH_SUFFIXES include NO_DEFAULT_PATH)
 
 if(LibTorch_INCLUDE_DIR)

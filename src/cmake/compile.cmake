@@ -4,7 +4,9 @@ option(WANPAR_UNITY_BUILD "compile sources several at a time; OFF for working on
 
 # What the precompiled header was made with is what all must be compiled with.
 add_library(wanpar_compile INTERFACE)
-target_compile_options(wanpar_compile INTERFACE -fPIC)
+if(NOT DEFINED CMAKE_POSITION_INDEPENDENT_CODE OR CMAKE_POSITION_INDEPENDENT_CODE)
+  target_compile_options(wanpar_compile INTERFACE -fPIC)
+endif()
 target_compile_definitions(wanpar_compile INTERFACE FMT_HEADER_ONLY USE_DISTRIBUTED $<$<BOOL:${WANPAR_GLOO}>:USE_C10D_GLOO>)
 target_link_libraries(wanpar_compile INTERFACE LibTorch::LibTorch)
 

@@ -1,0 +1,30 @@
+# Configures a stranger's project that has wanpar in its own tree, and looks at how its own sources are to be compiled.
+# usage: cmake -D PROJECT=... -D WANPAR=... -D WORK=... -D COMPILER=... -D LIBTORCH=... -D GENERATOR=... -P subproject.cmake
+foreach(way add_subdirectory FetchContent)
+  set(build ${WORK}/${way})
+  file(REMOVE_RECURSE ${build})
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${PROJECT} -B ${build} -G ${GENERATOR} -DWAY=${way} -DWANPAR=${WANPAR}
+    -DTorch_DIR=${LIBTORCH}/share/cmake/Torch -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+    OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+
+  file(READ ${build}/compile_commands.json commands)
+  string(JSON count LENGTH "${commands}")
+  math(EXPR last "${count} - 1")
+  set(strangers 0)
+  foreach(i RANGE ${last})
+    string(JSON file GET "${commands}" ${i} file)
+    string(JSON command GET "${commands}" ${i} command)
+    if(NOT file MATCHES "^${WANPAR}/(include|src|tests/consumer)/|^${build}/")
+      message(FATAL_ERROR "by ${way}, ${file} is compiled too")
+    endif()
+    if(file MATCHES "/tests/consumer/main.cpp$")
+      math(EXPR strangers "${strangers} + 1")
+      if(command MATCHES " (-W|-O|-f|-g|-include|-DFMT|-DUSE_)")
+        message(FATAL_ERROR "by ${way}, a source of the stranger's is compiled with what is wanpar's own: ${command}")
+      endif()
+    endif()
+  endforeach()
+  if(NOT strangers EQUAL 1)
+    message(FATAL_ERROR "by ${way}, the stranger's own source is not compiled once, but ${strangers} times")
+  endif()
+endforeach()
