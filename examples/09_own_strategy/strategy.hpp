@@ -9,7 +9,7 @@ class ColumnParallelStrategy {
   ColumnParallelStrategy(Communicator group, const wanpar::ModuleTensors&) : group_(std::move(group)) {}
   bool is_alone() const { return group_.size() == 1; }
   std::vector<Communicator> groups() const { return {group_}; }
-  std::unique_ptr<wanpar::ForwardScope> begin(const wanpar::Arguments&, std::shared_ptr<void>) const {
+  std::unique_ptr<wanpar::ForwardScope> begin_forward(const wanpar::Arguments&, std::shared_ptr<void>) const {
     return std::make_unique<Columns>(group_);
   }
 

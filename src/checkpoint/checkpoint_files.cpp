@@ -14,12 +14,12 @@ namespace wanpar {
 namespace {
 
 std::vector<int64_t> sizes_of(const NamedTensor& to) {
-  return to.place ? to.place->sizes : to.tensor.sizes().vec();
+  return to.shard ? to.shard->sizes : to.tensor.sizes().vec();
 }
 
 /// Whether elements that follow one another in the file do so in memory.
 bool lies_as(const StoredTensor& stored, const NamedTensor& to) {
-  if (to.place) return to.place->strides == stored.strides;
+  if (to.shard) return to.shard->strides == stored.strides;
   return to.tensor.is_contiguous() &&
          c10::IntArrayRef(stored.strides) == c10::IntArrayRef(c10::contiguous_strides(to.tensor.sizes()));
 }
@@ -59,56 +59,56 @@ void CheckpointFiles::check(const NamedTensor& to) {
   if (tensor.sizes != sizes || tensor.dtype != dtype)
     throw Error(fmt::format("{}: '{}' is {}[{}], and {}[{}] is wanted", index_.string(), to.name,
                             tensor.dtype, fmt::join(tensor.sizes, ", "), dtype, fmt::join(sizes, ", ")));
-  const bool is_part = to.place && lies_as(tensor, to);
-  const auto begin = is_part ? to.place->begin : 0,
+  const bool is_part = to.shard && lies_as(tensor, to);
+  const auto begin = is_part ? to.shard->begin : 0,
              end = is_part ? begin + to.tensor.numel() : tensor.numel();
-  for (auto& place : tensor.places)
-    if (place.begin < end && place.begin + place.count > begin) elements(to.name, place);
+  for (auto& chunk : tensor.chunks)
+    if (chunk.begin < end && chunk.begin + chunk.count > begin) elements(to.name, chunk);
 }
 
 /// What lies in one file, flat.
-at::Tensor CheckpointFiles::elements(const std::string& name, const StoredTensor::Place& place) {
-  const auto path = folder_ / checkpoint_file(place.rank, ranks_);
-  auto [file, is_new] = files_.try_emplace(place.rank);
+at::Tensor CheckpointFiles::elements(const std::string& name, const StoredTensor::Chunk& chunk) {
+  const auto path = folder_ / checkpoint_file(chunk.rank, ranks_);
+  auto [file, is_new] = files_.try_emplace(chunk.rank);
   if (is_new) file->second = read_safetensors(path);
   auto found = file->second.find(name);
   if (found == file->second.end())
     throw Error(
         fmt::format("{}: there is no tensor '{}', which the index says is there", path.string(), name));
-  auto& [dtype, sizes, strides, places] = stored(name);
-  if (found->second.numel() != place.count || c10::toString(found->second.scalar_type()) != dtype)
+  auto& [dtype, sizes, strides, chunks] = stored(name);
+  if (found->second.numel() != chunk.count || c10::toString(found->second.scalar_type()) != dtype)
     throw Error(
         fmt::format("{}: '{}' has {} elements of {}, but {} of {} by the index; files of several "
                     "checkpoints are mixed here",
                     path.string(), name, found->second.numel(), c10::toString(found->second.scalar_type()),
-                    place.count, dtype));
+                    chunk.count, dtype));
   return found->second.flatten();
 }
 
 void CheckpointFiles::read_flat(const std::string& name, at::Tensor to, int64_t begin) {
   const auto end = begin + to.numel();
-  for (auto& place : stored(name).places) {
-    const auto from = std::max(begin, place.begin), until = std::min(end, place.begin + place.count);
+  for (auto& chunk : stored(name).chunks) {
+    const auto from = std::max(begin, chunk.begin), until = std::min(end, chunk.begin + chunk.count);
     if (from >= until) continue;
     to.narrow(0, from - begin, until - from)
-        .copy_(elements(name, place).narrow(0, from - place.begin, until - from));
+        .copy_(elements(name, chunk).narrow(0, from - chunk.begin, until - from));
   }
 }
 
 void CheckpointFiles::read(const NamedTensor& to) {
   auto& tensor = stored(to.name);
   auto values = to.tensor.detach();
-  if (lies_as(tensor, to)) return read_flat(to.name, values.view({-1}), to.place ? to.place->begin : 0);
+  if (lies_as(tensor, to)) return read_flat(to.name, values.view({-1}), to.shard ? to.shard->begin : 0);
 
   auto memory = at::empty({tensor.numel()}, values.options().device(at::kCPU));
   read_flat(to.name, memory, 0);
   const auto whole = memory.as_strided(tensor.sizes, tensor.strides);
-  if (!to.place) {
+  if (!to.shard) {
     values.copy_(whole);
     return;
   }
-  auto laid = at::empty_strided(tensor.sizes, to.place->strides, memory.options()).copy_(whole);
-  values.copy_(laid.as_strided({tensor.numel()}, {1}).narrow(0, to.place->begin, values.numel()));
+  auto laid = at::empty_strided(tensor.sizes, to.shard->strides, memory.options()).copy_(whole);
+  values.copy_(laid.as_strided({tensor.numel()}, {1}).narrow(0, to.shard->begin, values.numel()));
 }
 
 }  // namespace wanpar

@@ -36,7 +36,7 @@ class CheckpointFiles {
 
  private:
   const StoredTensor& stored(const std::string& name) const;
-  at::Tensor elements(const std::string& name, const StoredTensor::Place& place);
+  at::Tensor elements(const std::string& name, const StoredTensor::Chunk& chunk);
   void read_flat(const std::string& name, at::Tensor to, int64_t begin);
 
   std::filesystem::path folder_, index_;

@@ -55,10 +55,10 @@ void add(std::vector<HeldBy>& all, const HeldPiece& piece, int rank) {
 /// What is wrong with places, as where tensors are saved or read, that do not lie one behind the other.
 std::optional<std::string> fault_of(const StoredTensor& tensor) {
   int64_t end = 0;
-  for (auto& place : tensor.places) {
-    if (place.begin < end) return fmt::format("element {} is there twice", place.begin);
-    if (place.begin > end) return fmt::format("elements [{}, {}) are on no rank", end, place.begin);
-    end += place.count;
+  for (auto& chunk : tensor.chunks) {
+    if (chunk.begin < end) return fmt::format("element {} is there twice", chunk.begin);
+    if (chunk.begin > end) return fmt::format("elements [{}, {}) are on no rank", end, chunk.begin);
+    end += chunk.count;
   }
   if (end != tensor.numel()) return fmt::format("elements [{}, {}) are on no rank", end, tensor.numel());
   return std::nullopt;
@@ -90,7 +90,7 @@ StoredTensors who_writes_what(const std::vector<std::vector<HeldPiece>>& of_rank
             return load[a] < load[b];
           });
       load[writer] += piece->count;
-      tensor.places.push_back({writer, piece->begin, piece->count});
+      tensor.chunks.push_back({writer, piece->begin, piece->count});
     }
     if (auto fault = fault_of(tensor)) throw Error(fmt::format("save_state_dict: of '{}' {}", name, *fault));
     tensors.emplace(name, std::move(tensor));
@@ -102,8 +102,8 @@ json json_of(const StoredTensors& tensors) {
   auto all = json::object();
   for (auto& [name, tensor] : tensors) {
     auto places = json::array();
-    for (auto& place : tensor.places)
-      places.push_back({{"rank", place.rank}, {"begin", place.begin}, {"count", place.count}});
+    for (auto& chunk : tensor.chunks)
+      places.push_back({{"rank", chunk.rank}, {"begin", chunk.begin}, {"count", chunk.count}});
     all[name] = {{"dtype", tensor.dtype},
                  {"shape", tensor.sizes},
                  {"strides", tensor.strides},
@@ -124,13 +124,13 @@ StoredTensors tensors_from(const json& all, const std::string& where) {
     };
     if (!item.is_object()) throw Error(at + " is not described by a JSON object");
     StoredTensor tensor{value_at<std::string>(item, "dtype", at), numbers("shape"), numbers("strides")};
-    for (auto& place : value_at<json>(item, "places", at))
-      tensor.places.push_back({value_at<int>(place, "rank", at), value_at<int64_t>(place, "begin", at),
-                               value_at<int64_t>(place, "count", at)});
+    for (auto& chunk : value_at<json>(item, "places", at))
+      tensor.chunks.push_back({value_at<int>(chunk, "rank", at), value_at<int64_t>(chunk, "begin", at),
+                               value_at<int64_t>(chunk, "count", at)});
     if (tensor.strides.size() != tensor.sizes.size())
       throw Error(at + " has not a stride for each dimension");
-    for (auto& place : tensor.places)
-      if (place.count < 0 || place.rank < 0) throw Error(at + " has a place of fewer than no elements");
+    for (auto& chunk : tensor.chunks)
+      if (chunk.count < 0 || chunk.rank < 0) throw Error(at + " has a place of fewer than no elements");
     if (auto fault = fault_of(tensor)) throw Error(fmt::format("{}: {}", at, *fault));
     tensors.emplace(name, std::move(tensor));
   }

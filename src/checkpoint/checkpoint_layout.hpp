@@ -19,13 +19,13 @@ struct HeldPiece {
 
 /// A tensor of a checkpoint: elements [begin, begin + count) of its memory, whole, lie in the file of `rank`.
 struct StoredTensor {
-  struct Place {
+  struct Chunk {
     int rank;
     int64_t begin, count;
   };
   std::string dtype;
   std::vector<int64_t> sizes, strides;
-  std::vector<Place> places = {};  ///< one behind the other
+  std::vector<Chunk> chunks = {};  ///< one behind the other
 
   int64_t numel() const;
 };

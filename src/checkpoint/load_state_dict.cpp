@@ -122,7 +122,7 @@ class Loading {
           auto* stored = find(field);
           if (!stored) return;
           value = read({memory_name(parameter.name, field), at::zeros_like(parameter.tensor.detach()),
-                        parameter.placement, parameter.place});
+                        parameter.placement, parameter.shard});
         },
         [&](const char* field, int64_t& value) {
           if (find(field))
@@ -140,7 +140,7 @@ class Loading {
 }  // namespace
 
 void load_state_dict(const StateDict& state, const std::filesystem::path& folder, const Communicator& world) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   std::unique_ptr<Loading> loading;
   all_or_none(world, [&] { loading = std::make_unique<Loading>(state, target_of(folder)); });

@@ -62,8 +62,8 @@ NamedTensors NamedState::memories() const {
             *found->second,
             [&](const char* field, at::Tensor& value) {
               if (!value.defined()) return;
-              auto place = is_like(value, tensor) ? owner.place : nullptr;
-              all.push_back({memory_name(owner.name, field), value, owner.placement, std::move(place)});
+              auto shard = is_like(value, tensor) ? owner.shard : nullptr;
+              all.push_back({memory_name(owner.name, field), value, owner.placement, std::move(shard)});
             },
             [&](const char* field, int64_t& value) {
               all.push_back({memory_name(owner.name, field), at::full({}, value, at::kLong)});

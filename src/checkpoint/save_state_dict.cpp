@@ -38,8 +38,8 @@ HeldPiece piece_of(const NamedTensor& item) {
   auto& x = item.tensor;
   HeldPiece piece{.name = item.name, .dtype = c10::toString(x.scalar_type()), .sizes = {}, .strides = {}};
   piece.count = x.numel();
-  if (item.place) {
-    piece.sizes = item.place->sizes, piece.strides = item.place->strides, piece.begin = item.place->begin;
+  if (item.shard) {
+    piece.sizes = item.shard->sizes, piece.strides = item.shard->strides, piece.begin = item.shard->begin;
     return piece;
   }
   const auto strides = c10::contiguous_strides(x.sizes());  // as it is written
@@ -137,7 +137,7 @@ void name_folder(const fs::path& part, const fs::path& folder) {
 }  // namespace
 
 void save_state_dict(const StateDict& state, const fs::path& given, const Communicator& world) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   const auto folder = target_of(given);
   Having mine;
@@ -146,7 +146,7 @@ void save_state_dict(const StateDict& state, const fs::path& given, const Commun
   std::vector<std::vector<HeldPiece>> pieces;
   std::vector<json> groups;
   for (auto& text :
-       texts_of_all(world, json{{"pieces", json_of(mine.pieces)}, {"groups", mine.groups}}.dump())) {
+       all_gather_text(world, json{{"pieces", json_of(mine.pieces)}, {"groups", mine.groups}}.dump())) {
     auto said = json::parse(text);
     pieces.push_back(pieces_from(said["pieces"]));
     groups.push_back(std::move(said["groups"]));
@@ -157,13 +157,13 @@ void save_state_dict(const StateDict& state, const fs::path& given, const Commun
                    {"tensors", json_of(tensors)},
                    {"optimizers", joined(groups)}};
 
-  const fs::path part = told_by(world, 0, [&] { return make_part(folder).string(); });
+  const fs::path part = broadcast_text(world, 0, [&] { return make_part(folder).string(); });
   try {
     all_or_none(world, [&] {
       std::map<std::string, at::Tensor> own;
       for (auto& [name, tensor] : tensors)
-        for (auto& place : tensor.places)
-          if (place.rank == world.rank()) own.emplace(name, mine.tensors.at(name));
+        for (auto& chunk : tensor.chunks)
+          if (chunk.rank == world.rank()) own.emplace(name, mine.tensors.at(name));
       write_safetensors(part / checkpoint_file(world.rank(), world.size()), own);
     });
     all_or_none(world, [&] {

@@ -71,11 +71,11 @@ std::string differing(const std::string& who, const std::string& what, const Com
 
 void all_or_none(const Communicator& group, const std::function<void()>& action) {
   if (group.size() == 1) return action();
-  for (auto& failure : texts_of_all(group, failure_of(action)))
+  for (auto& failure : all_gather_text(group, failure_of(action)))
     if (!failure.empty()) throw AgreedError(failure);
 }
 
-std::string told_by(const Communicator& group, int root, const std::function<std::string()>& make) {
+std::string broadcast_text(const Communicator& group, int root, const std::function<std::string()>& make) {
   constexpr int64_t kBytes = 1024;
   constexpr char kSays = '+', kFailed = '-';
   std::string text;
@@ -91,7 +91,7 @@ std::string told_by(const Communicator& group, int root, const std::function<std
   return text.substr(1);
 }
 
-std::vector<std::string> texts_of_all(const Communicator& group, const std::string& text) {
+std::vector<std::string> all_gather_text(const Communicator& group, const std::string& text) {
   auto lengths = group.all_gather(at::tensor({size(text)}, at::kLong).to(group.device())).get().cpu();
   std::vector<std::string> texts;
   for (int rank = 0; rank < group.size(); ++rank)

@@ -101,8 +101,8 @@ std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& cal
   return {sizes.begin(), sizes.end()};
 }
 
-std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call) {
+std::vector<int64_t> split_extents(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                                   const Call& call) {
   auto extent = x.size(dim);
   if (sizes.empty()) {
     if (extent % call.size)
@@ -118,8 +118,8 @@ std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const
   return checked;
 }
 
-std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call) {
+std::vector<int64_t> concat_extents(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                                    const Call& call) {
   if (sizes.empty()) return std::vector<int64_t>(call.size, x.size(dim));
   auto checked = check_sizes(sizes, call);
   if (checked[call.rank] != x.size(dim))

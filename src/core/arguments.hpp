@@ -20,12 +20,12 @@ int64_t check_dim(int64_t dim, const at::Tensor& x, const Call& call);
 std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& call);
 
 /// The pieces that x is cut into along dim, one a rank: `sizes`, or even ones where that is empty.
-std::vector<int64_t> cut_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call);
+std::vector<int64_t> split_extents(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                                   const Call& call);
 
 /// The extents of the ranks' x along dim: `sizes`, or that of x for each where that is empty.
-std::vector<int64_t> own_sizes(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
-                               const Call& call);
+std::vector<int64_t> concat_extents(const at::Tensor& x, int64_t dim, std::span<const int64_t> sizes,
+                                    const Call& call);
 
 int64_t total(std::span<const int64_t> counts);
 

@@ -116,7 +116,7 @@ Pending<at::Tensor> Communicator::all_reduce(at::Tensor x, ReduceOp op, Site sit
   at::NoGradGuard no_grad;
   auto shape = x.sizes().vec();
   auto dtype = x.scalar_type();
-  auto in = as_reducible(own(std::move(x)));
+  auto in = as_reducible(private_flat(std::move(x)));
   auto out = at::empty_like(in);
   auto work = begun(call, [&] { return transport()->all_reduce(out, in, call); });
   return pending<at::Tensor>(std::move(work), [=] {
@@ -130,7 +130,7 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   auto call = this->call(Operation::all_gather, x.scalar_type(), x.sizes().vec(), site);
   check_tensor(x, transport().get(), call);
   dim = check_dim(dim, x, call);
-  auto extents = own_sizes(x, dim, sizes, call);
+  auto extents = concat_extents(x, dim, sizes, call);
   call.shape[dim] = total(extents);
   if (!sizes.empty()) call.sizes = extents;
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
@@ -139,7 +139,7 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   std::vector<std::vector<int64_t>> shapes;
   std::vector<int64_t> counts;
   for (auto extent : extents) {
-    shapes.push_back(with(x.sizes(), dim, extent));
+    shapes.push_back(with_extent(x.sizes(), dim, extent));
     counts.push_back(volume(shapes.back()) * static_cast<int64_t>(x.element_size()));
   }
   auto out = at::empty({volume(call.shape)}, x.options());
@@ -163,15 +163,15 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   check_reducible(call);
   call.reduce = as_numbers(op, call.dtype);
   dim = check_dim(dim, x, call);
-  auto extents = cut_sizes(x, dim, sizes, call);
+  auto extents = split_extents(x, dim, sizes, call);
   if (!sizes.empty()) call.sizes = extents;
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
   auto dtype = x.scalar_type();
-  auto shape = with(x.sizes(), dim, extents[rank()]);
+  auto shape = with_extent(x.sizes(), dim, extents[rank()]);
   auto numbers = x.is_complex() ? 2 : 1;
-  auto counts = times(extents, volume(with(x.sizes(), dim, 1)) * numbers);
+  auto counts = times(extents, volume(with_extent(x.sizes(), dim, 1)) * numbers);
   auto in = as_reducible(pack(std::move(x), dim, extents));
   auto out = at::empty({volume(shape) * numbers}, in.options());
   auto work = begun(call, [&] { return transport()->reduce_scatter(out, in, counts, call); });
@@ -181,40 +181,40 @@ Pending<at::Tensor> Communicator::reduce_scatter(at::Tensor x, int64_t dim, std:
   });
 }
 
-Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t cut, int64_t join_dim,
-                                             std::span<const int64_t> cut_sizes_,
-                                             std::span<const int64_t> join_sizes, Site site) const {
+Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t split_dim, int64_t concat_dim,
+                                             std::span<const int64_t> split_sizes,
+                                             std::span<const int64_t> concat_sizes, Site site) const {
   auto call = this->call(Operation::all_to_all, x.scalar_type(), x.sizes().vec(), site);
   check_tensor(x, transport().get(), call);
-  cut = check_dim(cut, x, call);
-  join_dim = check_dim(join_dim, x, call);
-  if (cut == join_dim)
-    throw Error(where(call) + ": the dimension that is cut must differ from the one that is joined");
-  auto cuts = cut_sizes(x, cut, cut_sizes_, call);
-  auto joins = own_sizes(x, join_dim, join_sizes, call);
-  call.shape[join_dim] = total(joins);
-  if (!cut_sizes_.empty() || !join_sizes.empty()) {
-    call.sizes = cuts;
-    call.sizes.insert(call.sizes.end(), joins.begin(), joins.end());
+  split_dim = check_dim(split_dim, x, call);
+  concat_dim = check_dim(concat_dim, x, call);
+  if (split_dim == concat_dim)
+    throw Error(where(call) + ": the dimension that is split must differ from the one that is concatenated");
+  auto splits = split_extents(x, split_dim, split_sizes, call);
+  auto concats = concat_extents(x, concat_dim, concat_sizes, call);
+  call.shape[concat_dim] = total(concats);
+  if (!split_sizes.empty() || !concat_sizes.empty()) {
+    call.sizes = splits;
+    call.sizes.insert(call.sizes.end(), concats.begin(), concats.end());
   }
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
   auto width = static_cast<int64_t>(x.element_size());
-  auto in_counts = times(cuts, volume(with(x.sizes(), cut, 1)) * width);
+  auto in_counts = times(splits, volume(with_extent(x.sizes(), split_dim, 1)) * width);
   std::vector<std::vector<int64_t>> shapes;
   std::vector<int64_t> out_counts;
-  for (auto extent : joins) {
-    shapes.push_back(with(with(x.sizes(), cut, cuts[rank()]), join_dim, extent));
+  for (auto extent : concats) {
+    shapes.push_back(with_extent(with_extent(x.sizes(), split_dim, splits[rank()]), concat_dim, extent));
     out_counts.push_back(volume(shapes.back()) * width);
   }
   auto out = at::empty({total(out_counts) / width}, x.options());
-  auto in = pack(std::move(x), cut, cuts);
+  auto in = pack(std::move(x), split_dim, splits);
   auto work = begun(
       call, [&] { return transport()->all_to_all(bytes(out), bytes(in), out_counts, in_counts, call); });
   return pending<at::Tensor>(std::move(work), [=] {
     at::NoGradGuard no_grad;
-    return join(out, shapes, join_dim);
+    return join(out, shapes, concat_dim);
   });
 }
 
@@ -232,7 +232,7 @@ Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<cons
   at::NoGradGuard no_grad;
   auto width = static_cast<int64_t>(x.element_size());
   auto out = at::empty({total(receive)}, x.options());
-  auto in = own(std::move(x));
+  auto in = private_flat(std::move(x));
   auto work = begun(call, [&] {
     return transport()->all_to_all(bytes(out), bytes(in), times(receive, width), times(send, width), call);
   });
@@ -248,7 +248,7 @@ Pending<at::Tensor> Communicator::broadcast(at::Tensor x, int root, Site site) c
 
   at::NoGradGuard no_grad;
   auto shape = x.sizes().vec();
-  auto flat = root == rank() ? own(std::move(x)) : at::empty({x.numel()}, x.options());
+  auto flat = root == rank() ? private_flat(std::move(x)) : at::empty({x.numel()}, x.options());
   auto work = begun(call, [&] { return transport()->broadcast(bytes(flat), call); });
   return pending<at::Tensor>(std::move(work), [=] { return flat.view(shape); });
 }
@@ -271,7 +271,7 @@ Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends,
     check_tensor(tensor, transport().get(), call);
     auto dtype = tensor.scalar_type();
     auto shape = tensor.sizes().vec();
-    out.push_back({bytes(own(std::move(tensor))), to, dtype, std::move(shape)});
+    out.push_back({bytes(private_flat(std::move(tensor))), to, dtype, std::move(shape)});
   }
   std::vector<at::Tensor> results;
   for (auto& [shape, options, from] : receives) {

@@ -10,7 +10,7 @@ std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
   return result;
 }
 
-std::vector<int64_t> with(at::IntArrayRef shape, int64_t dim, int64_t extent) {
+std::vector<int64_t> with_extent(at::IntArrayRef shape, int64_t dim, int64_t extent) {
   auto result = shape.vec();
   result[dim] = extent;
   return result;
@@ -18,7 +18,7 @@ std::vector<int64_t> with(at::IntArrayRef shape, int64_t dim, int64_t extent) {
 
 int64_t volume(at::IntArrayRef shape) { return c10::multiply_integers(shape); }
 
-at::Tensor own(at::Tensor x) {
+at::Tensor private_flat(at::Tensor x) {
   x = x.resolve_conj().resolve_neg();  // which are no more than marks on memory that holds something else
   bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
   if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
@@ -48,7 +48,7 @@ at::Tensor join(const at::Tensor& flat, const std::vector<std::vector<int64_t>>&
 
 at::Tensor pack(at::Tensor x, int64_t dim, std::span<const int64_t> sizes) {
   bool in_order = volume(x.sizes().slice(0, dim)) == 1;
-  if (in_order) return own(std::move(x));
+  if (in_order) return private_flat(std::move(x));
   x = x.resolve_conj().resolve_neg();
   auto flat = at::empty({x.numel()}, x.options());
   int64_t from = 0, at = 0;

@@ -11,12 +11,12 @@ namespace wanpar {
 std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor);
 
 /// A shape with another extent along dim.
-std::vector<int64_t> with(at::IntArrayRef shape, int64_t dim, int64_t extent);
+std::vector<int64_t> with_extent(at::IntArrayRef shape, int64_t dim, int64_t extent);
 
 int64_t volume(at::IntArrayRef shape);
 
 /// Flat memory that nobody else can write to: x itself where the caller gave it away, a copy otherwise.
-at::Tensor own(at::Tensor x);
+at::Tensor private_flat(at::Tensor x);
 
 /// Flat memory as numbers that every transport can reduce, one or, of a complex tensor, two an element: bool
 /// as uint8, int16 as int32. And back.

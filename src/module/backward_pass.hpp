@@ -9,7 +9,7 @@
 
 namespace wanpar {
 
-class InnerBackward;
+class ReentrantBackward;
 
 /// Tells when a backward begins and ends, from hooks that run inside of it.
 class BackwardPass {
@@ -17,7 +17,7 @@ class BackwardPass {
   static bool is_running() { return current() >= 0; }
 
   /// To be called from a hook: true for the first call in each backward, at whose end `at_end` is called.
-  bool begin(std::function<void()> end) {
+  bool begin_once(std::function<void()> end) {
     int now = current();
     if (std::exchange(id_, now) == now) return false;
     at_end(std::move(end));
@@ -27,7 +27,7 @@ class BackwardPass {
   int id() const { return id_; }
 
  private:
-  friend InnerBackward;
+  friend ReentrantBackward;
   static int task() { return torch::autograd::get_current_graph_task_id(); }
   static int current();
   static void at_end(std::function<void()> end);
@@ -36,10 +36,10 @@ class BackwardPass {
 };
 
 /// On the stack of handlers while a node of a backward calls another one, which is a part of that one.
-class InnerBackward : public virtual Handler {
+class ReentrantBackward : public virtual Handler {
  public:
-  InnerBackward() : id_(BackwardPass::current()) {}
-  ~InnerBackward() override {
+  ReentrantBackward() : id_(BackwardPass::current()) {}
+  ~ReentrantBackward() override {
     for (auto& end : at_end_) BackwardPass::at_end(std::move(end));
   }
 
@@ -50,12 +50,12 @@ class InnerBackward : public virtual Handler {
 };
 
 inline int BackwardPass::current() {
-  auto* inner = innermost<InnerBackward>();
+  auto* inner = innermost<ReentrantBackward>();
   return inner ? inner->id_ : task();
 }
 
 inline void BackwardPass::at_end(std::function<void()> end) {
-  if (auto* inner = innermost<InnerBackward>())
+  if (auto* inner = innermost<ReentrantBackward>())
     inner->at_end_.push_back(std::move(end));
   else
     torch::autograd::Engine::get_default_engine().queue_callback(std::move(end));

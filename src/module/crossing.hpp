@@ -7,7 +7,7 @@ namespace wanpar {
 /// ends: an argument cut, a result gathered.
 class CrossingHandler : public virtual Handler {
  public:
-  virtual void on_crossing(const at::Tensor& replacement, const at::Tensor& original) = 0;
+  virtual void on_crossing(const at::Tensor& original, const at::Tensor& replacement) = 0;
 };
 
 /// Keeps tensors for as long as other ones are put in their places, and then tells; keeps nothing where
@@ -18,12 +18,12 @@ class Crossing {
     if (innermost<CrossingHandler>()) originals_ = originals;
   }
   void tell(const NamedTensors& replacements) const {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     for (size_t i = 0; i < originals_.size(); ++i) {
       auto &now = replacements[i].tensor, &before = originals_[i].tensor;
       if (!now.defined() || now.is_same(before)) continue;
       for (auto* handler : handlers())
-        if (auto* around = dynamic_cast<CrossingHandler*>(handler)) around->on_crossing(now, before);
+        if (auto* around = dynamic_cast<CrossingHandler*>(handler)) around->on_crossing(before, now);
     }
   }
 

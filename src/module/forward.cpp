@@ -95,7 +95,7 @@ void Forward::fail() try {
 } catch (...) {
   for (auto& [group, failures, at_hand] : waiting_) {
     if (group.failures() > failures) continue;  // told by a wrapper inside of this one
-    Plain plain;
+    NoInterceptGuard no_intercept;
     group.fail(sentence_for(group));
   }
   throw;

@@ -104,7 +104,7 @@ void require_autograd(const Operator& op) {
 at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const std::optional<at::Tensor>& mask, double dropout, bool causal,
                             std::optional<double> scale, bool grouped) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   Attention call{query, key, value, mask, dropout, causal, scale, grouped};
   if (mask && !mask->defined()) call.mask.reset();
   if (stack.of_operators.empty()) return attend(call);
@@ -183,7 +183,7 @@ torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const 
 }
 
 void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* values) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
   const auto handlers = those_for(handle.schema().name(), false);
   const auto count = handle.schema().arguments().size();
@@ -301,12 +301,12 @@ class Reentered {
 
 }  // namespace
 
-Plain::Plain() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kAttention)) {
+NoInterceptGuard::NoInterceptGuard() : was_excluded_(c10::impl::tls_is_dispatch_key_excluded(kAttention)) {
   c10::impl::tls_set_dispatch_key_excluded(kAttention, true);
   c10::impl::tls_set_dispatch_key_excluded(kOperators, true);
 }
 
-Plain::~Plain() {
+NoInterceptGuard::~NoInterceptGuard() {
   c10::impl::tls_set_dispatch_key_excluded(kAttention, was_excluded_);
   c10::impl::tls_set_dispatch_key_excluded(kOperators, was_excluded_);
 }
@@ -385,7 +385,7 @@ at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Compa
     return tensors;
   };
   const Crossing crossing(all());
-  Plain plain;
+  NoInterceptGuard no_intercept;
   each_inwards_out<TokenHandler>(
       [&](TokenHandler& handler) { x = handler.split_sequence(std::move(x), dim, companions, grid); });
   crossing.tell(all());
@@ -394,7 +394,7 @@ at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Compa
 
 at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
   const Crossing crossing({{"x", x}});
-  Plain plain;
+  NoInterceptGuard no_intercept;
   each_inwards_out<TokenHandler>(
       [&](TokenHandler& handler) { x = handler.gather_sequence(std::move(x), dim); });
   crossing.tell({{"x", x}});
@@ -402,23 +402,23 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
 }
 
 at::Tensor unshard(at::Tensor x) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   each_inwards_out<TokenHandler>([&](TokenHandler& handler) { x = handler.unshard(std::move(x)); });
   return unsplit(x);  // one that was kept from a forward that has ended, too
 }
 
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   each_inwards_out<SubstitutionHandler>(
-      [&](SubstitutionHandler& handler) { handler.on_substitute(replacement, original); });
+      [&](SubstitutionHandler& handler) { handler.on_substitute(original, replacement); });
   return replacement;
 }
 
-Reentry reentry(std::span<const at::Tensor> inputs) {
-  std::vector<Reentry> each;
+RecomputeScope recompute_scope(std::span<const at::Tensor> inputs) {
+  std::vector<RecomputeScope> each;
   for (auto* handler : stack.all)
     if (auto* recomputable = dynamic_cast<RecomputableHandler*>(handler))
-      each.push_back(recomputable->reentry(inputs));
+      each.push_back(recomputable->recompute_scope(inputs));
   return [each = std::move(each), forward = at::ThreadLocalState()](std::span<const at::Tensor> inputs) {
     auto reentered = std::make_shared<Reentered>(forward);
     for (auto& again : each) reentered->hold(again(inputs));

@@ -80,7 +80,7 @@ at::Tensor as_given(const at::Tensor& x) {
     std::string name() const override { return "wanpar::Same"; }
   };
   if (!x.defined() || !x.requires_grad()) return x;
-  Plain plain;
+  NoInterceptGuard no_intercept;
   auto node = std::shared_ptr<Same>(new Same, torch::autograd::deleteNode);
   node->set_next_edges(torch::autograd::collect_next_edges(x));
   at::Tensor same;

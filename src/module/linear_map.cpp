@@ -19,7 +19,7 @@ struct Adjoint : torch::autograd::Node {
 
   variable_list apply(variable_list&& gradients) override {
     refuse_create_graph();
-    Plain plain;
+    NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     for (size_t i = 0; i < gradients.size(); ++i)
       if (!gradients[i].defined()) gradients[i] = at::zeros(shapes[i], options[i]);
@@ -33,7 +33,7 @@ struct Adjoint : torch::autograd::Node {
 };
 
 variable_list without_gradient(const variable_list& x, const TensorMap& map) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   auto results = map(x);
   // Neither an input itself nor a view of one: in-place operators on them would rewrite the history.

@@ -154,7 +154,7 @@ void refuse_mean_in_graph(const c10::OperatorHandle& op, const at::Tensor& x) {
   if (op.schema().name() == "aten::mean" && at::GradMode::is_enabled() && x.requires_grad())
     throw Error(
         "aten::mean of a shard, with a gradient, which would be divided by this rank's number of elements; "
-        "take sum() and divide by the parameter's own (of the sizes in named_parameters()[i].place)");
+        "take sum() and divide by the parameter's own (of the sizes in named_parameters()[i].shard)");
 }
 
 }  // namespace

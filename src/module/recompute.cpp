@@ -48,7 +48,7 @@ class DrawingFrom {
   RandomState now_;
 };
 
-struct Again : torch::autograd::Node, ReachesLeaves {
+struct Recomputation : torch::autograd::Node, ReachesLeaves {
   variable_list apply(variable_list&& gradients) override {
     check_is_whole_backward();
     variable_list inputs;
@@ -57,7 +57,7 @@ struct Again : torch::autograd::Node, ReachesLeaves {
       inputs.push_back(x.defined() ? x.detach().requires_grad_(x.requires_grad()) : x);
     }
     if (gradients[0].defined()) {
-      InnerBackward inner;
+      ReentrantBackward inner;
       auto result = run(inputs, inner);
       Scope part_of_the_outer_one(inner);
       check_leaves(result, inputs);
@@ -71,7 +71,7 @@ struct Again : torch::autograd::Node, ReachesLeaves {
   void release_variables() override {
     for (auto& input : saved) input.reset_data();
   }
-  std::string name() const override { return "wanpar::Again"; }
+  std::string name() const override { return "wanpar::Recomputation"; }
   const std::vector<at::Tensor>& leaves() const override { return inner_leaves; }
 
   static void check_is_whole_backward() {
@@ -82,7 +82,7 @@ struct Again : torch::autograd::Node, ReachesLeaves {
           "inputs, would leave out those of the blocks' parameters; call backward() without inputs");
   }
 
-  at::Tensor run(const variable_list& inputs, InnerBackward& inner) {
+  at::Tensor run(const variable_list& inputs, ReentrantBackward& inner) {
     auto held = within(inputs);
     Scope part_of_the_outer_one(inner);
     NoAutocastCache no_cache;
@@ -131,7 +131,7 @@ struct Again : torch::autograd::Node, ReachesLeaves {
   }
 
   Part part;
-  Reentry within;
+  RecomputeScope within;
   std::optional<Draws> draws;
   std::vector<torch::autograd::SavedVariable> saved;  // x and what is beside it
   std::vector<int64_t> sizes;                         // of the result
@@ -170,8 +170,8 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   std::vector<int64_t> written;
   for (auto& input : inputs) written.push_back(times_written(input));
 
-  auto node = std::shared_ptr<Again>(new Again, torch::autograd::deleteNode);
-  node->within = reentry(inputs);
+  auto node = std::shared_ptr<Recomputation>(new Recomputation, torch::autograd::deleteNode);
+  node->within = recompute_scope(inputs);
   auto before = RandomState::now(x.device());
   const auto nodes_before = at::sequence_number::peek();
   // With its graph, of which nothing is kept but what the part itself keeps: a loss in a member has its
@@ -190,7 +190,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
           "activation checkpointing: a block writes to what it is given, so it could not run again from "
           "there; use the operator that makes a new tensor");
 
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::Tensor result;
   {
     at::NoGradGuard no_grad;

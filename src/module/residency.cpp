@@ -50,10 +50,10 @@ class Refill : public torch::autograd::FunctionPreHook {
 
 void Residency::add(ResidentUnit unit) {
   Entry entry{.unit = std::move(unit)};
-  for (auto& place : entry.unit.places) {
-    unit_of_storage_.emplace(storage_of(place.tensor), static_cast<int>(entries_.size()));
-    entry.bytes += place.bytes;
-    take_memory_back(place.tensor, place.name);
+  for (auto& slice : entry.unit.storages) {
+    unit_of_storage_.emplace(storage_of(slice.tensor), static_cast<int>(entries_.size()));
+    entry.bytes += slice.bytes;
+    take_memory_back(slice.tensor, slice.name);
   }
   entries_.push_back(std::move(entry));
 }
@@ -65,24 +65,24 @@ int Residency::unit_of(const at::Tensor& tensor) const {
   return found == unit_of_storage_.end() ? -1 : found->second;
 }
 
-void Residency::begin_anew() {
-  release_all();
+void Residency::reset_after_failure() {
+  reshard_all();
   forward_ = {}, backward_ = {};
   step_.clear();
-  orphans_.clear();
+  units_without_node_.clear();
 }
 
 void Residency::begin_forward() {
   if (BackwardPass::is_running()) return;  // a part of the forward that a backward computes again
-  forward_.begin();
+  forward_.begin_pass();
   step_.clear();
-  orphans_.clear();
-  release_all();  // anything may have written to the source by now
+  units_without_node_.clear();
+  reshard_all();  // anything may have written to the source by now
 }
 
-at::Tensor Residency::leave(at::Tensor result) {
+at::Tensor Residency::clone_if_aliased(at::Tensor result) {
   check_unwritten();
-  adopt({&result, 1});
+  hook_units_without_node({&result, 1});
   return unit_of(result) < 0 ? result : result.clone();
 }
 
@@ -90,7 +90,7 @@ void Residency::end_forward() {
   if (BackwardPass::is_running()) return;
   step_.clear();
   // What was used last is what a backward needs first; without one, nothing stays.
-  if (!at::GradMode::is_enabled() && release_ != Release::at_next_forward) release_all();
+  if (!at::GradMode::is_enabled() && reshard_ != Reshard::at_next_forward) reshard_all();
 }
 
 std::vector<int> Residency::units_of(std::span<const at::Tensor> tensors) const {
@@ -101,7 +101,7 @@ std::vector<int> Residency::units_of(std::span<const at::Tensor> tensors) const 
 }
 
 Tensors Residency::around(const Operator& op, const Next& next) {
-  if (!orphans_.empty()) adopt(op.inputs);
+  if (!units_without_node_.empty()) hook_units_without_node(op.inputs);
   const auto touched = units_of(op.inputs);
   if (touched.empty()) return next(op);
   if (BackwardPass::is_running()) {
@@ -123,16 +123,18 @@ void Residency::hook_nodes(std::span<const at::Tensor> outputs, const std::vecto
     has_node |= hook(output, touched);
   }
   if (!has_node && !innermost<UnrecordedRun>())
-    for (int unit : touched) include(orphans_, unit);
+    for (int unit : touched) include(units_without_node_, unit);
 }
 
-Reentry Residency::reentry(std::span<const at::Tensor>) {
-  struct Again {
-    explicit Again(std::shared_ptr<Residency> r) : residency(std::move(r)), scope(*residency) {}
+RecomputeScope Residency::recompute_scope(std::span<const at::Tensor>) {
+  struct ActiveResidency {
+    explicit ActiveResidency(std::shared_ptr<Residency> r) : residency(std::move(r)), scope(*residency) {}
     std::shared_ptr<Residency> residency;
     Scope scope;
   };
-  return [self = shared_from_this()](std::span<const at::Tensor>) { return std::make_shared<Again>(self); };
+  return [self = shared_from_this()](std::span<const at::Tensor>) {
+    return std::make_shared<ActiveResidency>(self);
+  };
 }
 
 bool Residency::hook(const at::Tensor& tensor, const std::vector<int>& units) {
@@ -144,12 +146,12 @@ bool Residency::hook(const at::Tensor& tensor, const std::vector<int>& units) {
   return true;
 }
 
-void Residency::adopt(std::span<const at::Tensor> tensors) {
-  if (orphans_.empty()) return;
+void Residency::hook_units_without_node(std::span<const at::Tensor> tensors) {
+  if (units_without_node_.empty()) return;
   for (auto& tensor : tensors) {
     if (!tensor.defined() || !tensor.grad_fn() || tensor.grad_fn()->is_traceable()) continue;
-    tensor.grad_fn()->add_pre_hook(std::make_unique<Refill>(shared_from_this(), orphans_));
-    orphans_.clear();
+    tensor.grad_fn()->add_pre_hook(std::make_unique<Refill>(shared_from_this(), units_without_node_));
+    units_without_node_.clear();
     return;
   }
 }
@@ -170,26 +172,26 @@ void Residency::need_in_backward(const std::vector<int>& units, const std::vecto
           entries_[units[i]].unit.name));
   if (at::GradMode::is_enabled())
     throw Error(
-        "sharded parameters: a backward with create_graph would save parameters that are let go of; "
+        "sharded parameters: a backward with create_graph would save parameters that are resharded; "
         "differentiate once only");
-  Plain plain;
+  NoInterceptGuard no_intercept;
   begin_backward();
   need(units, backward_);
 }
 
 void Residency::begin_backward() {
-  bool is_first = pass_.begin([self = weak_from_this()] {
+  bool is_first = pass_.begin_once([self = weak_from_this()] {
     auto residency = self.lock();
-    if (residency && residency->release_ != Release::at_next_forward) residency->release_all();
+    if (residency && residency->reshard_ != Reshard::at_next_forward) residency->reshard_all();
   });
   if (!is_first) return;
   auto seen = forward_.seen();
-  backward_.begin({seen.rbegin(), seen.rend()});
+  backward_.begin_pass({seen.rbegin(), seen.rend()});
   step_.clear();
 }
 
 void Residency::need(const std::vector<int>& step, VisitOrder& order) {
-  auto is_here = [&](int unit) { return entries_[unit].here; };
+  auto is_here = [&](int unit) { return entries_[unit].is_resident; };
   auto is_known = [&](int unit) { return contains(step_, unit); };
   if (std::all_of(step.begin(), step.end(), is_here) && std::all_of(step.begin(), step.end(), is_known))
     return;
@@ -202,76 +204,76 @@ void Residency::need(const std::vector<int>& step, VisitOrder& order) {
     if (wanted.size() >= most) break;
     include(wanted, unit);
   }
-  if (release_ == Release::after_use) {
+  if (reshard_ == Reshard::after_use) {
     check_unwritten();
     auto kept = wanted;
     auto seen = order.seen();
     for (auto unit = seen.rbegin(); unit != seen.rend() && kept.size() < most; ++unit) include(kept, *unit);
     for (size_t i = 0; i < entries_.size(); ++i)
-      if (!contains(kept, static_cast<int>(i))) let_go(static_cast<int>(i));
+      if (!contains(kept, static_cast<int>(i))) reshard(static_cast<int>(i));
   }
   for (int unit : wanted) fetch(unit);
-  for (int unit : step) arrive(unit);
+  for (int unit : step) finish_fetch(unit);
 }
 
 void Residency::fetch(int unit) {
   auto& entry = entries_[unit];
-  if (entry.here || entry.coming) return;
+  if (entry.is_resident || entry.pending) return;
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
-  entry.coming = entry.unit.source->fetch();
+  entry.pending = entry.unit.source->fetch();
   resident_bytes_ += entry.bytes;
   peak_bytes_ = std::max(peak_bytes_, resident_bytes_);
 }
 
-void Residency::arrive(int unit) {
+void Residency::finish_fetch(int unit) {
   auto& entry = entries_[unit];
-  if (entry.here) return;
+  if (entry.is_resident) return;
   c10::InferenceMode ordinary(false);
-  entry.buffers = std::exchange(entry.coming, nullptr)();
+  entry.buffers = std::exchange(entry.pending, nullptr)();
   entry.written.clear();
-  for (auto& place : entry.unit.places) {
-    lend_memory(place.tensor, entry.buffers[place.buffer], place.begin, place.bytes);
-    entry.written.push_back(times_written(place.tensor));
+  for (auto& slice : entry.unit.storages) {
+    lend_memory(slice.tensor, entry.buffers[slice.buffer], slice.begin, slice.bytes);
+    entry.written.push_back(times_written(slice.tensor));
   }
-  entry.here = true;
+  entry.is_resident = true;
 }
 
-void Residency::let_go(int unit) {
+void Residency::reshard(int unit) {
   auto& entry = entries_[unit];
-  if (!entry.here && !entry.coming) return;
+  if (!entry.is_resident && !entry.pending) return;
   resident_bytes_ -= entry.bytes;
-  entry.coming = nullptr;
-  if (!std::exchange(entry.here, false)) return;
+  entry.pending = nullptr;
+  if (!std::exchange(entry.is_resident, false)) return;
   entry.buffers.clear();
-  for (auto& place : entry.unit.places) take_memory_back(place.tensor, place.name);
+  for (auto& slice : entry.unit.storages) take_memory_back(slice.tensor, slice.name);
 }
 
 void Residency::check_unwritten() const {
   for (auto& entry : entries_) {
-    if (!entry.here) continue;
+    if (!entry.is_resident) continue;
     for (size_t i = 0; i < entry.written.size(); ++i)
-      if (times_written(entry.unit.places[i].tensor) != entry.written[i])
+      if (times_written(entry.unit.storages[i].tensor) != entry.written[i])
         throw Error(
             fmt::format("sharded parameters: the module wrote to a parameter of unit '{}', which is lost "
-                        "when the unit is let go of; change parameters through the optimizer or load()",
+                        "when the unit is resharded; change parameters through the optimizer or load()",
                         entry.unit.name));
   }
 }
 
-void Residency::bring_all() {
+void Residency::unshard_all() {
   for (size_t i = 0; i < entries_.size(); ++i) fetch(static_cast<int>(i));
-  for (size_t i = 0; i < entries_.size(); ++i) arrive(static_cast<int>(i));
+  for (size_t i = 0; i < entries_.size(); ++i) finish_fetch(static_cast<int>(i));
 }
 
-void Residency::keep_all() {
+void Residency::write_back_all() {
   at::NoGradGuard no_grad;
   for (auto& entry : entries_)
-    if (entry.here) entry.unit.source->keep(entry.buffers);
+    if (entry.is_resident) entry.unit.source->write_back(entry.buffers);
 }
 
-void Residency::release_all() {
-  for (size_t i = 0; i < entries_.size(); ++i) let_go(static_cast<int>(i));
+void Residency::reshard_all() {
+  for (size_t i = 0; i < entries_.size(); ++i) reshard(static_cast<int>(i));
 }
 
 }  // namespace wanpar

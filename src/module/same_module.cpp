@@ -55,7 +55,7 @@ bool require_same_or_own(const std::string& who, const Communicator& group, cons
     require_same_module(who, {group}, tensors);
     return false;
   } catch (const AgreedError&) {
-    if (each_holds_its_own(texts_of_all(group, text_of(tensors)))) return true;
+    if (each_holds_its_own(all_gather_text(group, text_of(tensors)))) return true;
     throw;
   }
 }

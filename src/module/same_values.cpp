@@ -56,7 +56,7 @@ bool are_close(const double* one, const double* other, double tolerance) {
 }  // namespace
 
 Digest Digest::of(const at::Tensor& given) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   auto* split = as_split(given);
   const auto x = split ? split->part() : local_of(given);
@@ -95,7 +95,7 @@ at::Tensor numbers_of_all(const std::vector<Communicator>& groups, const at::Ten
 void require_same_values(const std::string& who, const std::string& what,
                          const std::vector<Communicator>& groups, const NamedTensors& tensors,
                          const std::string& advice, const std::string& rest) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   std::string lines;
   Tensors mine;
   std::vector<double> tolerances;

@@ -35,7 +35,7 @@ class Observer : public OperatorHandler, public SubstitutionHandler {
 
   /// A view or a cast holds what the bare module has there. Other samples, or what another rank has made, do
   /// not, and neither does anything behind them.
-  void on_substitute(const at::Tensor& replacement, const at::Tensor& original) override {
+  void on_substitute(const at::Tensor& original, const at::Tensor& replacement) override {
     bool is_cast = replacement.scalar_type() != original.scalar_type();
     is_apart_ |= replacement.sizes() != original.sizes() || (!is_cast && !replacement.is_alias_of(original));
   }

@@ -11,7 +11,7 @@ namespace wanpar {
 class VisitOrder {
  public:
   /// A new pass. `guess` is what to expect where no pass has been seen yet.
-  void begin(std::vector<int> guess = {}) {
+  void begin_pass(std::vector<int> guess = {}) {
     if (!seen_.empty()) expected_ = std::exchange(seen_, {});
     if (expected_.empty()) expected_ = std::move(guess);
     next_ = 0;

@@ -38,7 +38,7 @@ class Checkpointing : public BlocksHandler {
   explicit Checkpointing(std::shared_ptr<void> module) : module_(std::move(module)) {}
 
   /// The forward has come to its end.
-  void end() const {
+  void end_pass() const {
     if (!has_met_blocks_) refuse_without_blocks(kCheckpointing);
   }
 
@@ -72,11 +72,11 @@ class Checkpointing : public BlocksHandler {
 
 }  // namespace
 
-std::unique_ptr<ForwardScope> ActivationCheckpointingStrategy::begin(const Arguments&,
-                                                                     std::shared_ptr<void> module) const {
+std::unique_ptr<ForwardScope> ActivationCheckpointingStrategy::begin_forward(
+    const Arguments&, std::shared_ptr<void> module) const {
   auto handler = std::make_shared<Checkpointing>(std::move(module));
   return std::make_unique<BlocksScope>(kCheckpointing, handler,
-                                       [&handler = *handler](auto&) { handler.end(); });
+                                       [&handler = *handler](auto&) { handler.end_pass(); });
 }
 
 }  // namespace wanpar

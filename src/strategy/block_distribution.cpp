@@ -27,8 +27,8 @@ class DistributionEngine : public BlocksHandler {
       throw Error("BlockDistribution: .devices is empty; name a device for each range of blocks");
   }
 
-  void begin() { next_stack_ = 0; }
-  void end() const {
+  void begin_pass() { next_stack_ = 0; }
+  void end_pass() const {
     if (next_stack_ == 0) refuse_without_blocks(kDistribution);
   }
 
@@ -102,10 +102,11 @@ class DistributionEngine : public BlocksHandler {
 BlockDistributionStrategy::BlockDistributionStrategy(Options options, const ModuleTensors&)
     : engine_(std::make_shared<DistributionEngine>(std::move(options))) {}
 
-std::unique_ptr<ForwardScope> BlockDistributionStrategy::begin(const Arguments&,
-                                                               std::shared_ptr<void>) const {
-  engine_->begin();
-  return std::make_unique<BlocksScope>(kDistribution, engine_, [&engine = *engine_](auto&) { engine.end(); });
+std::unique_ptr<ForwardScope> BlockDistributionStrategy::begin_forward(const Arguments&,
+                                                                       std::shared_ptr<void>) const {
+  engine_->begin_pass();
+  return std::make_unique<BlocksScope>(kDistribution, engine_,
+                                       [&engine = *engine_](auto&) { engine.end_pass(); });
 }
 
 void BlockDistributionStrategy::check_to(at::Device device) {

@@ -62,7 +62,7 @@ TEST_CASE("a module that states its loop is cut there, with side tensors cut or 
         at::NoGradGuard no_grad;
         for (int64_t batch : {6, 5, 2}) {
           auto x = numbers({batch, 5}), time = numbers({batch, 1}, at::kFloat, 1);
-          auto model = piped(plain, world, 3, {Side::cut, Side::whole});
+          auto model = piped(plain, world, 3, {Side::split, Side::replicate});
           auto bias = numbers({12}, at::kFloat, 2);
           for (int call = 0; call < 2; ++call)
             require_close(model(x, time, bias), plain(x, time, bias), 1e-6, text(world, 3, batch));
@@ -71,10 +71,14 @@ TEST_CASE("a module that states its loop is cut there, with side tensors cut or 
         auto x = numbers({6, 5}), one = numbers({1, 1});
         require_close(piped(plain, world, 3)(x, one), plain(x, one), 1e-6, "one that cannot be the batch");
         if (world.size() == 1) return;
-        require_error([&] { piped(plain, world, 3)(x, numbers({6, 1})); }, "state Side::cut or Side::whole");
         require_error(
             [&] {
-              piped(plain, world, 3, {Side::cut, Side::cut})(x, numbers({2, 1}));
+              piped(plain, world, 3)(x, numbers({6, 1}));
+            },
+            "state Side::split or Side::replicate");
+        require_error(
+            [&] {
+              piped(plain, world, 3, {Side::split, Side::split})(x, numbers({2, 1}));
             },
             "cannot be cut into micro-batches");
       },
@@ -97,7 +101,7 @@ TEST_CASE("three callables are a module") {
       [&](Communicator world) {
         at::NoGradGuard no_grad;
         auto x = numbers({7, 5}), time = numbers({7, 1});
-        require_close(piped(made, world, 4, {Side::cut})(x, time), plain(x, time), 1e-6, text(world, 4, 7));
+        require_close(piped(made, world, 4, {Side::split})(x, time), plain(x, time), 1e-6, text(world, 4, 7));
       },
       kWorlds);
 }
@@ -107,7 +111,7 @@ TEST_CASE("TorchScript is cut at its submodules; what has none is refused") {
   on_worlds(
       [&](Communicator world) {
         at::NoGradGuard no_grad;
-        auto model = piped(plain, world, 2, {Side::cut});
+        auto model = piped(plain, world, 2, {Side::split});
         for (int64_t batch : {4, 5})
           for (int call = 0; call < 3; ++call) {
             auto x = numbers({batch, 5}), shift = numbers({batch, 6}, at::kFloat, 1);
@@ -184,7 +188,7 @@ TEST_CASE("what the stages record is idle as little as the schedule allows") {
                          for (int call = 0; call < 2; ++call) {
                            model.train_step({x, time}, target,
                                             [](auto y, auto t) { return at::mse_loss(y, t); },
-                                            {.whole = {1}});
+                                            {.replicate = {1}});
                            training[world.rank()] = model.trace();
                          }
                        },

@@ -32,8 +32,8 @@ TEST_CASE("blocks over stages and their tokens over ranks, either one inside of 
       [&](wanpar::Communicator world) {
         at::NoGradGuard no_grad;
         wanpar::Mesh mesh(world, {{"pipe", 2}, {"ulysses", 2}});
-        auto pipeline =
-            wanpar::block_pipeline({.stages = mesh["pipe"], .micro_batches = 2, .side = {wanpar::Side::cut}});
+        auto pipeline = wanpar::block_pipeline(
+            {.stages = mesh["pipe"], .micro_batches = 2, .side = {wanpar::Side::split}});
         auto tokens = wanpar::sequence_parallel(
             {.ulysses = mesh["ulysses"], .split = {{.arg = 0, .dim = 1}}, .min_share = 1});
         auto called = [](auto model) {

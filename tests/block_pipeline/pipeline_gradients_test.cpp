@@ -50,7 +50,7 @@ TEST_CASE("backward() on every rank gives one rank's gradients, those of inputs 
         auto model = mine | block_pipeline({.stages = world,
                                             .micro_batches = 3,
                                             .ranges = wanpar::ByBytes{},
-                                            .side = {Side::cut, Side::whole}});
+                                            .side = {Side::split, Side::replicate}});
         for (int64_t batch : {7, 2, 7}) {
           auto leaf = [](at::Tensor x) { return x.requires_grad_(); };
           at::Tensor x[2], time[2], bias[2], y[2];
@@ -110,7 +110,8 @@ TEST_CASE("a Sequential and a TorchScript module train likewise") {
         require_gradients(mine, gradients(alone), "", range, "Sequential");
 
         auto script = scripted(4, kDouble), script_mine = scripted(4, kDouble);
-        auto piped = script_mine | block_pipeline({.stages = world, .micro_batches = 2, .side = {Side::cut}});
+        auto piped =
+            script_mine | block_pipeline({.stages = world, .micro_batches = 2, .side = {Side::split}});
         auto shift = numbers({6, 6}, kDouble, 3);
         for (int call = 0; call < 3; ++call) {  // TorchScript optimizes in its second run
           zero_gradients(script), zero_gradients(script_mine);
@@ -249,7 +250,7 @@ TEST_CASE("gradients that would not be right are refused") {
         auto y = model(input, time);
         y.sum().backward({}, true);
         require_error([&] { y.sum().backward(); }, "once only");
-        require_error([&] { model.train_step({input, time}, x, squares); }, "name in .whole");
+        require_error([&] { model.train_step({input, time}, x, squares); }, "name in .replicate");
       },
       {2, 3});
 }
@@ -294,7 +295,7 @@ TEST_CASE("train_step around a DataParallel is refused on every rank, and says w
         wanpar::Mesh mesh(world, {{"data", 2}, {"pipe", world.size() / 2}});
         auto x = numbers({4, 5}), time = numbers({4, 1}), target = numbers({4, 3});
         auto model = stacked_model() | wanpar::data_parallel({.group = mesh["data"], .batch = {0, 1}}) |
-                     block_pipeline({.stages = mesh["pipe"], .side = {Side::cut, Side::whole}});
+                     block_pipeline({.stages = mesh["pipe"], .side = {Side::split, Side::replicate}});
         for (int twice = 0; twice < 2; ++twice)
           require_error([&] { model.train_step({x, time}, target, squares); }, "TrainOptions::replicas");
       },

@@ -59,7 +59,7 @@ TEST_CASE("gradients are clipped by the norm over all stages, what is outside of
       [&](Communicator world) {
         auto alone = stacked_model(4, kDouble), mine = stacked_model(4, kDouble);
         auto model =
-            mine | block_pipeline({.stages = world, .side = {wanpar::Side::cut, wanpar::Side::whole}});
+            mine | block_pipeline({.stages = world, .side = {wanpar::Side::split, wanpar::Side::replicate}});
         auto x = numbers({6, 5}, kDouble), time = numbers({6, 1}, kDouble, 1);
         alone(x, time).square().sum().backward();
         model(x, time).square().sum().backward();
@@ -83,7 +83,7 @@ TEST_CASE("likewise where each stage's weights are sharded") {
         wanpar::Model model =
             wanpar::Model(sharded) | block_pipeline({.stages = mesh["pipe"],
                                                      .micro_batches = 2,
-                                                     .side = {wanpar::Side::cut, wanpar::Side::whole}});
+                                                     .side = {wanpar::Side::split, wanpar::Side::replicate}});
         auto x = numbers({6, 5}, kDouble), time = numbers({6, 1}, kDouble, 1);
         alone(x, time).square().sum().backward();
         model(x, time).square().sum().backward();
@@ -105,7 +105,7 @@ TEST_CASE(
         auto alone = stacked_model(4);
         auto model =
             wanpar::Model(stacked_model(4) | wanpar::sharded_params({.group = mesh["data"]})) |
-            block_pipeline({.stages = mesh["pipe"], .side = {wanpar::Side::cut, wanpar::Side::whole}});
+            block_pipeline({.stages = mesh["pipe"], .side = {wanpar::Side::split, wanpar::Side::replicate}});
         auto x = numbers({6, 5}), time = numbers({6, 1}, at::kFloat, 1);
         at::NoGradGuard no_grad;
         for (int twice = 0; twice < 2; ++twice) {

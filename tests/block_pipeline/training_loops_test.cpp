@@ -203,7 +203,7 @@ TEST_CASE("stages that are given other batches are told so, by every way to call
         auto own = numbers({4, 5}, kDouble, world.rank());
         for (int twice = 0; twice < 2; ++twice) {
           model(x);
-          require_error([&] { model(own); }, "every stage is to be given the same whole batch");
+          require_error([&] { model(own); }, "every stage is to be given the same global batch");
           model.train_step({x}, target, squares);
           require_error([&] { model.train_step({own}, target, squares); },
                         "the ranks have different batches");

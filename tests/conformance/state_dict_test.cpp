@@ -284,8 +284,8 @@ TEST_CASE("a rank opens the files that hold its own elements, and no others") {
   Folder folder;
   const auto x = draw({10}, 1);
   auto part = [&](const at::Tensor& values, int64_t begin) {
-    auto place = std::make_shared<wanpar::ShardPlace>(wanpar::ShardPlace{{2, 5}, {5, 1}, begin});
-    return StateDict{.tensors = {{"x", values, {}, place}}};
+    auto shard = std::make_shared<wanpar::ShardMetadata>(wanpar::ShardMetadata{{2, 5}, {5, 1}, begin});
+    return StateDict{.tensors = {{"x", values, {}, shard}}};
   };
   wanpar::local::run(2, [&](Communicator world) {
     const auto begin = 6 * world.rank(), count = 6 - 2 * world.rank();
@@ -341,7 +341,7 @@ TEST_CASE("a later checkpoint takes the place of a former one, in every world") 
       [](Communicator world) {
         const auto& make = optimizers().at("AdamW");
         std::unique_ptr<Folder> own;
-        const fs::path folder = wanpar::told_by(world, 0, [&] {
+        const fs::path folder = wanpar::broadcast_text(world, 0, [&] {
           own = std::make_unique<Folder>();
           return own->path.string();
         });
@@ -387,8 +387,8 @@ TEST_CASE("what cannot be saved is one error on every rank, and what was there s
        }},
       {"of 'x' elements [2, 3) are on no rank", "full_shard",
        [&](auto&, auto& state, int rank) {
-         auto place = std::make_shared<wanpar::ShardPlace>(wanpar::ShardPlace{{5}, {1}, 3 * rank});
-         state.tensors.push_back({"x", at::zeros({2}), {}, place});
+         auto shard = std::make_shared<wanpar::ShardMetadata>(wanpar::ShardMetadata{{5}, {1}, 3 * rank});
+         state.tensors.push_back({"x", at::zeros({2}), {}, shard});
        }},
       {"an optimizer steps a tensor Double[2] that is none of the named ones", "full_shard",
        [&](auto&, auto& state, int rank) {

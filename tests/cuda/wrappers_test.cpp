@@ -66,7 +66,7 @@ Outcome run(const Model& model, at::Tensor x, bool autocast = false) {
 using Wrap = std::function<Model(torch::nn::Sequential, Communicator)>;
 
 const std::vector<std::pair<std::string, Wrap>>& wrappers() {
-  static const std::vector<wanpar::Cut> split{{.arg = 0, .dim = 1}};
+  static const std::vector<wanpar::SplitInput> split{{.arg = 0, .dim = 1}};
   static const std::vector<std::pair<std::string, Wrap>> all{
       {"Ulysses",
        [](auto model, auto world) {

@@ -115,14 +115,14 @@ TEST_CASE("20 steps of AdamW have the losses of one rank on the whole batch") {
 
 TEST_CASE("under no_sync gradients stay, and the next backward reduces all of them") {
   on_worlds([](Communicator world) {
-    for (auto mode : {BatchMode::local, BatchMode::whole}) {
+    for (auto mode : {BatchMode::local, BatchMode::global}) {
       auto expected = with_weights(Classifier()), mine = with_weights(Classifier());
       wanpar::Recording recording;
       auto model = parallel(mine, {.group = recording(world), .mode = mode});
       auto step = [&](int seed) {
         auto x = samples({2 * world.size(), 12}, seed);
         expected(x).square().mean().backward();
-        model(mode == BatchMode::whole ? x : part(x, world)).square().mean().backward();
+        model(mode == BatchMode::global ? x : part(x, world)).square().mean().backward();
       };
       {
         auto pause = model.no_sync();

@@ -158,7 +158,7 @@ TEST_CASE(
     "not") {
   on_worlds(
       [](Communicator world) {
-        for (auto mode : {BatchMode::whole, BatchMode::local}) {
+        for (auto mode : {BatchMode::global, BatchMode::local}) {
           auto words = torch::nn::Embedding(torch::nn::EmbeddingOptions(10, 4).max_norm(0.5));
           auto parallel = words | wanpar::data_parallel({.group = world, .mode = mode});
           require_error([&] { parallel(at::arange(2 * world.size())); },

@@ -68,29 +68,30 @@ TEST_CASE("all_or_none lets no rank go on where one failed, and all say why") {
   });
 }
 
-TEST_CASE("told_by gives every rank what one makes, or why it could not") {
+TEST_CASE("broadcast_text gives every rank what one makes, or why it could not") {
   on_worlds([](Communicator world) {
     for (int root = 0; root < world.size(); ++root) {
-      auto text = wanpar::told_by(world, root, [&] { return fmt::format("from {}", world.rank()); });
+      auto text = wanpar::broadcast_text(world, root, [&] { return fmt::format("from {}", world.rank()); });
       require(text == fmt::format("from {}", root), text);
-      require(wanpar::told_by(world, root, [] { return ""; }).empty(), "an empty text");
+      require(wanpar::broadcast_text(world, root, [] { return ""; }).empty(), "an empty text");
       require_says(thrown_by([&] {
-                     wanpar::told_by(world, root,
-                                     []() -> std::string { throw wanpar::Error("nothing to tell"); });
+                     wanpar::broadcast_text(world, root,
+                                            []() -> std::string { throw wanpar::Error("nothing to tell"); });
                    }),
                    "nothing to tell");
-      require_says(thrown_by([&] { wanpar::told_by(world, root, [] { return std::string(2000, 'x'); }); }),
-                   "of 2000 bytes");
+      require_says(
+          thrown_by([&] { wanpar::broadcast_text(world, root, [] { return std::string(2000, 'x'); }); }),
+          "of 2000 bytes");
     }
   });
 }
 
-TEST_CASE("on_any_rank, texts_of_all and require_same hear every rank") {
+TEST_CASE("on_any_rank, all_gather_text and require_same hear every rank") {
   on_worlds([](Communicator world) {
     auto last = world.rank() == world.size() - 1;
     require(wanpar::on_any_rank(world, last), "on the last rank");
     require(!wanpar::on_any_rank(world, false), "on none");
-    auto texts = wanpar::texts_of_all(world, std::string(world.rank(), 'x'));
+    auto texts = wanpar::all_gather_text(world, std::string(world.rank(), 'x'));
     for (int rank = 0; rank < world.size(); ++rank) require(texts[rank].size() == size_t(rank), "each text");
     wanpar::require_same("Test", "things", {world}, "one\ntwo");
     if (world.size() > 1)

@@ -123,7 +123,7 @@ TEST_CASE(
         at::NoGradGuard no_grad;
         auto weight = random({6, 6, 3}, 1), x = random({2, 6, 13}, 2);
         auto module = [=](at::Tensor t) { return at::conv1d(t, weight, {}, 1, 1); };
-        std::vector<wanpar::Cut> cut{{.arg = 0, .dim = 2}};
+        std::vector<wanpar::SplitInput> cut{{.arg = 0, .dim = 2}};
         auto split = module | wanpar::sequence_parallel({.ulysses = world, .split = cut, .min_share = 1});
         require_close(split(x), module(x), 1e-9, "a convolution alone");
         auto balanced = module | wanpar::sequence_parallel(

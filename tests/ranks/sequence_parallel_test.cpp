@@ -48,7 +48,7 @@ at::Tensor random(std::vector<int64_t> shape, int seed = 0) {
 
 at::Tensor self_attend(const at::Tensor& t) { return at::scaled_dot_product_attention(t, t, t); }
 
-wanpar::SequenceParallelOptions over(const Mesh& mesh, std::vector<wanpar::Cut> split) {
+wanpar::SequenceParallelOptions over(const Mesh& mesh, std::vector<wanpar::SplitInput> split) {
   return {.ulysses = mesh["ulysses"], .ring = mesh["ring"], .split = std::move(split), .min_share = 1};
 }
 
@@ -186,7 +186,7 @@ TEST_CASE("what cannot be carried exactly is refused on every rank, naming the o
   on_worlds([](Communicator world) {
     if (world.size() == 1) return;
     at::NoGradGuard no_grad;
-    auto split = [&](auto module, std::vector<wanpar::Cut> cuts = {{.arg = 0, .dim = 1}}) {
+    auto split = [&](auto module, std::vector<wanpar::SplitInput> cuts = {{.arg = 0, .dim = 1}}) {
       return module | wanpar::sequence_parallel({.ulysses = world, .split = std::move(cuts), .min_share = 1});
     };
     auto x = random({1, 12, 16});

@@ -15,9 +15,9 @@
 namespace sequence_modules {
 
 using at::Tensor;
-using wanpar::Cut;
-using wanpar::Join;
+using wanpar::GatherOutput;
 using wanpar::Model;
+using wanpar::SplitInput;
 using Tensors = std::vector<Tensor>;
 using Shape = std::vector<int64_t>;
 
@@ -50,14 +50,14 @@ struct Case {
   Expected expected = exact;
   std::function<Model()> make = {};  ///< one for each rank, all alike
   Inputs inputs = {};
-  std::vector<Cut> split = {{0, 1}};
-  std::vector<Join> gather = {};
+  std::vector<SplitInput> split = {{0, 1}};
+  std::vector<GatherOutput> gather = {};
   std::vector<int64_t> lengths = {37, 16, 8, 5, 4, 3, 2, 1};
   bool causal_balanced = false;
   bool with_gradients = true;
   bool remembers = false;  ///< earlier calls change later ones, so one rank must make the same calls
 
-  Case& at(std::vector<Cut> cuts) { return split = std::move(cuts), *this; }
+  Case& at(std::vector<SplitInput> cuts) { return split = std::move(cuts), *this; }
   Case& joined(int64_t dim) { return gather = {{dim}}, *this; }
   Case& of(std::vector<int64_t> some) { return lengths = std::move(some), *this; }
   Case& balanced() { return causal_balanced = true, *this; }

@@ -77,7 +77,7 @@ Tensor causal(const Tensor& x) { return nn::TransformerImpl::generate_square_sub
 
 void torch_nn(Table& table) {
   using namespace torch_nn_cases;
-  const std::vector<Cut> first{{0, 0}};
+  const std::vector<SplitInput> first{{0, 0}};
   table.kind("torch_nn");
   table
       .made("nn_multihead", exact,

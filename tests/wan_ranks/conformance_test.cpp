@@ -67,7 +67,7 @@ const std::vector<Subject>& wan_subjects() {
        .tokens = {},
        .stacked = transformer,
        .blocks = 2,
-       .side = {wanpar::Side::cut, wanpar::Side::cut, wanpar::Side::whole}},
+       .side = {wanpar::Side::split, wanpar::Side::split, wanpar::Side::replicate}},
       {.name = "umT5",
        .make = text_encoder,
        .inputs =
@@ -80,7 +80,7 @@ const std::vector<Subject>& wan_subjects() {
        .tokens = {{.arg = 0, .dim = 1}, {.arg = 1, .dim = 1}},
        .stacked = text_encoder,
        .blocks = 2,
-       .side = {wanpar::Side::whole, wanpar::Side::cut}},
+       .side = {wanpar::Side::replicate, wanpar::Side::split}},
   };
   return all;
 }

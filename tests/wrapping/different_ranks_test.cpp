@@ -54,8 +54,8 @@ TEST_CASE("BlockPipeline names the parameter, or the option, in which ranks diff
         require_error(
             [&] { wrap(4, {.micro_batches = last ? 3 : 2}); },
             fmt::format("where rank 0 has micro_batches 2, rank {} has micro_batches 3", world.size() - 1));
-        auto side = last ? wanpar::Side::cut : wanpar::Side::whole;
-        require_error([&] { wrap(4, {.side = {side}}); }, "has side 0 whole, rank");
+        auto side = last ? wanpar::Side::split : wanpar::Side::replicate;
+        require_error([&] { wrap(4, {.side = {side}}); }, "has side 0 replicate, rank");
         wrap(4, {});
       },
       {2, 3});

@@ -47,7 +47,7 @@ wanpar::BlockPipelineOptions pipeline_options(const wanpar::Mesh& mesh, const Jo
   return {.stages = mesh["pipeline"],
           .micro_batches = job.options.dit_fsdp ? 1 : 2,
           .ranges = stages_of(mesh, job),
-          .side = {Side::cut, Side::cut, Side::whole}};  // of a Block: time, text, rotation
+          .side = {Side::split, Side::split, Side::replicate}};  // of a Block: time, text, rotation
 }
 
 }  // namespace

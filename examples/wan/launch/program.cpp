@@ -31,7 +31,7 @@ constexpr int kFailed = 1, kMisused = 2;
 
 /// Collective. Throws Refusal on every rank where one could not begin: one sentence, and one exit code.
 void agree_to_begin(const wanpar::Communicator& world, const std::string& failure) {
-  const auto failures = wanpar::texts_of_all(world, failure);
+  const auto failures = wanpar::all_gather_text(world, failure);
   for (int rank = 0; rank < world.size(); ++rank) {
     if (failures[rank].empty()) continue;
     const bool is_alone = std::count(failures.begin(), failures.end(), failures[rank]) < world.size();

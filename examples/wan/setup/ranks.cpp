@@ -90,7 +90,7 @@ Findings ranks(const wanpar::Communicator& world) {
 
 Findings gathered(const wanpar::Communicator& world, const Findings& mine) {
   std::vector<Findings> all;
-  for (auto& text : wanpar::texts_of_all(world, written(mine))) all.push_back(read(text));
+  for (auto& text : wanpar::all_gather_text(world, written(mine))) all.push_back(read(text));
   return of_all_ranks(all);
 }
 

@@ -16,10 +16,10 @@ void all_or_none(const Communicator& group, const std::function<void()>& action)
 
 /// Collective. What `root` makes of a text, on every rank; why it could not, as an AgreedError on every rank.
 /// Moves 1 KiB, whatever it says: a longer text is refused.
-std::string told_by(const Communicator& group, int root, const std::function<std::string()>& make);
+std::string broadcast_text(const Communicator& group, int root, const std::function<std::string()>& make);
 
 /// Collective. The texts of all ranks, in their order.
-std::vector<std::string> texts_of_all(const Communicator& group, const std::string& text);
+std::vector<std::string> all_gather_text(const Communicator& group, const std::string& text);
 
 /// Collective. Whether it is so on some rank.
 bool on_any_rank(const Communicator& group, bool is_so);

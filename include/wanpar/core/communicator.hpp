@@ -71,9 +71,10 @@ class Communicator {
 
   /// Collective. Trades shards: x is cut along `cut` into one piece a rank (`cut_sizes`), the pieces that
   /// come are joined along `join` (`join_sizes`). Extents are all alike where left out.
-  Pending<at::Tensor> all_to_all(at::Tensor x, int64_t cut, int64_t join,
-                                 std::span<const int64_t> cut_sizes = {},
-                                 std::span<const int64_t> join_sizes = {}, Site site = Site::current()) const;
+  Pending<at::Tensor> all_to_all(at::Tensor x, int64_t split_dim, int64_t concat_dim,
+                                 std::span<const int64_t> split_sizes = {},
+                                 std::span<const int64_t> concat_sizes = {},
+                                 Site site = Site::current()) const;
 
   /// Collective. As above for data packed by the caller: x [sum of send] holds the pieces for rank 0, 1, …
   /// one behind the other, the result [sum of receive] those from rank 0, 1, … Counts are in elements and

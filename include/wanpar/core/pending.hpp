@@ -32,24 +32,24 @@ template <class T>
 class [[nodiscard]] Pending {
  public:
   Pending(std::shared_ptr<Work> work, std::function<T()> finish, std::shared_ptr<detail::Health> health)
-      : flight_(new Flight{std::move(work), std::move(finish), std::move(health)}) {}
+      : transfer_(new Transfer{std::move(work), std::move(finish), std::move(health)}) {}
 
   /// Blocks until the transfer is complete and gives its value, once.
   T get() {
-    if (!flight_) throw Error("Pending::get() was called twice: the first call took the value");
-    auto flight = std::move(flight_);
-    auto work = std::move(flight->work);
+    if (!transfer_) throw Error("Pending::get() was called twice: the first call took the value");
+    auto transfer = std::move(transfer_);
+    auto work = std::move(transfer->work);
     if (work) work->wait();
-    return flight->finish();
+    return transfer->finish();
   }
 
  private:
-  struct Flight {
+  struct Transfer {
     std::shared_ptr<Work> work;
     std::function<T()> finish;
     std::shared_ptr<detail::Health> health;
 
-    ~Flight() {
+    ~Transfer() {
       if (!work) return;
       try {
         work->wait();
@@ -58,7 +58,7 @@ class [[nodiscard]] Pending {
       }
     }
   };
-  std::unique_ptr<Flight> flight_;
+  std::unique_ptr<Transfer> transfer_;
 };
 
 }  // namespace wanpar

@@ -22,7 +22,7 @@ struct Placement {
 
 /// Which elements of a parameter a shard is: as many as it has, from `begin` on, in the order in which the
 /// whole parameter, of these sizes and strides, lies in memory.
-struct ShardPlace {
+struct ShardMetadata {
   std::vector<int64_t> sizes, strides;
   int64_t begin;
 };
@@ -32,7 +32,7 @@ struct NamedTensor {
   std::string name;  ///< "blocks.3.attn.weight"
   at::Tensor tensor;
   std::shared_ptr<const Placement> placement = {};  ///< null: whole on this rank, and of this rank alone
-  std::shared_ptr<const ShardPlace> place = {};     ///< null: the tensor is whole
+  std::shared_ptr<const ShardMetadata> shard = {};  ///< null: the tensor is not a shard
 
   template <size_t I, class Self>
   requires std::same_as<std::remove_cvref_t<Self>, NamedTensor>

@@ -23,7 +23,7 @@ class ActivationCheckpointingStrategy {
   bool is_alone() const { return false; }
   std::vector<Communicator> groups() const { return {}; }
   /// The module is kept for as long as a backward may run its blocks.
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 };
 
 /// A module whose blocks run once more in backward, instead of keeping what they made in forward. It knows

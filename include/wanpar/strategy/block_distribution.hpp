@@ -32,7 +32,7 @@ class BlockDistributionStrategy {
 
   bool is_alone() const { return false; }
   std::vector<Communicator> groups() const { return {}; }
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
   /// Blocks stay on the devices that they were given.
   static void check_to(at::Device device);
   static void check_to(at::ScalarType) {}

@@ -23,8 +23,8 @@ namespace wanpar {
 
 /// How a side tensor, one that every block is given, goes with the micro-batches.
 enum class Side {
-  cut,    ///< its dimension 0 is the batch: each micro-batch gets its samples
-  whole,  ///< each micro-batch gets all of it
+  split,      ///< its dimension 0 is the batch: each micro-batch gets its samples
+  replicate,  ///< each micro-batch gets all of it
 };
 
 /// What the loss of a batch is of those of its samples.
@@ -44,7 +44,7 @@ struct BlockPipelineOptions {
 
 struct TrainOptions {
   /// Inputs that are not per sample. All others, and the target, have the batch in dimension 0.
-  ValueNames whole = {};
+  ValueNames replicate = {};
   LossOf loss = LossOf::mean;
   /// For a mean over a part of the targets (ignore_index, class weights, a mask): what those of a micro-batch
   /// weigh in it, as one number, by its part of the target. Left out, each sample weighs the same.
@@ -83,7 +83,7 @@ class BlockPipelineStrategy {
 
   bool is_alone() const;
   std::vector<Communicator> groups() const;
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  protected:
   at::Tensor train_by_blocks(const Model& by_blocks, Tensors inputs, at::Tensor target, const Loss& loss,

@@ -9,7 +9,7 @@
 
 //  DataParallel: every rank holds the whole module and runs a part of the batch.
 //
-//  BatchMode::whole                                  BatchMode::local
+//  BatchMode::global                                  BatchMode::local
 //  the batch is cut, the result gathered             each rank has its own batch, gradients are averaged
 //
 //     samples 0 1 2 3 4                                 backward ─────────────────────────▶ time
@@ -22,7 +22,7 @@ namespace wanpar {
 
 /// What the inputs of a rank are.
 enum class BatchMode {
-  whole,  ///< every rank gives the same whole batch, which is compared, and has the whole result, as on one
+  global,  ///< every rank gives the same whole batch, which is compared, and has the whole result, as on one
           ///< rank
   local,  ///< every rank gives a batch of its own and has the result of that
 };
@@ -34,10 +34,10 @@ struct BatchDim {
 
 struct DataParallelOptions {
   Communicator group = {};
-  BatchMode mode = BatchMode::whole;
-  /// whole: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is.
+  BatchMode mode = BatchMode::global;
+  /// global: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is.
   ValueNames batch = ValueNames::first();
-  /// whole: where the batch is in results, instead of what their operators tell. For modules with operators
+  /// global: where the batch is in results, instead of what their operators tell. For modules with operators
   /// that are not known, each of which must treat samples one by one.
   std::vector<BatchDim> gather = {};
   /// When wrapped, parameters and buffers become those of rank 0.
@@ -66,7 +66,7 @@ class DataParallelStrategy {
 
   bool is_alone() const;
   std::vector<Communicator> groups() const;
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  private:
   std::shared_ptr<DataEngine> engine_;
@@ -75,7 +75,7 @@ class DataParallelStrategy {
 /// A module that runs on several batches at a time, one a rank. Collective: wrapping, every call, and every
 /// backward outside no_sync.
 ///
-/// whole: exact for any batch, one smaller than the group too (a rank without samples runs the first one
+/// global: exact for any batch, one smaller than the group too (a rank without samples runs the first one
 /// and drops it). Each rank computes the loss of the whole result; a plain loss.backward() then gives every
 /// rank the parameter gradients, and the gradients of inputs, that one rank would have. Of a result, samples
 /// are gathered along the dimension that they have come to; what mixes samples, or is not known not to, is
@@ -96,7 +96,7 @@ class DataParallelStrategy {
 /// `model(at::cat({x, x}), at::cat({text, no_text}))` computes one branch on each rank, and over
 /// `mesh["cfg"]`, outside a SequenceParallel over another axis, one in each half of the ranks.
 ///
-/// Payload leaving a rank, n ranks: whole forward (n − 1) · (its part of the result + 48 bytes + 16 for each
+/// Payload leaving a rank, n ranks: global forward (n − 1) · (its part of the result + 48 bytes + 16 for each
 /// argument), and 8 more where there are buffers, reduced; backward
 /// 2 (n − 1) / n · (parameters + 2 elements for each of them), to the element where n does not divide a
 /// bucket, and as much of each argument that needs a gradient; wrapping and each local forward

@@ -36,7 +36,7 @@ enum class NormMode {
 
 /// A video among the arguments, whole on every rank: [batch, channels, frames, rows, columns] where not said
 /// otherwise.
-struct VideoCut {
+struct SplitVideo {
   ValueName arg = 0;
   std::optional<int64_t> frames = 2;  ///< their dimension; none where it has none
   std::optional<int64_t> rows = 3;
@@ -52,10 +52,10 @@ struct PatchParallelOptions {
   int64_t temporal_parts = 1;
   /// For a module that cannot be edited: which arguments are videos. One that states where its tokens begin
   /// and end, by split_sequence with their grid and gather_sequence, needs none.
-  std::vector<VideoCut> split = {};
+  std::vector<SplitVideo> split = {};
   /// Where the split dimension of results is, to be checked. Left out, every tensor of the result must be
   /// split.
-  std::vector<Join> gather = {};
+  std::vector<GatherOutput> gather = {};
   /// So many steps at the beginning are synchronous.
   int64_t warmup_steps = 4;
   /// Whether the first step is so where there is no warm-up; otherwise a rank sees nothing of the others in
@@ -124,7 +124,7 @@ class PatchParallelStrategy {
 
   bool is_alone() const;
   std::vector<Communicator> groups() const;
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  private:
   PatchParallelOptions options_;

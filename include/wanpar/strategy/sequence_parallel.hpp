@@ -25,10 +25,10 @@ struct SequenceParallelOptions {
   Communicator ring = {};
   /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence
   /// and gather_sequence needs none.
-  std::vector<Cut> split = {};
+  std::vector<SplitInput> split = {};
   /// Where the result's tokens are, to be checked. Left out, every tensor of the result must hold tokens, and
   /// they are where they are found to be; of several results those that hold none are left out here.
-  std::vector<Join> gather = {};
+  std::vector<GatherOutput> gather = {};
   /// Deals each rank of the ring a range from the front and its mirror image from the back, so that causal
   /// attention costs all of them alike.
   bool balance_causal = false;
@@ -47,7 +47,7 @@ class SequenceParallelStrategy {
 
   bool is_alone() const;
   std::vector<Communicator> groups() const;
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 
  private:
   std::shared_ptr<const SequenceGroup> group_;

@@ -112,8 +112,8 @@ class ShardedParamsStrategy {
   /// constructed deferred have not been loaded.
   bool is_alone() const;
   std::vector<Communicator> groups() const;
-  std::unique_ptr<ForwardScope> begin(const Arguments& arguments, std::shared_ptr<void> module) const;
-  void place(NamedTensors& parameters) const;
+  std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
+  void set_placement(NamedTensors& parameters) const;
   /// Shards keep the dtype and the device with which they were made.
   template <class To>
   static void check_to(const To&) {

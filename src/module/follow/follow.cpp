@@ -4,19 +4,19 @@
 
 namespace wanpar {
 
-void Follow::mark(const at::Tensor& tensor, const SamplePlace& place) {
-  mark_view_of_whole(tensor, place);
+void Follow::mark(const at::Tensor& tensor, const SamplePlacement& place) {
+  mark_without_storage(tensor, place);
   if (tensor.has_storage())
     memories_.insert_or_assign(tensor.storage().unsafeGetStorageImpl(),
                                tensor.storage().getWeakStorageImpl());
 }
 
-void Follow::mark_view_of_whole(const at::Tensor& tensor, const SamplePlace& place) {
+void Follow::mark_without_storage(const at::Tensor& tensor, const SamplePlacement& place) {
   marks_.insert_or_assign(tensor.unsafeGetTensorImpl(), Mark{Weak(tensor.getIntrusivePtr()), place});
   if (marks_.size() > sweep_at_) sweep();
 }
 
-const SamplePlace* Follow::of(const at::Tensor& tensor) const {
+const SamplePlacement* Follow::of(const at::Tensor& tensor) const {
   if (!tensor.defined()) return nullptr;
   auto found = marks_.find(tensor.unsafeGetTensorImpl());
   return found != marks_.end() && !found->second.tensor.expired() ? &found->second.place : nullptr;

@@ -9,14 +9,14 @@ const at::Tensor& Step::tensor(size_t i) const {
   return i < op.arguments.size() && argument(i).isTensor() ? argument(i).toTensor() : none;
 }
 
-const SamplePlace* Step::place(size_t i) const { return follow.of(tensor(i)); }
+const SamplePlacement* Step::place(size_t i) const { return follow.of(tensor(i)); }
 
-bool Step::fits(const at::Tensor& x, int64_t dim, const SamplePlace& split) {
+bool Step::fits(const at::Tensor& x, int64_t dim, const SamplePlacement& split) {
   const auto extent = x.size(dim);
-  if (extent != 1 && extent != split.whole_extent()) return false;
-  if (extent == split.whole_extent() && extent != 1)
+  if (extent != 1 && extent != split.global_extent()) return false;
+  if (extent == split.global_extent() && extent != 1)
     for (size_t i = 0; i < op.inputs.size(); ++i)
-      if (op.inputs[i].is_same(x)) cuts.push_back({i, dim, split});
+      if (op.inputs[i].is_same(x)) slices.push_back({i, dim, split});
   return true;
 }
 

@@ -15,22 +15,22 @@ namespace wanpar {
 
 /// An input that no rank has split, with as many elements along `dim` as all ranks' shares together: each
 /// rank takes its own.
-struct CutInput {
+struct SlicedInput {
   size_t input;  // among the operator's
   int64_t dim;
-  SamplePlace like;
+  SamplePlacement like;
 };
 
 /// A split input whose tokens lie otherwise over the ranks than those that it meets.
-struct MovedInput {
+struct RedistributedInput {
   size_t input;
-  SamplePlace like;  // as they are to lie
+  SamplePlacement like;  // as they are to lie
 };
 
 /// What a rule finds of an operator that has met a split tensor.
 struct Verdict {
-  std::optional<SamplePlace> place = {};  ///< of what the operator gives; none where that holds no split
-  std::string mixes = {};                 ///< why it needs elements of other ranks; empty where it does not
+  std::optional<SamplePlacement> place = {};  ///< of what the operator gives; none where that holds no split
+  std::string mixes = {};  ///< why it needs elements of other ranks; empty where it does not
 
   bool is_local() const { return mixes.empty(); }
 };
@@ -39,10 +39,10 @@ struct Verdict {
 struct Step {
   const Follow& follow;
   const Operator& op;
-  at::DimVector sizes;                  ///< of the first argument, before the operator ran
-  std::span<const at::Tensor> outputs;  ///< none before
-  std::vector<CutInput> cuts = {};      ///< what the operator wants cut
-  std::vector<MovedInput> moves = {};   ///< and moved
+  at::DimVector sizes;                                 ///< of the first argument, before the operator ran
+  std::span<const at::Tensor> outputs;                 ///< none before
+  std::vector<SlicedInput> slices = {};                ///< what the operator wants cut
+  std::vector<RedistributedInput> redistributed = {};  ///< and moved
 
   const c10::IValue& argument(size_t i) const { return op.arguments[i]; }
   /// The i-th argument, where it is a tensor.
@@ -50,10 +50,10 @@ struct Step {
   /// How many dimensions the first argument has.
   int64_t dims() const { return static_cast<int64_t>(sizes.size()); }
   /// The place in the i-th argument; null where that is no split tensor.
-  const SamplePlace* place(size_t i) const;
+  const SamplePlacement* place(size_t i) const;
   /// Whether x, which is not split, fits the split that it meets along its dimension `dim`: it has one
   /// element for all, or one for each of all ranks, of which this rank's are to be cut.
-  bool fits(const at::Tensor& x, int64_t dim, const SamplePlace& split);
+  bool fits(const at::Tensor& x, int64_t dim, const SamplePlacement& split);
   /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
   /// out.
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;

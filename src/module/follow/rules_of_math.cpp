@@ -11,15 +11,15 @@ namespace {
 
 Verdict is_weight() { return {{}, "takes split elements for weights"}; }
 
-Verdict sums_over(const SamplePlace& place) {
+Verdict sums_over(const SamplePlacement& place) {
   return {{}, fmt::format("sums over dimension {}, which is split", place.dim)};
 }
 
-Verdict meets_another(const at::Tensor& x, int64_t dim, const SamplePlace& place) {
+Verdict meets_another(const at::Tensor& x, int64_t dim, const SamplePlacement& place) {
   return {{},
           fmt::format("meets a tensor that is not split and has {} elements along dimension {}, where {} "
                       "of {} split ones are here",
-                      x.size(dim), place.dim, place.extent(), place.whole_extent())};
+                      x.size(dim), place.dim, place.extent(), place.global_extent())};
 }
 
 /// Split elements with weights on the other operand: the split must not be what is summed over.
@@ -182,7 +182,7 @@ Verdict expanded_as(Step& step) {
 
 /// Picks along another dimension than the split one; the index has the dimensions of what it picks from.
 Verdict picked(Step& step) {
-  std::optional<SamplePlace> found;
+  std::optional<SamplePlacement> found;
   for (size_t i : {size_t{0}, size_t{2}})
     if (auto* place = step.place(i)) found = *place;
   if (step.op.arguments.size() > 3 && !found)
@@ -194,7 +194,7 @@ Verdict picked(Step& step) {
     if (!x.defined() || x.dim() == 0) continue;
     if (auto* place = step.place(i)) {
       if (*place != *found) return {{}, "meets tensors that are split differently"};
-    } else if (x.size(found->dim) != found->whole_extent() || !step.fits(x, found->dim, *found)) {
+    } else if (x.size(found->dim) != found->global_extent() || !step.fits(x, found->dim, *found)) {
       return meets_another(x, found->dim, *found);  // an index is not broadcast
     }
   }
@@ -204,7 +204,7 @@ Verdict picked(Step& step) {
 /// Tensors joined along another dimension than the split one, in which all must be split alike.
 Verdict joined(Step& step, bool is_new_dim) {
   auto& tensors = step.op.inputs;
-  const SamplePlace* first = nullptr;
+  const SamplePlacement* first = nullptr;
   for (auto& x : tensors)
     if (!first) first = step.follow.of(x);
   const auto dims = tensors[0].dim();
@@ -216,7 +216,7 @@ Verdict joined(Step& step, bool is_new_dim) {
     if (place && *place != *first) return {{}, "joins tensors that are split differently"};
     if (place) continue;
     // Here one element for all is no answer: nothing is broadcast.
-    if (x.dim() != dims || x.size(first->dim) != first->whole_extent() || !step.fits(x, first->dim, *first))
+    if (x.dim() != dims || x.size(first->dim) != first->global_extent() || !step.fits(x, first->dim, *first))
       return {{}, "joins split tensors with one that is not split"};
   }
   auto place = *first;
@@ -251,7 +251,7 @@ Verdict elementwise(Step& step) {
   };
   int64_t dims = 0;
   for (auto& x : step.op.inputs) dims = std::max(dims, x.dim());
-  std::optional<SamplePlace> result;
+  std::optional<SamplePlacement> result;
   for (size_t i = 0; i < step.op.inputs.size(); ++i) {
     auto& x = step.op.inputs[i];
     auto* place = step.follow.of(x);
@@ -260,11 +260,11 @@ Verdict elementwise(Step& step) {
     here.dim += dims - x.dim();
     if (!result) result = here;
     if (*result == here) continue;
-    if (result->dim != here.dim || result->whole_extent() != here.whole_extent())
+    if (result->dim != here.dim || result->global_extent() != here.global_extent())
       return {{}, "meets tensors that are split differently"};
     auto like = *result;
     like.dim = place->dim;
-    step.moves.push_back({i, like});
+    step.redistributed.push_back({i, like});
   }
   if (!result) return {{}, "writes what is not split over split elements"};
   for (auto& x : step.op.inputs) {

@@ -13,7 +13,7 @@ namespace {
 
 using Sizes = at::IntArrayRef;
 
-Verdict at_dim(SamplePlace place, int64_t dim) {
+Verdict at_dim(SamplePlacement place, int64_t dim) {
   place.dim = dim;
   return {place};
 }
@@ -27,7 +27,7 @@ Verdict reshaped(Step& step) {
   Sizes in = step.sizes, out = step.outputs[0].sizes();
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
-  std::optional<SamplePlace> best;
+  std::optional<SamplePlacement> best;
   for (int64_t d = 0; d < static_cast<int64_t>(out.size()); ++d) {
     const int64_t left = c10::multiply_integers(out.slice(0, d)),
                   right = c10::multiply_integers(out.slice(d + 1));
@@ -35,7 +35,7 @@ Verdict reshaped(Step& step) {
     auto found = *at_dim(place, d).place;
     found.before = outer / left, found.after = inner / right;
     if (found.extent() != out[d]) continue;
-    auto merged = [](const SamplePlace& p) { return p.before * p.after; };
+    auto merged = [](const SamplePlacement& p) { return p.before * p.after; };
     bool better = !best || merged(found) < merged(*best) ||
                   (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
     if (better) best = found;
@@ -108,7 +108,7 @@ Verdict squeezed(Step& step) {
   for (int64_t d = 0; d < step.dims(); ++d) every[d] = d;
   int64_t gone = 0;
   for (auto d : dims.value_or(every)) {
-    if (d == place.dim && place.whole_extent() == 1) return {{}, "drops the split dimension"};
+    if (d == place.dim && place.global_extent() == 1) return {{}, "drops the split dimension"};
     // A share of one element must not vanish: on the other ranks the dimension is there.
     if (d == place.dim && step.sizes[d] == 1)
       return {{}, fmt::format("may drop the split dimension {}; name other dimensions", d)};
@@ -132,7 +132,7 @@ Verdict sliced(Step& step) {
     auto* value = step.named(name);
     return value && value->isInt() ? value->toInt() : otherwise;
   };
-  const auto whole = place.whole_extent();
+  const auto whole = place.global_extent();
   const auto begin = number("start", 0), end = number("end", whole);
   bool is_all =
       !step.named("length") && (begin == 0 || begin <= -whole) && end >= whole && number("step", 1) == 1;

@@ -38,7 +38,7 @@ void view_in_place(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto new_view = making_a_new_view(op.operator_name());
   if (new_view) on_split_tensors(*new_view, stack);
   const at::Tensor view = new_view ? torch::jit::pop(*stack).toTensor() : at::Tensor();
-  if (!as_split(tensor) || !place_of(view))
+  if (!as_split(tensor) || !placement_of(view))
     throw Error(fmt::format(
         "{}: {} gives split tokens another shape in place; use the operator that makes a new tensor",
         group.name(), op.schema().name()));
@@ -49,7 +49,7 @@ void view_in_place(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 void keep_gradients_whole(const SplitCall& call) {
   if (!at::GradMode::is_enabled() || c10::InferenceMode::is_enabled()) return;
   look_at_tensors(call.arguments(), [](const at::Tensor& x) {
-    if (!as_split(x)) keep_gradient_whole(x);
+    if (!as_split(x)) keep_gradient_replicated(x);
   });
 }
 
@@ -78,7 +78,7 @@ void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   keep_gradients_whole(call);
   call.group().meets(call);
   if (facts.rule && call.has_parts() && facts.rule(call)) return;
-  SplitCall(op, facts, *stack).run_whole();
+  SplitCall(op, facts, *stack).run_replicated();
 }
 
 }  // namespace wanpar

@@ -22,7 +22,7 @@ struct Numbers {
   }
 };
 
-bool is_each_for_itself(const SplitPlace& place, const at::Tensor& weight, const Numbers& numbers) {
+bool is_each_for_itself(const SplitPlacement& place, const at::Tensor& weight, const Numbers& numbers) {
   if (place.dim == 0) return true;
   const auto d = place.dim - 2;
   return place.dim > 1 && weight.size(place.dim) == 1 && numbers.stride[d] == 1 && numbers.padding[d] == 0 &&
@@ -30,9 +30,9 @@ bool is_each_for_itself(const SplitPlace& place, const at::Tensor& weight, const
 }
 
 /// LibTorch does not convolve what has no elements in space.
-bool is_nothing(const SplitPlace& place) { return place.dim > 1 && place.extent() == 0; }
+bool is_nothing(const SplitPlacement& place) { return place.dim > 1 && place.extent() == 0; }
 
-std::optional<AlongTokens> along_tokens(const SplitPlace& place, const at::Tensor& weight,
+std::optional<AlongTokens> along_tokens(const SplitPlacement& place, const at::Tensor& weight,
                                         const Numbers& numbers) {
   if (place.dim < 2 || numbers.is_transposed) return {};
   const auto d = place.dim - 2;
@@ -49,21 +49,23 @@ bool convolution(SplitCall& call) {
   auto& weight = call.tensor(1);
   Numbers numbers(call, 3, weight.dim());
   if (is_each_for_itself(place, weight, numbers)) {
-    if (is_nothing(place)) return call.result(call.ran_for_none(part, place.dim, 1), {{Given::parts, place}});
+    if (is_nothing(place))
+      return call.result(call.ran_for_none(part, place.dim, 1), {{OutputPlacement::sharded, place}});
     call.give_own_part(0);
-    return call.run({{Given::parts, place}});
+    return call.run({{OutputPlacement::sharded, place}});
   }
   const auto along = along_tokens(place, weight, numbers);
   if (!along) return false;
-  const auto x = along->with_neighbours(call.group(), part);
+  const auto x = along->with_halo(call.group(), part);
   numbers.padding[place.dim - 2] = 0;
   call.give(4, numbers.padding);
   if (!along->has_results()) {
     const auto window = (weight.size(place.dim) - 1) * numbers.dilation[place.dim - 2] + 1;
-    return call.result(call.ran_for_none(x, place.dim, window), {{Given::parts, along->result()}});
+    return call.result(call.ran_for_none(x, place.dim, window),
+                       {{OutputPlacement::sharded, along->result()}});
   }
   call.give(0, x);
-  return call.run({{Given::parts, along->result()}});
+  return call.run({{OutputPlacement::sharded, along->result()}});
 }
 
 /// convolution_backward(gradient, x, weight, bias sizes, stride, padding, dilation, …, mask)
@@ -74,7 +76,8 @@ bool convolution_backward(SplitCall& call) {
   auto& weight = call.tensor(2);
   Numbers numbers(call, 4, weight.dim());
   const auto mask = call.argument(10).toBoolList();
-  const std::initializer_list<Given> given{{Given::parts, place}, {Given::addends}};
+  const std::initializer_list<OutputPlacement> given{{OutputPlacement::sharded, place},
+                                                     {OutputPlacement::partial_sum}};
   // Where a rank has no results.
   auto zeros = [&] {
     const at::Tensor none;
@@ -89,7 +92,7 @@ bool convolution_backward(SplitCall& call) {
   }
   const auto along = along_tokens(place, weight, numbers);
   if (!along) return false;
-  auto x = along->with_neighbours(call.group(), part);
+  auto x = along->with_halo(call.group(), part);
   auto gradient = call.part(call.tensor(0), along->result());
   auto found = zeros();
   auto sizes = part.sizes().vec();
@@ -105,8 +108,8 @@ bool convolution_backward(SplitCall& call) {
       extended.narrow(place.dim, along->mine().skipped, along->mine().needed).copy_(found[0].toTensor());
   }
   if (mask[0])
-    found[0] = call.group().added_to_neighbours(extended, place.dim, *place.layout, along->shares().left,
-                                                along->shares().right);
+    found[0] = call.group().accumulate_halo(extended, place.dim, *place.layout, along->shares().left,
+                                            along->shares().right);
   return call.result(std::move(found), given);
 }
 

@@ -17,7 +17,7 @@ int64_t most_dims(const SplitCall& call) {
 
 /// Where the result is split, counted from its front: as the tensor that is written to, or as one that is not
 /// broadcast along its split dimension.
-std::optional<SplitPlace> place_of_result(const SplitCall& call, int64_t dims) {
+std::optional<SplitPlacement> place_of_result(const SplitCall& call, int64_t dims) {
   auto at_front = [&](size_t i) {
     return call.place(i)->at(call.place(i)->dim + dims - call.tensor(i).dim());
   };
@@ -32,7 +32,7 @@ std::optional<SplitPlace> place_of_result(const SplitCall& call, int64_t dims) {
     for (size_t j = 0; j < call.size(); ++j) {
       auto& other = call.tensor(j);
       const auto d = other.defined() ? place.dim - (dims - other.dim()) : -1;
-      is_broadcast |= d >= 0 && place.whole_extent() == 1 && other.size(d) != 1;
+      is_broadcast |= d >= 0 && place.global_extent() == 1 && other.size(d) != 1;
     }
     if (!is_broadcast) return place;
   }
@@ -40,16 +40,16 @@ std::optional<SplitPlace> place_of_result(const SplitCall& call, int64_t dims) {
 }
 
 /// All tensors have one shape, along whatever dimensions the operator does not work.
-bool alike(SplitCall& call, const SplitPlace& place) {
+bool alike(SplitCall& call, const SplitPlacement& place) {
   for (size_t i = 0; i < call.size(); ++i) {
     auto& x = call.tensor(i);
     if (!x.defined() || x.dim() == 0) continue;
-    if (x.dim() <= place.dim || x.size(place.dim) != place.whole_extent()) return false;
+    if (x.dim() <= place.dim || x.size(place.dim) != place.global_extent()) return false;
     if (call.facts().writes(i) && !(call.place(i) && call.place(i)->dim == place.dim)) return false;
   }
   for (size_t i = 0; i < call.size(); ++i)
     if (auto& x = call.tensor(i); x.defined() && x.dim() > 0) call.give_part(i, place);
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 /// Works along `dim`.
@@ -82,8 +82,8 @@ bool index_selected(SplitCall& call) {
   if (!place || *call.dim("dim", call.tensor(0).dim()) == place->dim) return false;
   const auto like = *place;
   call.give_own_part(0);
-  call.give_whole(2);
-  return call.run({{Given::parts, like}});
+  call.give_full(2);
+  return call.run({{OutputPlacement::sharded, like}});
 }
 
 /// x[…, index, …]: one index, or several side by side.
@@ -101,19 +101,19 @@ bool indexed(SplitCall& call) {
   if (count == 0 || last - first + 1 != count) return false;
   if (auto* place = call.place(0)) {
     for (auto& index : indices)
-      if (index && place_of(*index)) return false;
+      if (index && placement_of(*index)) return false;
     if (first <= place->dim && place->dim <= last) return false;
     const auto result = place->at(place->dim < first ? place->dim : place->dim - count + index_dims);
     call.give_own_part(0);
-    return call.run({{Given::parts, result}});
+    return call.run({{OutputPlacement::sharded, result}});
   }
   if (count != 1) return false;
-  auto* place = place_of(*indices[first]);
+  auto* place = placement_of(*indices[first]);
   auto mine = indices;
   mine[first] = as_split(*indices[first])->part();
   const auto result = place->at(place->dim + first);
   call.give(1, c10::List<std::optional<at::Tensor>>(mine));
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 
 bool embedded(SplitCall& call) {
@@ -122,7 +122,7 @@ bool embedded(SplitCall& call) {
   if (by_frequency && by_frequency->toBool()) return false;
   const auto place = *call.place(1);
   call.give_own_part(1);
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 bool embedded_backward(SplitCall& call) {
@@ -132,7 +132,7 @@ bool embedded_backward(SplitCall& call) {
   if (place.dim >= call.tensor(1).dim()) return false;
   call.give_part(0, place);
   call.give_part(1, place);
-  return call.run({{Given::addends}});
+  return call.run({{OutputPlacement::partial_sum}});
 }
 
 /// Sizes among the arguments that are those of the first one: what is made is split like it.
@@ -142,18 +142,18 @@ bool made_like(SplitCall& call) {
   const auto like = *place;
   const auto sizes = call.argument(1).toIntVector();
   call.give_own_part(0);
-  if (sizes != call.tensor(0).sizes()) return call.run({{Given::whole}});
+  if (sizes != call.tensor(0).sizes()) return call.run({{OutputPlacement::replicated}});
   auto here = sizes;
   here[like.dim] = like.extent();
   call.give(1, here);
-  return call.run({{Given::parts, like}});
+  return call.run({{OutputPlacement::sharded, like}});
 }
 
 /// With strides as well: what the whole has is made whole.
 bool made(SplitCall& call) {
   if (!call.place(0)) return false;
   call.give_own_part(0);
-  return call.run({{Given::whole}});
+  return call.run({{OutputPlacement::replicated}});
 }
 
 bool repeated(SplitCall& call) {
@@ -162,7 +162,7 @@ bool repeated(SplitCall& call) {
   const auto d = static_cast<int64_t>(times.size()) - call.tensor(0).dim() + place.dim;
   if (times[d] != 1) return false;
   call.give_own_part(0);
-  return call.run({{Given::parts, place.at(d)}});
+  return call.run({{OutputPlacement::sharded, place.at(d)}});
 }
 
 /// The gradients of slice and select along another dimension, which name the sizes that those had.
@@ -176,12 +176,12 @@ bool spread_back(SplitCall& call, bool is_selected) {
   sizes[result.dim] = result.extent();
   call.give_own_part(0);
   call.give(1, sizes);
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 bool sliced_backward(SplitCall& call) { return spread_back(call, false); }
 bool selected_backward(SplitCall& call) { return spread_back(call, true); }
 
-/// Given one more dimension at the end.
+/// OutputPlacement one more dimension at the end.
 bool unfolded_backward(SplitCall& call) {
   auto* place = call.place(0);
   if (!place || *call.dim("dim", static_cast<int64_t>(call.argument(1).toIntVector().size())) == place->dim)
@@ -191,7 +191,7 @@ bool unfolded_backward(SplitCall& call) {
   sizes[result.dim] = result.extent();
   call.give_own_part(0);
   call.give(1, sizes);
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 
 }  // namespace
@@ -208,7 +208,7 @@ bool elementwise(SplitCall& call) {
     }
     if (!call.give_broadcast(i, place->at(place->dim - (dims - x.dim())))) return false;
   }
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 const SplitRules& rules_of_elements() {

@@ -7,30 +7,30 @@ namespace wanpar {
 namespace {
 
 /// Along another dimension than the split one, along which all have the same elements.
-bool joined_beside(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlace& place,
-                   const SplitPlace& result) {
+bool joined_beside(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlacement& place,
+                   const SplitPlacement& result) {
   std::vector<at::Tensor> parts;
   for (auto& x : tensors) {
-    if (x.dim() <= place.dim || x.size(place.dim) != place.whole_extent()) return false;
+    if (x.dim() <= place.dim || x.size(place.dim) != place.global_extent()) return false;
   }
   for (auto& x : tensors) parts.push_back(call.part(x, place));
   call.give(0, parts);
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 
-const SplitPlace& first_place(const std::vector<at::Tensor>& tensors) {
+const SplitPlacement& first_place(const std::vector<at::Tensor>& tensors) {
   for (auto& x : tensors)
-    if (auto* place = place_of(x)) return *place;
-  return *place_of(tensors[0]);
+    if (auto* place = placement_of(x)) return *place;
+  return *placement_of(tensors[0]);
 }
 
 /// One sequence behind the other: each rank has its tokens of all of them.
-bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlace& first) {
+bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlacement& first) {
   std::vector<TokenLayout> layouts;
-  std::vector<SplitPlace> places;
+  std::vector<SplitPlacement> places;
   for (auto& x : tensors) {
     if (x.dim() != tensors[0].dim()) return false;
-    auto* place = place_of(x);
+    auto* place = placement_of(x);
     if (place && (place->dim != first.dim || place->is_merged())) return false;
     auto own = first;
     own.layout =
@@ -43,7 +43,7 @@ bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const
   auto result = first;
   result.layout = std::make_shared<TokenLayout>(TokenLayout::joined(layouts));
   call.give(0, parts);
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 
 bool joined(SplitCall& call) {
@@ -82,7 +82,8 @@ bool padded(SplitCall& call) {
   auto& x = call.tensor(0);
   const auto i = 2 * static_cast<size_t>(x.dim() - 1 - place.dim);
   call.give_own_part(0);
-  if (i >= pad.size() || (pad[i] == 0 && pad[i + 1] == 0)) return call.run({{Given::parts, place}});
+  if (i >= pad.size() || (pad[i] == 0 && pad[i + 1] == 0))
+    return call.run({{OutputPlacement::sharded, place}});
   const auto front = pad[i], behind = pad[i + 1];
   if (place.is_merged() || place.total() + std::min<int64_t>(front, 0) + std::min<int64_t>(behind, 0) < 1)
     return false;
@@ -107,7 +108,7 @@ bool padded(SplitCall& call) {
   add(behind, false);
   auto result = place;
   result.layout = std::make_shared<TokenLayout>(TokenLayout::joined(layouts));
-  return call.result({at::cat(parts, place.dim)}, {{Given::parts, result}});
+  return call.result({at::cat(parts, place.dim)}, {{OutputPlacement::sharded, result}});
 }
 
 }  // namespace

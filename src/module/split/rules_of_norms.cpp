@@ -9,10 +9,10 @@
 namespace wanpar {
 namespace {
 
-const Given kSum{Given::addends};
+const OutputPlacement kSum{OutputPlacement::partial_sum};
 
 /// The last dimensions, as many as the shape has that the i-th argument names.
-bool is_apart(const SplitCall& call, const SplitPlace& place, size_t x, size_t shape) {
+bool is_apart(const SplitCall& call, const SplitPlacement& place, size_t x, size_t shape) {
   return place.dim < call.tensor(x).dim() - static_cast<int64_t>(call.argument(shape).toIntVector().size());
 }
 
@@ -23,8 +23,8 @@ bool normalised_last(SplitCall& call) {
   const auto like = *place;
   call.give_own_part(0);
   for (size_t i = 2; i < call.size(); ++i)
-    if (call.tensor(i).defined()) call.give_whole(i);
-  return call.run({{Given::parts, like}});
+    if (call.tensor(i).defined()) call.give_full(i);
+  return call.run({{OutputPlacement::sharded, like}});
 }
 
 /// (gradient, x, shape, mean, rstd, weight, bias, mask), or without mean and bias.
@@ -39,8 +39,8 @@ bool normalised_last_backward(SplitCall& call, std::initializer_list<size_t> of_
       else if (std::count(of_tokens.begin(), of_tokens.end(), j))
         call.give_part(j, like);
       else
-        call.give_whole(j);
-    return call.run({{Given::parts, like}, kSum});
+        call.give_full(j);
+    return call.run({{OutputPlacement::sharded, like}, kSum});
   }
   return false;
 }
@@ -72,7 +72,7 @@ bool group_norm(SplitCall& call) {
   if (place.dim == 0) {
     call.give_own_part(0);
     call.give(3, place.extent());
-    return call.run({{Given::parts, place}});
+    return call.run({{OutputPlacement::sharded, place}});
   }
   if (place.dim == 1) return false;
   const auto count = static_cast<double>(call.tensor(0).numel() / call.tensor(0).size(0) / groups);
@@ -89,10 +89,11 @@ bool group_norm(SplitCall& call) {
     rstd = (call.group().sum(centered.square().sum(2)) / count + eps).rsqrt();
   }
   auto y = (centered * rstd.unsqueeze(2)).view(x.sizes());
-  if (auto& weight = call.tensor(1); weight.defined()) y = y * of_channels(whole_of(weight), x.dim());
-  if (auto& bias = call.tensor(2); bias.defined()) y = y + of_channels(whole_of(bias), x.dim());
+  if (auto& weight = call.tensor(1); weight.defined()) y = y * of_channels(full_tensor(weight), x.dim());
+  if (auto& bias = call.tensor(2); bias.defined()) y = y + of_channels(full_tensor(bias), x.dim());
   const auto like = call.tensor(0).scalar_type();
-  return call.result({y.to(like), mean.to(like), rstd.to(like)}, {{Given::parts, place}, {Given::whole}});
+  return call.result({y.to(like), mean.to(like), rstd.to(like)},
+                     {{OutputPlacement::sharded, place}, {OutputPlacement::replicated}});
 }
 
 /// (gradient, x, mean, rstd, weight, samples, channels, places, groups, mask): of a group of n elements,
@@ -111,13 +112,13 @@ bool group_norm_backward(SplitCall& call) {
         each.to(type).unsqueeze(2).expand({samples, groups, channels / groups}).reshape({samples, channels}),
         dims);
   };
-  auto rstd = of_group(whole_of(call.tensor(3))), mean = of_group(whole_of(call.tensor(2)));
+  auto rstd = of_group(full_tensor(call.tensor(3))), mean = of_group(full_tensor(call.tensor(2)));
   auto normal = (x.to(type) - mean) * rstd, gradient = dy.to(type);
   auto by_channel = [&](const at::Tensor& t) {
     return t.reshape({samples, channels, t.numel() ? -1 : 0}).sum(2);
   };
   auto sums = call.group().sum(at::stack({by_channel(gradient), by_channel(gradient * normal)}));
-  auto weight = call.tensor(4).defined() ? whole_of(call.tensor(4)).to(type)
+  auto weight = call.tensor(4).defined() ? full_tensor(call.tensor(4)).to(type)
                                          : at::ones({channels}, x.options().dtype(type));
   auto weighted = (sums * weight).view({2, samples, groups, channels / groups}).sum(3) / count;
   auto dx =
@@ -127,7 +128,7 @@ bool group_norm_backward(SplitCall& call) {
   at::Tensor none;
   return call.result(
       {dx.to(like), mask[1] ? sums[1].sum(0).to(like) : none, mask[2] ? sums[0].sum(0).to(like) : none},
-      {{Given::parts, place}, {Given::whole}});
+      {{OutputPlacement::sharded, place}, {OutputPlacement::replicated}});
 }
 
 /// By statistics that it is given, unless it takes those of the batch.
@@ -136,7 +137,7 @@ bool batch_norm(SplitCall& call) {
   if (!place || place->dim == 1 || call.named("training")->toBool()) return false;
   const auto like = *place;
   call.give_own_part(0);
-  return call.run({{Given::parts, like}, {Given::whole}});
+  return call.run({{OutputPlacement::sharded, like}, {OutputPlacement::replicated}});
 }
 
 bool batch_norm_backward(SplitCall& call) {
@@ -145,7 +146,7 @@ bool batch_norm_backward(SplitCall& call) {
   const auto like = *place;
   call.give_part(0, like);
   call.give_part(1, like);
-  return call.run({{Given::parts, like}, kSum});
+  return call.run({{OutputPlacement::sharded, like}, kSum});
 }
 
 }  // namespace

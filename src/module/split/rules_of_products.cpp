@@ -17,7 +17,7 @@ struct Product {
 
 /// Where the result is split; none where it is a sum over the ranks.
 struct Carried {
-  std::optional<SplitPlace> place;
+  std::optional<SplitPlacement> place;
 };
 
 /// Gives both arguments as this rank is to have them; none where it cannot be carried.
@@ -33,13 +33,13 @@ std::optional<Carried> carried(SplitCall& call, const Product& p) {
   if (left && left->dim == p.rows()) {
     const auto place = *left;
     call.give_own_part(p.left);
-    call.give_whole(p.right);
+    call.give_full(p.right);
     return Carried{place};
   }
   if (right && right->dim == p.last() && !left) {
     const auto place = *right;
     call.give_own_part(p.right);
-    call.give_whole(p.left);
+    call.give_full(p.left);
     return Carried{place};
   }
   const auto inner = left ? *left : right->at(p.last());
@@ -51,7 +51,8 @@ std::optional<Carried> carried(SplitCall& call, const Product& p) {
 bool product(SplitCall& call, int64_t dims) {
   const auto result = carried(call, {0, 1, dims});
   if (!result) return false;
-  return call.run({result->place ? Given{Given::parts, result->place} : Given{Given::addends}});
+  return call.run({result->place ? OutputPlacement{OutputPlacement::sharded, result->place}
+                                 : OutputPlacement{OutputPlacement::partial_sum}});
 }
 bool product_of_matrices(SplitCall& call) { return product(call, 2); }
 bool product_of_batches(SplitCall& call) { return product(call, 3); }
@@ -63,7 +64,7 @@ bool product_added(SplitCall& call, int64_t dims) {
   const auto result = carried(call, {1, 2, dims});
   if (!result || !result->place) return false;
   if (!call.give_broadcast(0, result->place->at(result->place->dim - (dims - bias.dim())))) return false;
-  return call.run({{Given::parts, result->place}});
+  return call.run({{OutputPlacement::sharded, result->place}});
 }
 bool product_added_to_matrix(SplitCall& call) { return product_added(call, 2); }
 bool product_added_to_batch(SplitCall& call) { return product_added(call, 3); }
@@ -74,20 +75,20 @@ bool product_with_vector(SplitCall& call) {
   if (matrix && matrix->dim == 0) {
     const auto place = *matrix;
     call.give_own_part(0);
-    call.give_whole(1);
-    return call.run({{Given::parts, place}});
+    call.give_full(1);
+    return call.run({{OutputPlacement::sharded, place}});
   }
   const auto place = matrix ? *matrix : vector->at(1);
   call.give_part(0, place);
   call.give_part(1, place.at(0));
-  return call.run({{Given::addends}});
+  return call.run({{OutputPlacement::partial_sum}});
 }
 
 bool product_of_vectors(SplitCall& call) {
   const auto place = *call.place(*call.first_split());
   call.give_part(0, place);
   call.give_part(1, place);
-  return call.run({{Given::addends}});
+  return call.run({{OutputPlacement::partial_sum}});
 }
 
 /// Of each row of the first operand from all of the second.
@@ -97,8 +98,8 @@ bool distances(SplitCall& call) {
   if (!place || place->dim != x.dim() - 2 || other.dim() > x.dim()) return false;
   const auto rows = *place;
   call.give_own_part(0);
-  call.give_whole(1);
-  return call.run({{Given::parts, rows}});
+  call.give_full(1);
+  return call.run({{OutputPlacement::sharded, rows}});
 }
 
 }  // namespace

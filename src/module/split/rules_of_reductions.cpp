@@ -20,7 +20,7 @@ std::vector<int64_t> reduced_dims(const SplitCall& call) {
 }
 
 /// Where the split dimension is in the result; none where it is reduced.
-std::optional<SplitPlace> place_behind(const SplitCall& call, const std::vector<int64_t>& dims) {
+std::optional<SplitPlacement> place_behind(const SplitCall& call, const std::vector<int64_t>& dims) {
   const auto place = *call.place(0);
   if (std::count(dims.begin(), dims.end(), place.dim)) return {};
   auto* keep = call.named("keepdim");
@@ -35,14 +35,15 @@ bool reduced(SplitCall& call) {
   const auto result = place_behind(call, reduced_dims(call));
   if (!result) return false;
   call.give_own_part(0);
-  return call.run({{Given::parts, result}});
+  return call.run({{OutputPlacement::sharded, result}});
 }
 
 bool summed(SplitCall& call) {
   if (!call.place(0)) return false;
   const auto result = place_behind(call, reduced_dims(call));
   call.give_own_part(0);
-  return call.run({result ? Given{Given::parts, result} : Given{Given::addends}});
+  return call.run({result ? OutputPlacement{OutputPlacement::sharded, result}
+                          : OutputPlacement{OutputPlacement::partial_sum}});
 }
 
 bool averaged(SplitCall& call) {
@@ -56,7 +57,7 @@ bool averaged(SplitCall& call) {
   if (!part.is_floating_point() && !part.is_complex()) return false;
   auto* keep = call.named("keepdim");
   auto sum = call.group().sum(part.sum(reduced_dims(call), keep && keep->toBool()));
-  return call.result({sum.div_(count)}, {{Given::whole}});
+  return call.result({sum.div_(count)}, {{OutputPlacement::replicated}});
 }
 
 /// The greatest or the least of floating-point numbers or integers.
@@ -82,7 +83,7 @@ bool extreme(SplitCall& call, bool is_greatest) {
   auto found =
       is_greatest ? part.amax(dims, keep && keep->toBool()) : part.amin(dims, keep && keep->toBool());
   found = is_greatest ? call.group().greatest(found) : call.group().greatest(found.neg()).neg();
-  return call.result({found}, {{Given::whole}});
+  return call.result({found}, {{OutputPlacement::replicated}});
 }
 bool greatest(SplitCall& call) { return extreme(call, true); }
 bool least(SplitCall& call) { return extreme(call, false); }
@@ -96,14 +97,14 @@ bool any(SplitCall& call) {
   if (!call.place(0)) return false;
   auto* keep = call.named("keepdim");
   auto found = as_split(call.tensor(0))->part().ne(0).sum(reduced_dims(call), keep && keep->toBool());
-  return call.result({call.group().sum(found).gt(0)}, {{Given::whole}});
+  return call.result({call.group().sum(found).gt(0)}, {{OutputPlacement::replicated}});
 }
 bool all(SplitCall& call) {
   if (reduced(call)) return true;
   if (!call.place(0)) return false;
   auto* keep = call.named("keepdim");
   auto found = as_split(call.tensor(0))->part().eq(0).sum(reduced_dims(call), keep && keep->toBool());
-  return call.result({call.group().sum(found).eq(0)}, {{Given::whole}});
+  return call.result({call.group().sum(found).eq(0)}, {{OutputPlacement::replicated}});
 }
 
 // Losses, by at::Reduction: 0 none, 1 mean, 2 sum.
@@ -116,24 +117,26 @@ bool loss(SplitCall& call, bool is_backward) {
   if (first < x && !call.place(x)) return false;
   const auto place = call.place(x) ? *call.place(x) : *call.place(first);
   const auto dims = call.tensor(x).dim();
-  if (place.dim >= dims || call.tensor(x).size(place.dim) != place.whole_extent()) return false;
+  if (place.dim >= dims || call.tensor(x).size(place.dim) != place.global_extent()) return false;
   for (size_t i = 0; i < call.size(); ++i) {
     auto& one = call.tensor(i);
     if (one.defined() && !call.give_broadcast(i, place.at(place.dim - (dims - one.dim())))) return false;
   }
   if (kind != at::Reduction::Mean)
-    return call.run(
-        {is_backward || kind == at::Reduction::None ? Given{Given::parts, place} : Given{Given::addends}});
+    return call.run({is_backward || kind == at::Reduction::None
+                         ? OutputPlacement{OutputPlacement::sharded, place}
+                         : OutputPlacement{OutputPlacement::partial_sum}});
   call.give(reduction, static_cast<int64_t>(at::Reduction::Sum));
   return call.run_scaled(1.0 / static_cast<double>(call.tensor(x).numel()),
-                         is_backward ? Given{Given::parts, place} : Given{Given::addends});
+                         is_backward ? OutputPlacement{OutputPlacement::sharded, place}
+                                     : OutputPlacement{OutputPlacement::partial_sum});
 }
 bool loss_forward(SplitCall& call) { return loss(call, false); }
 bool loss_backward(SplitCall& call) { return loss(call, true); }
 
 /// Where classes [samples, classes, …] meet targets [samples, …]: all but the classes may be split.
-std::optional<SplitPlace> of_targets(const SplitCall& call, size_t scores, size_t targets) {
-  std::optional<SplitPlace> place;
+std::optional<SplitPlacement> of_targets(const SplitCall& call, size_t scores, size_t targets) {
+  std::optional<SplitPlacement> place;
   if (auto* own = call.place(scores))
     place = *own;
   else if (auto* own = call.place(targets))
@@ -150,12 +153,13 @@ bool likelihood(SplitCall& call) {
   const auto of_target = place->at(place->dim - (place->dim > 1));
   call.give_part(0, *place);
   call.give_part(1, of_target);
-  if (kind == at::Reduction::None) return call.run({{Given::parts, of_target}, {Given::whole}});
+  if (kind == at::Reduction::None)
+    return call.run({{OutputPlacement::sharded, of_target}, {OutputPlacement::replicated}});
   call.give(3, static_cast<int64_t>(at::Reduction::Sum));
   torch::jit::Stack found = call.ran();
   auto sum = call.group().sum(found[0].toTensor()), weight = call.group().sum(found[1].toTensor());
   if (kind == at::Reduction::Mean) sum = sum / weight;
-  return call.result({sum, weight}, {{Given::whole}});
+  return call.result({sum, weight}, {{OutputPlacement::replicated}});
 }
 
 /// nll_loss_backward(gradient, scores, targets, weight, reduction, ignored, total weight)
@@ -166,10 +170,10 @@ bool likelihood_backward(SplitCall& call) {
   if (call.argument(4).toInt() == at::Reduction::None)
     call.give_part(0, of_target);
   else
-    call.give_whole(0);
+    call.give_full(0);
   call.give_part(1, *place);
   call.give_part(2, of_target);
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 }  // namespace

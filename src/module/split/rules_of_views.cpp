@@ -16,18 +16,18 @@ using Sizes = at::IntArrayRef;
 
 /// Where the split dimension is in the same elements in the same order under another shape: where as many
 /// elements stand before and behind it as did.
-std::optional<SplitPlace> reshaped(const SplitPlace& place, Sizes in, Sizes out) {
+std::optional<SplitPlacement> reshaped(const SplitPlacement& place, Sizes in, Sizes out) {
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
-  std::optional<SplitPlace> best;
+  std::optional<SplitPlacement> best;
   for (int64_t d = 0; d < static_cast<int64_t>(out.size()); ++d) {
     const int64_t left = c10::multiply_integers(out.slice(0, d)),
                   right = c10::multiply_integers(out.slice(d + 1));
     if (left == 0 || right == 0 || outer % left || inner % right) continue;
     auto found = place.at(d);
     found.before = outer / left, found.after = inner / right;
-    if (found.whole_extent() != out[d]) continue;
-    auto merged = [](const SplitPlace& p) { return p.before * p.after; };
+    if (found.global_extent() != out[d]) continue;
+    auto merged = [](const SplitPlacement& p) { return p.before * p.after; };
     bool better = !best || merged(found) < merged(*best) ||
                   (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
     if (better) best = found;
@@ -64,7 +64,7 @@ bool viewed(SplitCall& call) {
   return call.result_view(as_split(x)->part().reshape(sizes), *place, geometry);
 }
 
-bool viewed_alike(SplitCall& call, const SplitPlace& place) {
+bool viewed_alike(SplitCall& call, const SplitPlacement& place) {
   call.give_own_part(0);
   return call.run_view({place});
 }
@@ -119,7 +119,7 @@ bool expanded(SplitCall& call) {
   auto place = *call.place(0);
   auto sizes = call.argument(1).toIntVector();
   const auto d = place.dim + static_cast<int64_t>(sizes.size()) - call.tensor(0).dim();
-  if (d < 0 || (sizes[d] >= 0 && sizes[d] != place.whole_extent())) return false;
+  if (d < 0 || (sizes[d] >= 0 && sizes[d] != place.global_extent())) return false;
   sizes[d] = place.extent();
   call.give(1, sizes);
   return viewed_alike(call, place.at(d));
@@ -129,7 +129,7 @@ bool sliced(SplitCall& call) {
   const auto place = *call.place(0);
   auto& x = call.tensor(0);
   if (*call.dim("dim", x.dim()) != place.dim) return kept(call);
-  const auto whole = place.whole_extent();
+  const auto whole = place.global_extent();
   auto bound = [&](const char* name, int64_t otherwise) {
     auto* value = call.named(name);
     auto at = value && value->isInt() ? value->toInt() : otherwise;
@@ -150,7 +150,7 @@ SplitTensor::Geometry narrowed(SplitTensor::Geometry whole, int64_t dim, int64_t
 }
 
 /// Of one token, whichever rank has it, a copy.
-bool selected_token(SplitCall& call, const SplitPlace& place) {
+bool selected_token(SplitCall& call, const SplitPlacement& place) {
   auto& x = call.tensor(0);
   auto index = call.named("index")->toInt();
   if (index < 0) index += place.total();
@@ -159,7 +159,7 @@ bool selected_token(SplitCall& call, const SplitPlace& place) {
   static const auto squeeze = c10::Dispatcher::singleton().findSchemaOrThrow("aten::squeeze", "dim");
   auto token = call.view_of_first(as_split(x)->part().narrow(place.dim, part.first, part.count), part.place,
                                   narrowed(as_split(x)->geometry(), place.dim, index));
-  return call.result_copy(token, squeeze, {token, place.dim}, {whole_of(token).squeeze(place.dim)});
+  return call.result_copy(token, squeeze, {token, place.dim}, {full_tensor(token).squeeze(place.dim)});
 }
 
 bool selected(SplitCall& call) {
@@ -191,7 +191,7 @@ bool parted(SplitCall& call) {
     if (sum != x.size(place.dim)) return false;
   }
   std::vector<at::Tensor> parts;
-  std::vector<SplitPlace> places;
+  std::vector<SplitPlacement> places;
   int64_t begin = 0;
   for (auto size : sizes) {
     auto part = place.part(begin, begin + size);
@@ -218,7 +218,7 @@ bool as_complex(SplitCall& call) {
 bool conjugated(SplitCall& call) {
   const auto place = *call.place(0);
   call.give_own_part(0);
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 }  // namespace

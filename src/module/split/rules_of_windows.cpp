@@ -11,12 +11,12 @@ namespace wanpar {
 namespace {
 
 /// Each element along the split dimension for itself.
-bool each_for_itself(SplitCall& call, const SplitPlace& place) {
+bool each_for_itself(SplitCall& call, const SplitPlacement& place) {
   if (place.extent() == 0)
     return call.result(call.ran_for_none(as_split(call.tensor(0))->part(), place.dim, 1),
-                       {{Given::parts, place}});
+                       {{OutputPlacement::sharded, place}});
   call.give_own_part(0);
-  return call.run({{Given::parts, place}});
+  return call.run({{OutputPlacement::sharded, place}});
 }
 
 /// The arguments of a pool over the last `dims` dimensions.
@@ -63,18 +63,19 @@ bool pooled(SplitCall& call, int64_t dims, bool takes_greatest) {
   if (!along) return false;
 
   const auto beyond = takes_greatest ? -std::numeric_limits<double>::infinity() : 0;
-  const auto x = along->with_neighbours(call.group(), as_split(whole)->part(), beyond);
+  const auto x = along->with_halo(call.group(), as_split(whole)->part(), beyond);
   pool.padding[d] = 0;
   call.give(*call.index("padding"), pool.padding);
   if (!along->has_results())
-    return call.result(call.ran_for_none(x, place.dim, reach + 1), {{Given::parts, along->result()}});
+    return call.result(call.ran_for_none(x, place.dim, reach + 1),
+                       {{OutputPlacement::sharded, along->result()}});
   call.give(0, x);
   auto results = call.ran();
   if (takes_greatest) {
     const auto behind = c10::multiply_integers(whole.sizes().slice(place.dim + 1));
     results[1] = among_all(results[1].toTensor(), x.size(place.dim), along->first(), place.total(), behind);
   }
-  return call.result(std::move(results), {{Given::parts, along->result()}});
+  return call.result(std::move(results), {{OutputPlacement::sharded, along->result()}});
 }
 
 bool avg_pool2d(SplitCall& call) { return pooled(call, 2, false); }
@@ -91,8 +92,8 @@ bool upsampled(SplitCall& call, int64_t reach) {
   if (place.dim < 2) return each_for_itself(call, place);
   const auto d = place.dim - 2;
   auto sizes = call.argument(1).toIntVector();
-  const auto factor = sizes[d] / place.whole_extent();
-  if (factor < 1 || sizes[d] % place.whole_extent() != 0) return false;
+  const auto factor = sizes[d] / place.global_extent();
+  if (factor < 1 || sizes[d] % place.global_extent() != 0) return false;
   const auto& scale = call.argument(call.size() - sizes.size() + d);
   if (scale.isDouble() && scale.toDouble() != static_cast<double>(factor)) return false;
   if (auto* corners = call.named("align_corners"); corners && corners->toBool()) return false;
@@ -110,17 +111,17 @@ bool upsampled(SplitCall& call, int64_t reach) {
   };
   std::optional<AlongTokens> along;
   if (reach > 0 && !(along = along_tokens(place, {reach, 2 * reach, 1, place.total()}))) return false;
-  const auto x = along ? along->with_neighbours_and_ends(call.group(), part) : part;
+  const auto x = along ? along->with_halo_replicate_padded(call.group(), part) : part;
   if (place.extent() == 0) {
     sizes[d] = factor;
     call.give(1, sizes);
-    return call.result(call.ran_for_none(part, place.dim, 1), {{Given::parts, result}});
+    return call.result(call.ran_for_none(part, place.dim, 1), {{OutputPlacement::sharded, result}});
   }
   larger(x);
   // Without gaps: ranks would tell the strides of the whole otherwise where they have few of its elements.
   auto mine =
       call.ran()[0].toTensor().narrow(place.dim, reach * factor, place.extent() * factor).contiguous();
-  return call.result({std::move(mine)}, {{Given::parts, result}});
+  return call.result({std::move(mine)}, {{OutputPlacement::sharded, result}});
 }
 
 bool upsampled_nearest(SplitCall& call) { return upsampled(call, 0); }

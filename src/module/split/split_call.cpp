@@ -44,7 +44,7 @@ std::shared_ptr<const SplitGroup> group_of(std::span<const IValue> arguments) {
 
 /// The whole of a split tensor, in memory as one rank would have it: an operator may go by its strides.
 at::Tensor laid_out(const at::Tensor& x) {
-  auto whole = whole_of(x);
+  auto whole = full_tensor(x);
   if (whole.is_same(x)) return whole;
   const auto geometry = as_split(x)->geometry();
   if (whole.strides() == geometry.strides && whole.storage_offset() == geometry.offset) return whole;
@@ -139,7 +139,7 @@ std::optional<size_t> SplitCall::first_split() const {
 
 bool SplitCall::has_parts() const {
   bool found = false;
-  look_at_tensors(arguments(), [&](const at::Tensor& x) { found = found || place_of(x); });
+  look_at_tensors(arguments(), [&](const at::Tensor& x) { found = found || placement_of(x); });
   return found;
 }
 
@@ -165,19 +165,19 @@ std::optional<std::vector<int64_t>> SplitCall::dims(std::string_view name, int64
   return list;
 }
 
-at::Tensor SplitCall::part(const at::Tensor& x, const SplitPlace& place) const {
-  auto* own = place_of(x);
+at::Tensor SplitCall::part(const at::Tensor& x, const SplitPlacement& place) const {
+  auto* own = placement_of(x);
   if (own && own->dim == place.dim && own->is_like(place)) return as_split(x)->part();
-  return part_of(whole_of(x), place);
+  return part_of(full_tensor(x), place);
 }
 
-void SplitCall::give_part(size_t i, const SplitPlace& place) { here_[i] = part(tensor(i), place); }
+void SplitCall::give_part(size_t i, const SplitPlacement& place) { here_[i] = part(tensor(i), place); }
 
-bool SplitCall::give_broadcast(size_t i, const SplitPlace& place) {
+bool SplitCall::give_broadcast(size_t i, const SplitPlacement& place) {
   auto& x = tensor(i);
-  if (place.dim < 0 || (x.size(place.dim) == 1 && place.whole_extent() != 1))
-    give_whole(i);
-  else if (x.size(place.dim) == place.whole_extent())
+  if (place.dim < 0 || (x.size(place.dim) == 1 && place.global_extent() != 1))
+    give_full(i);
+  else if (x.size(place.dim) == place.global_extent())
     give_part(i, place);
   else
     return false;
@@ -205,14 +205,14 @@ void SplitCall::wrote() const {
 }
 
 /// What is worked out element by element lies in memory as what it is worked out of.
-std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlace& place,
+std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlacement& place,
                                                               const at::Tensor& part) const {
   if (!facts_.keeps_strides) return {};
   auto* format = named("memory_format");
   bool is_preserved = !format || format->isNone() || format->toMemoryFormat() == at::MemoryFormat::Preserve;
   if (!is_preserved) return {};
   at::DimVector sizes(part.sizes());
-  sizes[place.dim] = place.whole_extent();
+  sizes[place.dim] = place.global_extent();
   for (size_t i = 0; i < count_; ++i) {
     auto& x = tensor(i);
     if (this->place(i) && x.sizes() == sizes && x.is_non_overlapping_and_dense())
@@ -221,12 +221,12 @@ std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlace& 
   return Geometry{sizes, c10::contiguous_strides(sizes), 0};
 }
 
-at::Tensor SplitCall::combined(const at::Tensor& result, const Given& given) const {
+at::Tensor SplitCall::combined(const at::Tensor& result, const OutputPlacement& given) const {
   if (!result.defined()) return result;
   switch (given.kind) {
-    case Given::whole:
+    case OutputPlacement::replicated:
       return result;
-    case Given::parts:
+    case OutputPlacement::sharded:
       if (result.dim() <= given.place->dim || result.size(given.place->dim) != given.place->extent())
         throw Error(fmt::format("{}: {} gave {}, which does not hold the split dimension {}", group_->name(),
                                 name(), result.sizes(), given.place->dim));
@@ -237,9 +237,9 @@ at::Tensor SplitCall::combined(const at::Tensor& result, const Given& given) con
         if (facts_.is_view) as_split(parts)->make_read_only();
         return parts;
       }
-    case Given::addends:
+    case OutputPlacement::partial_sum:
       return group_->sum(result);
-    case Given::greatest:
+    case OutputPlacement::partial_max:
       return group_->greatest(result);
   }
   return result;
@@ -267,15 +267,15 @@ torch::jit::Stack SplitCall::ran_for_none(const at::Tensor& part, int64_t dim, i
   return results;
 }
 
-bool SplitCall::run(std::initializer_list<Given> given) { return result(ran(), given); }
+bool SplitCall::run(std::initializer_list<OutputPlacement> given) { return result(ran(), given); }
 
-bool SplitCall::run_scaled(double factor, const Given& given) {
+bool SplitCall::run_scaled(double factor, const OutputPlacement& given) {
   auto results = ran();
   for (auto& item : results) item = item.toTensor() * factor;
   return result(std::move(results), {given});
 }
 
-bool SplitCall::result(torch::jit::Stack results, std::initializer_list<Given> given) {
+bool SplitCall::result(torch::jit::Stack results, std::initializer_list<OutputPlacement> given) {
   for (size_t i = 0; i < results.size(); ++i) {
     auto& what = given.begin()[std::min(i, given.size() - 1)];
     const auto argument_it_is = i < facts_.returns_argument.size() ? facts_.returns_argument[i] : -1;
@@ -299,7 +299,7 @@ std::vector<SplitTensor::Geometry> SplitCall::geometry() const {
   return geometries;
 }
 
-bool SplitCall::run_view(const std::vector<SplitPlace>& places) {
+bool SplitCall::run_view(const std::vector<SplitPlacement>& places) {
   torch::jit::Stack call(here_.begin(), here_.end());
   op_.callBoxed(call);
   return result_view(tensors_among(call), places);
@@ -311,7 +311,7 @@ void SplitCall::replace_by_tensors(const std::vector<at::Tensor>& results) {
   replace(is_list ? torch::jit::Stack{IValue(results)} : torch::jit::Stack(results.begin(), results.end()));
 }
 
-at::Tensor SplitCall::view_of_first(at::Tensor part, const SplitPlace& place,
+at::Tensor SplitCall::view_of_first(at::Tensor part, const SplitPlacement& place,
                                     const Geometry& geometry) const {
   const auto& base = *as_split(tensor(0));
   const c10::InferenceMode as_its_base(tensor(0).is_inference());
@@ -321,12 +321,12 @@ at::Tensor SplitCall::view_of_first(at::Tensor part, const SplitPlace& place,
   return view;
 }
 
-bool SplitCall::result_view(at::Tensor part, const SplitPlace& place, const Geometry& geometry) {
+bool SplitCall::result_view(at::Tensor part, const SplitPlacement& place, const Geometry& geometry) {
   replace({view_of_first(std::move(part), place, geometry)});
   return true;
 }
 
-bool SplitCall::result_view(const std::vector<at::Tensor>& parts, const std::vector<SplitPlace>& places) {
+bool SplitCall::result_view(const std::vector<at::Tensor>& parts, const std::vector<SplitPlacement>& places) {
   const auto geometries = geometry();
   std::vector<at::Tensor> views;
   for (size_t i = 0; i < parts.size(); ++i)
@@ -350,7 +350,7 @@ bool SplitCall::result_copy(const at::Tensor& base, const c10::OperatorHandle& o
   return true;
 }
 
-void SplitCall::run_whole() {
+void SplitCall::run_replicated() {
   check_writes();
   struct Written {
     at::Tensor split, whole;
@@ -360,7 +360,7 @@ void SplitCall::run_whole() {
   for (size_t i = 0; i < count_; ++i)
     each_tensor(call[i], [&](IValue& item) {
       const at::Tensor x = item.toTensor();
-      if (!place_of(x)) return;
+      if (!placement_of(x)) return;
       auto known =
           std::find_if(written.begin(), written.end(), [&](auto& one) { return one.split.is_same(x); });
       auto whole = known != written.end() ? known->whole : laid_out(x);

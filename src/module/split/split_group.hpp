@@ -28,11 +28,11 @@ class SplitGroup {
   virtual at::Tensor greatest(const at::Tensor& x) const = 0;
   /// This rank's tokens with the `left` ones before and the `right` ones behind them, zeros where the
   /// sequence has ended. Tokens must lie in order.
-  virtual at::Tensor with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
-                                     int64_t left, int64_t right) const = 0;
+  virtual at::Tensor with_halo(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                               int64_t right) const = 0;
   /// Its adjoint: what each rank has of its neighbours' tokens is added to them there.
-  virtual at::Tensor added_to_neighbours(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
-                                         int64_t left, int64_t right) const = 0;
+  virtual at::Tensor accumulate_halo(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
+                                     int64_t left, int64_t right) const = 0;
   /// Mean and variance [2, …] of elements of all ranks, by the sums [2, …] of this rank's, `here` of them,
   /// and of their squares, where the others' need not be of now; none where they are to be summed over the
   /// ranks.

@@ -8,7 +8,7 @@ namespace wanpar {
 
 /// Where a rank's elements of a split dimension lie in a tensor: along `dim`, whose extent is before · length
 /// · after (1 · length · 1 unless the dimension was merged with others).
-struct SplitPlace {
+struct SplitPlacement {
   std::shared_ptr<const TokenLayout> layout;
   int rank;  ///< which of the layout's it is
   int64_t dim;
@@ -17,11 +17,11 @@ struct SplitPlace {
   int64_t length() const { return wanpar::length(layout->of(rank)); }
   int64_t total() const { return layout->total(); }
   int64_t extent() const { return before * length() * after; }
-  int64_t whole_extent() const { return before * total() * after; }
+  int64_t global_extent() const { return before * total() * after; }
   bool is_merged() const { return before * after != 1; }
   /// Of all elements along the dimension, merged ones included.
   TokenLayout elements() const { return is_merged() ? layout->merged(before, after) : *layout; }
-  SplitPlace at(int64_t other_dim) const {
+  SplitPlacement at(int64_t other_dim) const {
     auto moved = *this;
     moved.dim = other_dim;
     return moved;
@@ -30,18 +30,18 @@ struct SplitPlace {
   struct Part;
   Part part(int64_t begin, int64_t end) const;
   /// Whether the same elements lie on the same ranks, along whatever dimension.
-  bool is_like(const SplitPlace& other) const {
+  bool is_like(const SplitPlacement& other) const {
     return before == other.before && after == other.after &&
            (layout == other.layout || *layout == *other.layout);
   }
 };
 
-struct SplitPlace::Part {
-  SplitPlace place;
+struct SplitPlacement::Part {
+  SplitPlacement place;
   int64_t first, count;  ///< where they are among this rank's, and how many
 };
 
-inline SplitPlace::Part SplitPlace::part(int64_t begin, int64_t end) const {
+inline SplitPlacement::Part SplitPlacement::part(int64_t begin, int64_t end) const {
   Part part{*this, 0, 0};
   part.place.layout = std::make_shared<TokenLayout>(layout->part(begin, end));
   for (auto& range : layout->of(rank)) {

@@ -28,14 +28,14 @@ c10::DispatchKeySet keys_for(const at::Tensor& part) {
 
 /// Of the whole, as they follow from those of a part, however long that is: dimensions around the split one
 /// stride over all of its elements. A part of one element there has any stride.
-at::DimVector whole_strides(const at::Tensor& part, const at::DimVector& sizes, const SplitPlace& place) {
+at::DimVector whole_strides(const at::Tensor& part, const at::DimVector& sizes, const SplitPlacement& place) {
   if (part.is_contiguous()) return c10::contiguous_strides(sizes);
   at::DimVector strides(part.strides());
   const auto here = std::max<int64_t>(1, place.extent());
   const auto span = strides[place.dim] * here;
   for (int64_t d = 0; d < part.dim(); ++d)
     if (d != place.dim && strides[d] >= span && span > 0)
-      strides[d] = strides[d] / here * place.whole_extent();
+      strides[d] = strides[d] / here * place.global_extent();
   return strides;
 }
 
@@ -60,15 +60,15 @@ void add_once(std::vector<std::unique_ptr<torch::autograd::FunctionPreHook>>& ho
 }
 
 /// A gradient, split or whole, as this rank's part of it.
-at::Tensor as_part(const at::Tensor& gradient, const SplitPlace& place) {
-  auto* own = place_of(gradient);
+at::Tensor as_part(const at::Tensor& gradient, const SplitPlacement& place) {
+  auto* own = placement_of(gradient);
   if (own && own->dim == place.dim && own->is_like(place)) return as_split(gradient)->part();
-  return part_of(whole_of(gradient), place).contiguous();
+  return part_of(full_tensor(gradient), place).contiguous();
 }
 
 }  // namespace
 
-SplitTensor::SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+SplitTensor::SplitTensor(at::Tensor part, SplitPlacement place, std::shared_ptr<const SplitGroup> group,
                          const std::optional<Geometry>& geometry, Writes writes)
     : TensorImpl(keys_for(part), part.dtype(), part.device()),
       part_(std::move(part)),
@@ -76,7 +76,7 @@ SplitTensor::SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<cons
       group_(std::move(group)),
       writes_(std::move(writes)) {
   at::DimVector sizes(part_.sizes());
-  sizes[place_->dim] = place_->whole_extent();
+  sizes[place_->dim] = place_->global_extent();
   auto strides = geometry ? at::DimVector() : whole_strides(part_, sizes, *place_);
   settle(geometry ? *geometry : Geometry{std::move(sizes), std::move(strides), 0});
 }
@@ -147,23 +147,23 @@ SplitTensor* as_split(const at::Tensor& tensor) {
   return static_cast<SplitTensor*>(tensor.unsafeGetTensorImpl());
 }
 
-const SplitPlace* place_of(const at::Tensor& tensor) {
+const SplitPlacement* placement_of(const at::Tensor& tensor) {
   auto* one = as_split(tensor);
   return one && one->place() ? &*one->place() : nullptr;
 }
 
-at::Tensor split_tensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+at::Tensor split_tensor(at::Tensor part, SplitPlacement place, std::shared_ptr<const SplitGroup> group,
                         const std::optional<SplitTensor::Geometry>& geometry) {
   return at::detail::make_tensor<SplitTensor>(std::move(part), std::move(place), std::move(group), geometry,
                                               std::make_shared<int64_t>(0));
 }
 
-at::Tensor part_of(const at::Tensor& whole, const SplitPlace& place) {
-  if (!place.is_merged()) return take(whole, place.dim, place.layout->of(place.rank));
-  return take(whole, place.dim, place.elements().of(place.rank));
+at::Tensor part_of(const at::Tensor& whole, const SplitPlacement& place) {
+  if (!place.is_merged()) return select_ranges(whole, place.dim, place.layout->of(place.rank));
+  return select_ranges(whole, place.dim, place.elements().of(place.rank));
 }
 
-at::Tensor whole_of(const at::Tensor& tensor) {
+at::Tensor full_tensor(const at::Tensor& tensor) {
   auto* one = as_split(tensor);
   if (!one) return tensor;
   const BelowAutograd below;
@@ -172,15 +172,16 @@ at::Tensor whole_of(const at::Tensor& tensor) {
   return one->group()->joined(one->part(), place.dim, place.elements());
 }
 
-at::Tensor split(const at::Tensor& whole, const SplitPlace& place, std::shared_ptr<const SplitGroup> group) {
+at::Tensor split(const at::Tensor& whole, const SplitPlacement& place,
+                 std::shared_ptr<const SplitGroup> group) {
   return linear_map(
       whole,
       [&](const at::Tensor& x) {
-        const auto whole = whole_of(x);
+        const auto whole = full_tensor(x);
         return split_tensor(part_of(whole, place).clone(at::MemoryFormat::Contiguous), place, group,
                             SplitTensor::Geometry::of(whole));
       },
-      [](const at::Tensor& gradient) { return whole_of(gradient); });
+      [](const at::Tensor& gradient) { return full_tensor(gradient); });
 }
 
 at::Tensor unsplit(const at::Tensor& tensor) {
@@ -188,10 +189,10 @@ at::Tensor unsplit(const at::Tensor& tensor) {
   if (!one) return tensor;
   if (!one->place())
     return linear_map(
-        tensor, [](const at::Tensor& x) { return whole_of(x).clone(); },
+        tensor, [](const at::Tensor& x) { return full_tensor(x).clone(); },
         [](const at::Tensor& gradient) { return gradient; });
   return linear_map(
-      tensor, [](const at::Tensor& x) { return whole_of(x); },
+      tensor, [](const at::Tensor& x) { return full_tensor(x); },
       [place = *one->place(), group = one->group()](const at::Tensor& gradient) {
         return split_tensor(as_part(gradient, place), place, group);
       });
@@ -206,14 +207,15 @@ at::Tensor part_in_graph(const at::Tensor& tensor) {
       });
 }
 
-at::Tensor of_parts(const at::Tensor& part, const SplitPlace& place, std::shared_ptr<const SplitGroup> group,
+at::Tensor of_parts(const at::Tensor& part, const SplitPlacement& place,
+                    std::shared_ptr<const SplitGroup> group,
                     const std::optional<SplitTensor::Geometry>& geometry) {
   return linear_map(
       part, [&](const at::Tensor& x) { return split_tensor(x, place, group, geometry); },
       [place](const at::Tensor& gradient) { return as_part(gradient, place); });
 }
 
-void keep_gradient_whole(const at::Tensor& whole) {
+void keep_gradient_replicated(const at::Tensor& whole) {
   if (!whole.requires_grad()) return;
   if (auto& made_by = whole.grad_fn()) return add_once(made_by->tensor_pre_hooks(), whole.output_nr());
   static std::mutex mutex;  // ranks that are threads may share a weight

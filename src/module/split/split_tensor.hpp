@@ -43,7 +43,7 @@ class SplitTensor : public c10::TensorImpl {
     int64_t as_of;  // of the base's writes
   };
 
-  SplitTensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+  SplitTensor(at::Tensor part, SplitPlacement place, std::shared_ptr<const SplitGroup> group,
               const std::optional<Geometry>& geometry, Writes writes);
   SplitTensor(at::Tensor content, std::shared_ptr<View> view, std::shared_ptr<const SplitGroup> group,
               const Geometry& geometry, Writes writes);
@@ -51,7 +51,7 @@ class SplitTensor : public c10::TensorImpl {
   /// This rank's part.
   const at::Tensor& part() const { return part_; }
   /// None for a copy of a view.
-  const std::optional<SplitPlace>& place() const { return place_; }
+  const std::optional<SplitPlacement>& place() const { return place_; }
   const std::shared_ptr<View>& view() const { return view_; }
   const std::shared_ptr<const SplitGroup>& group() const { return group_; }
   const Writes& writes() const { return writes_; }
@@ -74,7 +74,7 @@ class SplitTensor : public c10::TensorImpl {
   void settle(const Geometry& geometry);
 
   at::Tensor part_;
-  std::optional<SplitPlace> place_;
+  std::optional<SplitPlacement> place_;
   std::shared_ptr<View> view_;
   std::shared_ptr<const SplitGroup> group_;
   Writes writes_;
@@ -84,32 +84,34 @@ class SplitTensor : public c10::TensorImpl {
 /// Null where the tensor is none.
 SplitTensor* as_split(const at::Tensor& tensor);
 /// Null where no part of it is split: for a copy of a view, too.
-const SplitPlace* place_of(const at::Tensor& tensor);
+const SplitPlacement* placement_of(const at::Tensor& tensor);
 
 /// A tensor of which this is the part of this rank. Its strides follow from those of the part where they are
 /// not given.
-at::Tensor split_tensor(at::Tensor part, SplitPlace place, std::shared_ptr<const SplitGroup> group,
+at::Tensor split_tensor(at::Tensor part, SplitPlacement place, std::shared_ptr<const SplitGroup> group,
                         const std::optional<SplitTensor::Geometry>& geometry = {});
 
 /// This rank's elements of a whole tensor: a view where they lie side by side.
-at::Tensor part_of(const at::Tensor& whole, const SplitPlace& place);
+at::Tensor part_of(const at::Tensor& whole, const SplitPlacement& place);
 /// Collective. The tensor as one rank would have it, out of autograd's sight; itself where it is not split.
-at::Tensor whole_of(const at::Tensor& tensor);
+at::Tensor full_tensor(const at::Tensor& tensor);
 
 // The same as parts of a graph: gradients that come for a split tensor may be split or whole, as what they
 // are the gradients of may.
 
 /// This rank's part of what it is given, whole; the gradient is joined.
-at::Tensor split(const at::Tensor& whole, const SplitPlace& place, std::shared_ptr<const SplitGroup> group);
+at::Tensor split(const at::Tensor& whole, const SplitPlacement& place,
+                 std::shared_ptr<const SplitGroup> group);
 /// Collective. The gradient is cut.
 at::Tensor unsplit(const at::Tensor& tensor);
 /// The part of this rank, in which to compute something that gives parts.
 at::Tensor part_in_graph(const at::Tensor& tensor);
 /// What has been computed with parts.
-at::Tensor of_parts(const at::Tensor& part, const SplitPlace& place, std::shared_ptr<const SplitGroup> group,
+at::Tensor of_parts(const at::Tensor& part, const SplitPlacement& place,
+                    std::shared_ptr<const SplitGroup> group,
                     const std::optional<SplitTensor::Geometry>& geometry = {});
 
 /// A whole tensor that meets parts gets a whole gradient.
-void keep_gradient_whole(const at::Tensor& whole);
+void keep_gradient_replicated(const at::Tensor& whole);
 
 }  // namespace wanpar

@@ -55,7 +55,7 @@ int64_t length(const Ranges& ranges) {
                          [](int64_t n, const Range& range) { return n + range.size(); });
 }
 
-at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges) {
+at::Tensor select_ranges(const at::Tensor& x, int64_t dim, const Ranges& ranges) {
   if (ranges.size() == 1) return x.narrow(dim, ranges[0].begin, ranges[0].size());
   std::vector<at::Tensor> parts;
   for (auto& range : ranges) parts.push_back(x.narrow(dim, range.begin, range.size()));
@@ -128,7 +128,7 @@ at::Tensor TokenLayout::in_order(const at::Tensor& x, int64_t dim) const {
 }
 
 at::Tensor TokenLayout::by_rank(const at::Tensor& x, int64_t dim) const {
-  return take(x, dim, in_sequence());
+  return select_ranges(x, dim, in_sequence());
 }
 
 TokenLayout TokenLayout::merged(int64_t before, int64_t after) const {

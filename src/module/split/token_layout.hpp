@@ -18,7 +18,7 @@ using Ranges = std::vector<Range>;
 int64_t length(const Ranges& ranges);
 
 /// These ranges of x along dim, joined.
-at::Tensor take(const at::Tensor& x, int64_t dim, const Ranges& ranges);
+at::Tensor select_ranges(const at::Tensor& x, int64_t dim, const Ranges& ranges);
 
 /// Which tokens each rank holds, empty shares included.
 ///

@@ -12,11 +12,11 @@ BlockPipelineStrategy::BlockPipelineStrategy(Options options, const ModuleTensor
 bool BlockPipelineStrategy::is_alone() const { return engine_->stages().size() == 1; }
 std::vector<Communicator> BlockPipelineStrategy::groups() const { return {engine_->stages()}; }
 
-std::unique_ptr<ForwardScope> BlockPipelineStrategy::begin(const Arguments& arguments,
-                                                           std::shared_ptr<void>) const {
-  engine_->begin(arguments);
+std::unique_ptr<ForwardScope> BlockPipelineStrategy::begin_forward(const Arguments& arguments,
+                                                                   std::shared_ptr<void>) const {
+  engine_->begin_pass(arguments);
   return std::make_unique<BlocksScope>("BlockPipeline", engine_,
-                                       [&engine = *engine_](auto& results) { engine.end(results); });
+                                       [&engine = *engine_](auto& results) { engine.end_pass(results); });
 }
 
 const BlockRanges& BlockPipelineStrategy::rebalance(const Communicator& replicas) {

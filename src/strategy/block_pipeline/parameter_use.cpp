@@ -51,9 +51,9 @@ void check_outside(const Tensors& leaves, const NamedTensors& parameters,
   bool sums = shared == Shared::summed;
   for (auto& leaf : leaves) {
     auto owner = owner_among(stacks, leaf);
-    bool is_whole =
+    bool is_replicated =
         sums ? owner < 0 && !name_among(parameters, leaf).empty() : owner == PipelineStack::kOutside;
-    if (is_whole || leaf.numel() == 0) continue;
+    if (is_replicated || leaf.numel() == 0) continue;
     throw Error(
         fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would not be "
                     "whole on every rank; list it as a parameter of the module, and of no block",

@@ -42,7 +42,7 @@ std::string text_of(const BlockPipelineOptions& options) {
   else
     text += "equally";
   for (size_t i = 0; i < options.side.size(); ++i)
-    text += fmt::format("\nside {} {}", i, options.side[i] == Side::cut ? "cut" : "whole");
+    text += fmt::format("\nside {} {}", i, options.side[i] == Side::split ? "split" : "replicate");
   return text;
 }
 
@@ -86,7 +86,7 @@ void PipelineEngine::share_states(NamedTensors states) {
   std::string names;
   std::erase_if(states, [](auto& item) { return item.placement || is_deferred(item.tensor); });
   for (auto& item : states) names += item.name + '\n';
-  for (auto& text : texts_of_all(stages(), names)) {
+  for (auto& text : all_gather_text(stages(), names)) {
     std::istringstream lines(text);
     for (std::string name; std::getline(lines, name);) ++holders[name];
   }
@@ -101,24 +101,24 @@ void PipelineEngine::check_own_parameters() const {
         "added up once a rank; give each rank a module of its own");
 }
 
-void PipelineEngine::begin(const Arguments& given) {
-  begin();
+void PipelineEngine::begin_pass(const Arguments& given) {
+  begin_pass();
   auto arguments = given.tensors;
   for (auto& item : arguments) item.name = "argument " + item.name;
   require_same_values(
       "BlockPipeline", "arguments", {stages()}, arguments,
-      "every stage is to be given the same whole batch: let all ranks load and shuffle alike, or "
+      "every stage is to be given the same global batch: let all ranks load and shuffle alike, or "
       "broadcast the batch",
       given.signature);
 }
 
-void PipelineEngine::begin() {
+void PipelineEngine::begin_pass() {
   next_stack_ = 0;
   written_.clear();
   if (!passage_) trace_.clear();
 }
 
-void PipelineEngine::end(const NamedTensors& results) {
+void PipelineEngine::end_pass(const NamedTensors& results) {
   if (next_stack_ == 0) refuse_without_blocks("BlockPipeline");
   require_same_values("BlockPipeline", "results", {stages()}, results,
                       "what comes after the blocks must give the same on every rank: the same weights, and "
@@ -166,9 +166,9 @@ PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
 at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                                       const NextBlocks& next) {
   if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
-  if (as_split(x)) return run_parts(blocks, x, std::move(side), next);
+  if (as_split(x)) return run_on_shards(blocks, x, std::move(side), next);
   auto& stack = stack_for(blocks);
-  if (!passage_) return run_whole(stack, blocks, std::move(x), std::move(side), next);
+  if (!passage_) return run_pipelined(stack, blocks, std::move(x), std::move(side), next);
 
   if (innermost<GradientReduction>())
     throw Error(
@@ -189,7 +189,7 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
   check_outside(before, {}, Shared::summed);
   if (!is_first()) x = substitute(x, passage_->received);
   auto written = times_written(x);
-  auto y = run_mine(stack, blocks, x, side, next, passage_->is_cut);
+  auto y = run_mine(stack, blocks, x, side, next, passage_->is_split);
   if (is_first() && times_written(x) != written)
     throw Error(
         "BlockPipeline: the first block writes to what it is given, which what comes after the blocks would "
@@ -199,9 +199,9 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
 }
 
 /// Stages send what each rank holds, and go on with what it is a part of.
-at::Tensor PipelineEngine::run_parts(const BlockStack& blocks, const at::Tensor& x,
-                                     std::vector<at::Tensor> side, const NextBlocks& next) {
-  auto* found = place_of(x);
+at::Tensor PipelineEngine::run_on_shards(const BlockStack& blocks, const at::Tensor& x,
+                                         std::vector<at::Tensor> side, const NextBlocks& next) {
+  auto* found = placement_of(x);
   if (!found) return run_blocks(blocks, unsplit(x), std::move(side), next);
   const auto place = *found;
   const auto group = as_split(x)->group();
@@ -209,7 +209,7 @@ at::Tensor PipelineEngine::run_parts(const BlockStack& blocks, const at::Tensor&
       run_blocks(blocks, part_in_graph(x), std::move(side),
                  [&](const BlockStack& inner, at::Tensor part, std::vector<at::Tensor> beside) {
                    auto y = next(inner, of_parts(part, place, group), std::move(beside));
-                   auto* after = place_of(y);
+                   auto* after = placement_of(y);
                    if (!after || after->dim != place.dim || !after->is_like(place))
                      throw Error(fmt::format(
                          "BlockPipeline: a block was given {} of which dimension {} is split, and gave {}, "
@@ -223,7 +223,7 @@ at::Tensor PipelineEngine::run_parts(const BlockStack& blocks, const at::Tensor&
 
 /// The blocks of this stage, on a micro-batch, which is a part of a batch that is cut.
 at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                                    std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut) {
+                                    std::vector<at::Tensor> side, const NextBlocks& next, bool is_split) {
   Flag inside(is_inside_);
   auto times_beside_written = [&] {
     int64_t sum = 0;
@@ -233,7 +233,7 @@ at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& bloc
   auto versions = stack.versions();
   auto beside = times_beside_written();
   auto y = next(stack.part(blocks), std::move(x), side);
-  if (is_cut && versions != stack.versions())
+  if (is_split && versions != stack.versions())
     throw Error(
         "BlockPipeline: a block writes to its own buffers, as a batch norm in training does: on "
         "micro-batches that gives another result than on the batch; call eval(), or set micro_batches to 1");
@@ -244,8 +244,8 @@ at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& bloc
   return y;
 }
 
-at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                                     std::vector<at::Tensor> side, const NextBlocks& next) {
+at::Tensor PipelineEngine::run_pipelined(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                                         std::vector<at::Tensor> side, const NextBlocks& next) {
   for (auto* handler : handlers())
     if (auto* reduction = dynamic_cast<GradientReduction*>(handler)) reduction->defer();
   NamedTensors given{{"x", x}};
@@ -257,7 +257,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
     throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
   auto samples = x.dim() > 0 ? x.size(0) : 1;
   auto sizes = micro_batch_sizes(samples, options_.micro_batches);
-  auto cut = sides_of(side, options_.side, samples, sizes.size());
+  auto side_kinds = sides_of(side, options_.side, samples, sizes.size());
   auto count = static_cast<int64_t>(sizes.size());
   auto& known = learnt_[signature(next_stack_, x, side, sizes.size(), parameters_)];
   bool is_first_pass = known.empty();
@@ -265,19 +265,19 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
 
   std::shared_ptr<PipelineTape> tape;
   if (at::GradMode::is_enabled())
-    tape = std::make_shared<PipelineTape>(shared_from_this(), sizes, x, side, cut);
+    tape = std::make_shared<PipelineTape>(shared_from_this(), sizes, x, side, side_kinds);
   auto side_of = [&](int64_t m) {
     std::vector<at::Tensor> mine = tape ? tape->side(m) : side;
     for (size_t i = 0; i < side.size(); ++i) {
       if (!side[i].defined()) continue;
-      Plain plain;
-      if (!tape && cut[i] == Side::cut) mine[i] = samples_of(side[i], sizes, m);
+      NoInterceptGuard no_intercept;
+      if (!tape && side_kinds[i] == Side::split) mine[i] = samples_of(side[i], sizes, m);
       mine[i] = substitute(side[i], mine[i]);
     }
     return mine;
   };
   auto entry_of = [&](int64_t m, const at::Tensor& received) {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     auto entered = tape ? tape->enter(m, received) : received.defined() ? received : samples_of(x, sizes, m);
     return substitute(x, std::move(entered));
   };
@@ -310,7 +310,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   if (count > 1) shape[0] = samples;
   at::Tensor result;
   {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     if (is_last())
       result = count == 1 ? std::move(results[0]) : at::cat(results);
     else
@@ -320,7 +320,7 @@ at::Tensor PipelineEngine::run_whole(PipelineStack& stack, const BlockStack& blo
   }
   if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
   if (known[0].writes) {  // as it would have on one rank
-    Plain plain;
+    NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     auto now = stages().broadcast(x.detach(), 0).get();
     if (!is_first()) x.detach().copy_(now);

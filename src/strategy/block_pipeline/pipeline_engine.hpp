@@ -33,17 +33,17 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
   void set_trained() { is_trained_ = true; }
 
   /// Collective. A pass through the module begins, which every rank has called with these.
-  void begin(const Arguments& given);
-  void begin();
+  void begin_pass(const Arguments& given);
+  void begin_pass();
   /// It has come to its end.
-  void end(const NamedTensors& results);
+  void end_pass(const NamedTensors& results);
   void rebalance(const Communicator& replicas);
   void synchronize();
 
   /// One micro-batch on its way through the module of a stage, in training.
   struct Passage {
     at::Tensor received = {};  ///< in place of what comes before the blocks; none on the first stage
-    bool is_cut;               ///< whether there are other micro-batches
+    bool is_split;             ///< whether there are other micro-batches
     at::Tensor left = {};      ///< what the blocks gave; what comes after runs on the last stage alone
   };
   void set_passage(Passage* passage) { passage_ = passage; }
@@ -64,12 +64,12 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
  private:
   void check_memory(std::string_view what, const std::function<bool(const NamedTensor&)>& counts);
   PipelineStack& stack_for(const BlockStack& blocks);
-  at::Tensor run_whole(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                       std::vector<at::Tensor> side, const NextBlocks& next);
-  at::Tensor run_parts(const BlockStack& blocks, const at::Tensor& x, std::vector<at::Tensor> side,
-                       const NextBlocks& next);
+  at::Tensor run_pipelined(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
+                           std::vector<at::Tensor> side, const NextBlocks& next);
+  at::Tensor run_on_shards(const BlockStack& blocks, const at::Tensor& x, std::vector<at::Tensor> side,
+                           const NextBlocks& next);
   at::Tensor run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
-                      std::vector<at::Tensor> side, const NextBlocks& next, bool is_cut);
+                      std::vector<at::Tensor> side, const NextBlocks& next, bool is_split);
   at::Tensor run_in_passage(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                             std::vector<at::Tensor> side, const NextBlocks& next);
   void check_inside(const at::Tensor& y, Tensors given, const Tensors& side, Shared shared) const;

@@ -27,7 +27,7 @@ void StageRunner::Link::finish_first() {
 }
 
 at::Tensor StageRunner::Link::take(int64_t micro_batch) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   while (!arrived.contains(micro_batch)) finish_first();
   return arrived.extract(micro_batch).mapped();
 }
@@ -44,8 +44,8 @@ StageRunner::StageRunner(Communicator group, at::Device device, std::vector<int6
 
 Boundaries StageRunner::learn(const std::function<bool(int stage)>& is_batched) {
   for (int stage = 0; stage < group_.size(); ++stage) {
-    auto text = told_by(group_, stage, [&] { return first_forward(is_batched(stage)).text(); });
-    Plain plain;
+    auto text = broadcast_text(group_, stage, [&] { return first_forward(is_batched(stage)).text(); });
+    NoInterceptGuard no_intercept;
     boundaries_.push_back(Boundary::from_text(text));
     if (stage == group_.rank() && !is_last())
       post(next_, activations_.extract(0).mapped(), PipelineStep::kNone, stage);
@@ -152,7 +152,7 @@ at::Tensor StageRunner::compute(const StageWork::Compute& work, bool is_backward
 }
 
 void StageRunner::post(Link& link, at::Tensor send, int64_t receives, int boundary) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   std::vector<Send> sends;
   std::vector<Receive> wanted;
   if (send.defined()) sends.push_back({std::move(send), link.peer});

@@ -39,21 +39,21 @@ struct PipelineTape::Node : torch::autograd::Function<PipelineTape::Node> {
 };
 
 PipelineTape::PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<int64_t> sizes, at::Tensor x,
-                           std::vector<at::Tensor> side, std::vector<Side> cut)
+                           std::vector<at::Tensor> side, std::vector<Side> side_kinds)
     : engine_(std::move(engine)),
       sizes_(std::move(sizes)),
       x_(std::move(x)),
       given_side_(std::move(side)),
-      cut_(std::move(cut)),
+      side_kinds_(std::move(side_kinds)),
       entered_(sizes_.size()),
       left_(sizes_.size()),
       sides_(sizes_.size()) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   for (size_t i = 0; i < given_side_.size(); ++i) {
     auto& tensor = given_side_[i];
-    auto whole = tensor.defined() && cut_[i] == Side::whole ? leaf(tensor) : at::Tensor();
+    auto whole = tensor.defined() && side_kinds_[i] == Side::replicate ? leaf(tensor) : at::Tensor();
     for (size_t m = 0; m < sizes_.size(); ++m)
-      sides_[m].push_back(tensor.defined() && cut_[i] == Side::cut
+      sides_[m].push_back(tensor.defined() && side_kinds_[i] == Side::split
                               ? leaf(samples_of(tensor, sizes_, static_cast<int64_t>(m)))
                               : whole);
   }
@@ -82,7 +82,7 @@ Tensors PipelineTape::given(int64_t micro_batch) const {
 
 at::Tensor PipelineTape::attach(std::shared_ptr<PipelineTape> tape, at::Tensor result,
                                 Boundaries boundaries) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   tape->boundaries_ = std::move(boundaries);
   // The anchor makes the result require a gradient where only parameters do.
   std::vector<at::Tensor> inputs{at::empty({0}).requires_grad_()};
@@ -93,7 +93,7 @@ at::Tensor PipelineTape::attach(std::shared_ptr<PipelineTape> tape, at::Tensor r
 }
 
 std::vector<at::Tensor> PipelineTape::backward(const at::Tensor& gradient) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   if (at::GradMode::is_enabled())
     throw Error(
         "BlockPipeline: gradients of gradients do not pass over stages; call backward without create_graph");
@@ -131,7 +131,7 @@ at::Tensor PipelineTape::gradient_of_x() {
 at::Tensor PipelineTape::gradient_of_side(size_t index) {
   std::vector<at::Tensor> gradients;
   for (auto& side : sides_) gradients.push_back(side[index].grad());
-  if (cut_[index] == Side::whole) gradients.resize(1);  // one leaf for all micro-batches
+  if (side_kinds_[index] == Side::replicate) gradients.resize(1);  // one leaf for all micro-batches
   return engine_->stages().all_reduce(joined(gradients, given_side_[index])).get();
 }
 

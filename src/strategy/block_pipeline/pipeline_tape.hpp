@@ -8,7 +8,7 @@ namespace wanpar {
 class PipelineTape : public std::enable_shared_from_this<PipelineTape> {
  public:
   PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<int64_t> sizes, at::Tensor x,
-               std::vector<at::Tensor> side, std::vector<Side> cut);
+               std::vector<at::Tensor> side, std::vector<Side> side_kinds);
 
   /// What the blocks are to be given for a micro-batch, with a leaf behind it; `received` is one already.
   at::Tensor enter(int64_t micro_batch, const at::Tensor& received);
@@ -31,7 +31,7 @@ class PipelineTape : public std::enable_shared_from_this<PipelineTape> {
   std::vector<int64_t> sizes_;
   at::Tensor x_;
   std::vector<at::Tensor> given_side_;
-  std::vector<Side> cut_;
+  std::vector<Side> side_kinds_;
   Boundaries boundaries_;
   bool is_spent_ = false, is_going_back_ = false;
 

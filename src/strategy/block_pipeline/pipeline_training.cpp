@@ -38,10 +38,10 @@ class Batch {
     samples_ = target_.size(0);
     if (samples_ == 0) throw Error("train_step: the batch is empty");
     for (size_t i = 0; i < inputs_.size(); ++i) {
-      if (!inputs_[i].defined() || is_whole(i)) continue;
+      if (!inputs_[i].defined() || is_replicated(i)) continue;
       if (inputs_[i].dim() == 0 || inputs_[i].size(0) != samples_)
         throw Error(
-            fmt::format("train_step: input {} is {}, but the target has {} samples; name in .whole the "
+            fmt::format("train_step: input {} is {}, but the target has {} samples; name in .replicate the "
                         "inputs that are not per sample",
                         i, inputs_[i].sizes(), samples_));
       inputs_[i] = inputs_[i].detach();
@@ -55,7 +55,7 @@ class Batch {
   Tensors inputs(int64_t m) const {
     auto mine = inputs_;
     for (size_t i = 0; i < mine.size(); ++i)
-      if (mine[i].defined() && !is_whole(i)) mine[i] = samples_of(mine[i], sizes_, m);
+      if (mine[i].defined() && !is_replicated(i)) mine[i] = samples_of(mine[i], sizes_, m);
     return mine;
   }
   at::Tensor target(int64_t m) const { return samples_of(target_, sizes_, m); }
@@ -80,7 +80,7 @@ class Batch {
   }
 
  private:
-  bool is_whole(size_t input) const { return options_.whole.name(std::to_string(input)); }
+  bool is_replicated(size_t input) const { return options_.replicate.name(std::to_string(input)); }
 
   /// Collective over the replicas, whose weights may differ.
   void weigh() {
@@ -158,7 +158,7 @@ class BatchLoss {
   void compare(Part part) {
     auto last = std::exchange(last_, std::move(part));
     if (!last.output.defined()) return;
-    Plain plain;
+    NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     const auto a = batch_.weight(last.micro_batch), b = batch_.weight(last_.micro_batch);
     if (a + b == 0) return;
@@ -202,7 +202,7 @@ class SharedGradients {
 
   /// Collective. Gives the loss of all stages beside.
   double sum(double loss) {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     // The loss, how many parameters of other stages got a gradient here, which shared ones got one.
     std::vector<double> counts{loss, 0};
@@ -271,7 +271,7 @@ class TrainingStage {
 
   at::Tensor pass(PipelineEngine::Passage& passage, int64_t m) {
     engine_.set_passage(&passage);
-    engine_.begin();
+    engine_.begin_pass();
     struct Leave {
       PipelineEngine& engine;
       ~Leave() { engine.set_passage(nullptr); }
@@ -286,7 +286,7 @@ class TrainingStage {
   }
 
   at::Tensor backward(int64_t m, at::Tensor gradient) {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     auto y = std::exchange(left_[m], {});
     auto entered = std::exchange(entered_[m], {});
     if (y.requires_grad()) torch::autograd::backward({y}, {gradient});

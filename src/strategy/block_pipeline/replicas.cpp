@@ -10,7 +10,7 @@
 namespace wanpar {
 
 double average_over(const Communicator& replicas, const NamedTensors& parameters, double loss) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   std::vector<at::Tensor> trained;
   std::unordered_set<const at::TensorImpl*> seen;

@@ -13,12 +13,12 @@ namespace wanpar {
 
 BatchTrace::BatchTrace() : backward_(torch::autograd::get_current_graph_task_id()) {}
 
-void BatchTrace::begin(const at::Tensor& x) {
+void BatchTrace::mark_batch(const at::Tensor& x) {
   here_ = x.size(0);
-  follow_.mark_view_of_whole(x, {.split = 0, .length = here_, .total = here_, .dim = 0});
+  follow_.mark_without_storage(x, {.split = 0, .length = here_, .total = here_, .dim = 0});
 }
 
-BatchPlace BatchTrace::of(const at::Tensor& x) const {
+BatchPlacement BatchTrace::of(const at::Tensor& x) const {
   if (auto why = why_lost(x); !why.empty()) return {.lost = why};
   auto* place = follow_.of(x);
   if (!place) return {};
@@ -99,8 +99,8 @@ Tensors BatchTrace::traced(const Operator& op, const OperatorFacts& facts, const
 Verdict BatchTrace::math(Step& step, Rule rule) const {
   auto verdict = rule(step);
   if (!verdict.is_local()) return verdict;
-  if (!step.moves.empty()) return {{}, "meets tensors whose samples lie differently"};
-  for (auto& cut : step.cuts)
+  if (!step.redistributed.empty()) return {{}, "meets tensors whose samples lie differently"};
+  for (auto& cut : step.slices)
     if (!is_even(step.op.inputs[cut.input]))
       return {{},
               fmt::format("meets a tensor {} with a row for each sample that is here, which does not stem "
@@ -158,7 +158,7 @@ Tensors BatchTrace::lost(Tensors outputs, const std::string& why) {
   return outputs;
 }
 
-void BatchTrace::on_substitute(const at::Tensor& replacement, const at::Tensor& original) {
+void BatchTrace::on_substitute(const at::Tensor& original, const at::Tensor& replacement) {
   if (auto why = why_lost(original); !why.empty()) {
     lost({replacement}, why);
     return;

@@ -13,7 +13,7 @@
 namespace wanpar {
 
 /// Where the batch is in a tensor.
-struct BatchPlace {
+struct BatchPlacement {
   std::optional<int64_t> dim = {};  ///< none where the tensor does not stem from the batch
   int64_t each = 1;                 ///< elements along it of each sample
   std::string lost = {};            ///< why that is not known; empty where it is
@@ -26,15 +26,15 @@ class BatchTrace : public OperatorHandler, public SubstitutionHandler, public Cr
  public:
   BatchTrace();
   /// x holds this rank's samples in its dimension 0.
-  void begin(const at::Tensor& x);
-  BatchPlace of(const at::Tensor& x) const;
+  void mark_batch(const at::Tensor& x);
+  BatchPlacement of(const at::Tensor& x) const;
   /// What lost the batch of a tensor with a history that is kept, beside these; empty where there is none.
   std::string kept_beside(const Tensors& results) const;
 
   Tensors around(const Operator& op, const Next& next) override;
-  void on_substitute(const at::Tensor& replacement, const at::Tensor& original) override;
-  void on_crossing(const at::Tensor& replacement, const at::Tensor& original) override {
-    on_substitute(replacement, original);
+  void on_substitute(const at::Tensor& original, const at::Tensor& replacement) override;
+  void on_crossing(const at::Tensor& original, const at::Tensor& replacement) override {
+    on_substitute(original, replacement);
   }
 
  private:

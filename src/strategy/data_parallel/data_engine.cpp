@@ -41,7 +41,7 @@ std::string text_of(const DataParallelOptions& options) {
   return fmt::format(
       "mode {}\nbatch [{}]{}\nsync_module_states {}\nbroadcast_buffers {}\nbucket_bytes {}\n"
       "find_unused_parameters {}",
-      options.mode == BatchMode::whole ? "whole" : "local", text_of(options.batch), gather,
+      options.mode == BatchMode::global ? "global" : "local", text_of(options.batch), gather,
       options.sync_module_states, options.broadcast_buffers, options.bucket_bytes,
       options.find_unused_parameters);
 }
@@ -75,7 +75,7 @@ bool DataEngine::states_all_results() const {
 void DataEngine::check_options() const {
   bool is_named = std::none_of(options_.batch.begin(), options_.batch.end(),
                                [](auto& name) { return name.text().starts_with('-'); });
-  if (is_whole() && (options_.batch.empty() || !is_named))
+  if (is_global_batch() && (options_.batch.empty() || !is_named))
     throw Error(
         fmt::format("DataParallel: .batch is [{}]; name the arguments that hold the batch, counted from 0",
                     text_of(options_.batch)));
@@ -110,7 +110,7 @@ void DataEngine::check_parameters() const {
 }
 
 void DataEngine::prepare() {
-  bool shares_buffers = !is_whole() && options_.broadcast_buffers && pauses_ == 0 && !buffers_.empty();
+  bool shares_buffers = !is_global_batch() && options_.broadcast_buffers && pauses_ == 0 && !buffers_.empty();
   if (shares_buffers) share_buffers();
   parameter_versions_ = times_written(parameters_);
   if (!at::GradMode::is_enabled()) return;

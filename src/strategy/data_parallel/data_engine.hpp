@@ -19,7 +19,7 @@ class DataEngine {
 
   const DataParallelOptions& options() const { return options_; }
   const Communicator& group() const { return options_.group; }
-  bool is_whole() const { return options_.mode == BatchMode::whole; }
+  bool is_global_batch() const { return options_.mode == BatchMode::global; }
   /// Whether .gather names every result there may be.
   bool states_all_results() const;
   const NamedTensors& buffers() const { return buffers_; }

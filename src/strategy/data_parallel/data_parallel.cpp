@@ -34,7 +34,7 @@ at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
   auto same = x.view_as(x);
   same.register_hook([group](const at::Tensor& gradient) {
     check_differentiates_once();
-    Plain plain;
+    NoInterceptGuard no_intercept;
     return group.all_reduce(gradient, ReduceOp::mean).get();
   });
   return same;
@@ -50,20 +50,21 @@ class DataForward : public ForwardScope, public GradientReduction {
           "batch; swap the two: model | sequence_parallel(…) | data_parallel(…)");
     engine_->prepare();
     if (engine_->reduces()) scope_.emplace(*this);
-    if (engine_->is_whole()) versions_ = times_written(engine_->buffers());
+    if (engine_->is_global_batch()) versions_ = times_written(engine_->buffers());
   }
 
   void enter(Arguments& arguments) override {
     {
-      Plain plain;
-      if (engine_->is_whole()) check_arguments(arguments);
+      NoInterceptGuard no_intercept;
+      if (engine_->is_global_batch()) check_arguments(arguments);
       for (auto& [name, x] : arguments.tensors) {
         if (!x.defined()) continue;
-        if (engine_->is_whole()) x = substitute(x, given(name, x));
+        if (engine_->is_global_batch()) x = substitute(x, given(name, x));
         arguments_.push_back(x);
       }
     }
-    if (engine_->is_whole() && total_ > 0 && !engine_->states_all_results()) trace_scope_.emplace(trace_);
+    if (engine_->is_global_batch() && total_ > 0 && !engine_->states_all_results())
+      trace_scope_.emplace(trace_);
   }
 
   void leave(NamedTensors& results) override {
@@ -74,7 +75,7 @@ class DataForward : public ForwardScope, public GradientReduction {
       if (x.defined()) found.push_back(x);
     engine_->check_parameters();
     if (at::GradMode::is_enabled()) engine_->check_leaves(found, arguments_);
-    if (engine_->is_whole()) {
+    if (engine_->is_global_batch()) {
       check_buffers();
       join(results);
     }
@@ -89,7 +90,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     if (wants_gradient) x = with_mean_gradient(x, engine_->group());
     if (!engine_->options().batch.name(name)) return x;
     x = samples(name, x);
-    if (total_ > 0) trace_.begin(x);
+    if (total_ > 0) trace_.mark_batch(x);
     return x;
   }
 
@@ -115,10 +116,11 @@ class DataForward : public ForwardScope, public GradientReduction {
   /// Every rank must have been given the same batch, of which each runs a part.
   void check_arguments(const Arguments& arguments) const {
     check_names("DataParallel", ".batch", engine_->options().batch, arguments);
-    require_same_values("DataParallel", "arguments", {engine_->group()}, named(arguments.tensors, "argument"),
-                        "in BatchMode::whole every rank gives the same whole batch, of which it runs a part; "
-                        "where each rank has a batch of its own, as under DDP, set .mode = BatchMode::local",
-                        arguments.signature);
+    require_same_values(
+        "DataParallel", "arguments", {engine_->group()}, named(arguments.tensors, "argument"),
+        "in BatchMode::global every rank gives the same global batch, of which it runs its shard; "
+        "where each rank has a batch of its own, as under DDP, set .mode = BatchMode::local",
+        arguments.signature);
   }
 
   static NamedTensors named(NamedTensors tensors, const std::string& what) {
@@ -141,11 +143,11 @@ class DataForward : public ForwardScope, public GradientReduction {
   void join(NamedTensors& results) const {
     if (!shares_)
       throw Error("DataParallel: every argument that .batch names was left out, so there is no batch");
-    std::vector<BatchPlace> places;
+    std::vector<BatchPlacement> places;
     std::string lines;  // what all ranks must have found alike
     NamedTensors without_batch;
     for (auto& [name, x] : results) {
-      auto& place = places.emplace_back(x.defined() ? place_of(name, x) : BatchPlace{});
+      auto& place = places.emplace_back(x.defined() ? placement_of(name, x) : BatchPlacement{});
       auto sizes = x.defined() ? x.sizes().vec() : std::vector<int64_t>{};
       if (place.dim) sizes[*place.dim] = 0;
       lines += fmt::format("result {} {}, batch along {}\n", name, sizes, place.dim.value_or(-1));
@@ -173,8 +175,8 @@ class DataForward : public ForwardScope, public GradientReduction {
 
   /// Where the batch is in a result: as the user says, or as the operators tell. Throws Error where they do
   /// not.
-  BatchPlace place_of(const std::string& name, const at::Tensor& x) const {
-    auto place = total_ == 0 ? BatchPlace{} : stated(name).value_or(trace_.of(x));
+  BatchPlacement placement_of(const std::string& name, const at::Tensor& x) const {
+    auto place = total_ == 0 ? BatchPlacement{} : stated(name).value_or(trace_.of(x));
     auto where = name.empty() ? "the result" : "result " + name;
     if (!place.lost.empty())
       throw Error(fmt::format(
@@ -192,14 +194,14 @@ class DataForward : public ForwardScope, public GradientReduction {
     return place;
   }
 
-  std::optional<BatchPlace> stated(const std::string& name) const {
+  std::optional<BatchPlacement> stated(const std::string& name) const {
     for (auto& gather : engine_->options().gather)
-      if (gather.result.names(name)) return BatchPlace{.dim = gather.dim};
+      if (gather.result.names(name)) return BatchPlacement{.dim = gather.dim};
     return {};
   }
 
   /// What the caller has in the place of a tensor of the result.
-  at::Tensor gathered(const std::string& name, const at::Tensor& result, const BatchPlace& place) const {
+  at::Tensor gathered(const std::string& name, const at::Tensor& result, const BatchPlacement& place) const {
     const auto ranks = engine_->group().size();
     const auto dim = *place.dim;
     auto sizes = *shares_;
@@ -211,7 +213,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     // Gradients are averaged over the ranks, but here they are to be added up.
     own.register_hook([ranks](const at::Tensor& gradient) {
       check_differentiates_once();
-      Plain plain;
+      NoInterceptGuard no_intercept;
       return gradient * ranks;
     });
     const auto begin = begin_ * place.each, end = begin + own.size(dim);
@@ -235,7 +237,8 @@ DataParallelStrategy::DataParallelStrategy(Options options, const ModuleTensors&
 bool DataParallelStrategy::is_alone() const { return engine_->group().size() == 1; }
 std::vector<Communicator> DataParallelStrategy::groups() const { return {engine_->group()}; }
 
-std::unique_ptr<ForwardScope> DataParallelStrategy::begin(const Arguments&, std::shared_ptr<void>) const {
+std::unique_ptr<ForwardScope> DataParallelStrategy::begin_forward(const Arguments&,
+                                                                  std::shared_ptr<void>) const {
   return std::make_unique<DataForward>(engine_);
 }
 

@@ -60,7 +60,7 @@ GradientReducer::GradientReducer(Communicator group, NamedTensors parameters, Op
   // Backward goes from the last layer to the first; the first one that reduces shows how exactly.
   std::vector<size_t> order(parameters_.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = order.size() - 1 - i;
-  cut(order);
+  assign_buckets(order);
 }
 
 GradientReducer::~GradientReducer() { release(); }
@@ -84,26 +84,26 @@ bool GradientReducer::serves(const NamedTensors& parameters) const {
   return true;
 }
 
-void GradientReducer::cut(const std::vector<size_t>& order) {
-  flights_.clear();
-  flight_of_.resize(parameters_.size());
+void GradientReducer::assign_buckets(const std::vector<size_t>& order) {
+  reductions_.clear();
+  reduction_of_.resize(parameters_.size());
   for (auto& bucket : cut_into_buckets(parameters_, order, options_.bucket_bytes)) {
-    Flight flight;
+    BucketReduction reduction;
     for (auto index : bucket) {
-      flight.elements += parameters_[index].tensor.numel();
-      flight_of_[index] = flights_.size();
+      reduction.elements += parameters_[index].tensor.numel();
+      reduction_of_[index] = reductions_.size();
     }
-    flight.members = std::move(bucket);
-    flights_.push_back(std::move(flight));
+    reduction.members = std::move(bucket);
+    reductions_.push_back(std::move(reduction));
   }
   forget();
 }
 
 /// As before a backward; one that threw may have left something.
 void GradientReducer::forget() {
-  for (auto& flight : flights_) {
-    flight.mean.reset();
-    flight.awaited = flight.members.size();
+  for (auto& reduction : reductions_) {
+    reduction.mean.reset();
+    reduction.awaited = reduction.members.size();
   }
   next_ = 0;
   task_ = kNone;
@@ -114,7 +114,8 @@ void GradientReducer::forget() {
 void GradientReducer::watch(at::Tensor& result, bool in_parts) {
   if (!result.requires_grad()) return;
   if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook for good
-  result.register_hook([self = shared_from_this(), in_parts](const at::Tensor&) { self->begin(in_parts); });
+  result.register_hook(
+      [self = shared_from_this(), in_parts](const at::Tensor&) { self->begin_backward(in_parts); });
 }
 
 void GradientReducer::pause(bool on) {
@@ -129,7 +130,7 @@ void GradientReducer::begin_forward() {
 }
 
 /// The first thing that a backward does in the module.
-void GradientReducer::begin(bool in_parts) {
+void GradientReducer::begin_backward(bool in_parts) {
   std::lock_guard lock(mutex_);
   if (released_)
     throw Error(
@@ -186,8 +187,8 @@ void GradientReducer::arrived(size_t index, bool is_defined) {
   order_.push_back(static_cast<int64_t>(index));
   // Ranks that use different parameters would send at different points of their backward.
   if (options_.find_unused || in_parts_) return;
-  --flights_[flight_of_[index]].awaited;
-  while (next_ < flights_.size() && flights_[next_].awaited == 0) launch(flights_[next_++]);
+  --reductions_[reduction_of_[index]].awaited;
+  while (next_ < reductions_.size() && reductions_[next_].awaited == 0) launch(reductions_[next_++]);
 }
 
 at::Tensor GradientReducer::gradient(size_t index) const {
@@ -200,10 +201,10 @@ at::Tensor GradientReducer::gradient(size_t index) const {
   return grad.to(tensor.scalar_type()).reshape({-1});
 }
 
-void GradientReducer::launch(Flight& flight) {
-  Plain plain;
+void GradientReducer::launch(BucketReduction& reduction) {
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
-  auto& members = flight.members;
+  auto& members = reduction.members;
   auto count = static_cast<int64_t>(members.size());
   std::vector<at::Tensor> pieces;
   for (auto index : members) pieces.push_back(gradient(index));
@@ -211,26 +212,26 @@ void GradientReducer::launch(Flight& flight) {
   for (int64_t i = 0; i < count; ++i)
     if (!had_one_[members[i]]) here.narrow(0, i, 1).zero_(), not_here.narrow(0, i, 1).fill_(1);
   pieces.insert(pieces.end(), {here, not_here});
-  flight.mean = group_.all_reduce(at::cat(pieces), ReduceOp::mean);
+  reduction.mean = group_.all_reduce(at::cat(pieces), ReduceOp::mean);
 }
 
 /// The last thing that a backward does.
 void GradientReducer::finish() {
   std::lock_guard lock(mutex_);
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
-  for (; next_ < flights_.size(); ++next_) launch(flights_[next_]);
+  for (; next_ < reductions_.size(); ++next_) launch(reductions_[next_]);
 
   std::vector<at::Tensor> means;
   std::vector<bool> had_one(parameters_.size()), had_none(parameters_.size());
-  for (auto& flight : flights_) {
-    means.push_back(flight.mean->get());
-    auto count = static_cast<int64_t>(flight.members.size());
-    auto marks = means.back().narrow(0, flight.elements, 2 * count).ne(0).cpu();
+  for (auto& reduction : reductions_) {
+    means.push_back(reduction.mean->get());
+    auto count = static_cast<int64_t>(reduction.members.size());
+    auto marks = means.back().narrow(0, reduction.elements, 2 * count).ne(0).cpu();
     auto* mark = marks.const_data_ptr<bool>();
     for (int64_t i = 0; i < count; ++i) {
-      had_one[flight.members[i]] = mark[i];
-      had_none[flight.members[i]] = mark[count + i];
+      had_one[reduction.members[i]] = mark[i];
+      had_none[reduction.members[i]] = mark[count + i];
     }
   }
   unused_.clear();
@@ -247,15 +248,16 @@ void GradientReducer::finish() {
                     "let every rank use each, or set .find_unused_parameters",
                     disputed.size(), parameters_.size(), some_of(disputed)));
   }
-  for (size_t i = 0; i < flights_.size(); ++i) write(flights_[i], means[i], had_one);
+  for (size_t i = 0; i < reductions_.size(); ++i) write(reductions_[i], means[i], had_one);
   if (!order_is_learnt_ && !options_.find_unused) learn_order();
   forget();
 }
 
 /// A parameter that had no gradient anywhere keeps what it has.
-void GradientReducer::write(const Flight& flight, const at::Tensor& mean, const std::vector<bool>& had_one) {
+void GradientReducer::write(const BucketReduction& reduction, const at::Tensor& mean,
+                            const std::vector<bool>& had_one) {
   int64_t at = 0;
-  for (auto index : flight.members) {
+  for (auto index : reduction.members) {
     auto parameter = parameters_[index].tensor;
     auto value = mean.narrow(0, at, parameter.numel()).view(parameter.sizes());
     at += parameter.numel();
@@ -274,7 +276,7 @@ void GradientReducer::learn_order() {
   auto mine = at::tensor(order_, at::kLong).to(group_.device());
   auto first = group_.broadcast(std::move(mine)).get().cpu();
   auto* index = first.const_data_ptr<int64_t>();
-  cut({index, index + first.numel()});
+  assign_buckets({index, index + first.numel()});
   order_is_learnt_ = true;
 }
 

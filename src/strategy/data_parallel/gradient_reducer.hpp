@@ -58,7 +58,7 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   const std::vector<std::string>& unused() const { return unused_; }
 
  private:
-  struct Flight {
+  struct BucketReduction {
     Bucket members;
     int64_t elements = 0;
     size_t awaited = 0;
@@ -66,16 +66,16 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   };
   struct Hook;
 
-  void cut(const std::vector<size_t>& order);
-  void begin(bool in_parts);
+  void assign_buckets(const std::vector<size_t>& order);
+  void begin_backward(bool in_parts);
   void reduce(int task, bool in_parts);
   void arrived(size_t index, bool is_defined);
   void forget();
   bool is_asked_for() const;
-  void launch(Flight& flight);
+  void launch(BucketReduction& reduction);
   at::Tensor gradient(size_t index) const;
   void finish();
-  void write(const Flight& flight, const at::Tensor& mean, const std::vector<bool>& had_one);
+  void write(const BucketReduction& reduction, const at::Tensor& mean, const std::vector<bool>& had_one);
   void learn_order();
 
   Communicator group_;
@@ -85,14 +85,14 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   std::vector<uintptr_t> hooks_;
 
   std::mutex mutex_;  // parameters on several devices come from several threads of the engine
-  std::vector<Flight> flights_;
-  std::vector<size_t> flight_of_;  // of each parameter
-  size_t next_ = 0;                // the first flight that has not left
-  int task_ = -1;                  // the backward under way that reduces, as the engine numbers it
-  bool in_parts_ = false;          // does it bring gradients in parts?
-  std::vector<bool> had_one_;      // a gradient since the last reduction
-  std::vector<bool> arrived_;      // in this backward
-  std::vector<int64_t> order_;     // of arrival
+  std::vector<BucketReduction> reductions_;
+  std::vector<size_t> reduction_of_;  // of each parameter
+  size_t next_ = 0;                   // the first reduction that has not left
+  int task_ = -1;                     // the backward under way that reduces, as the engine numbers it
+  bool in_parts_ = false;             // does it bring gradients in parts?
+  std::vector<bool> had_one_;         // a gradient since the last reduction
+  std::vector<bool> arrived_;         // in this backward
+  std::vector<int64_t> order_;        // of arrival
   bool order_is_learnt_ = false;
   bool is_paused_ = false, released_ = false;
   std::vector<std::string> unused_;

@@ -9,12 +9,12 @@ namespace wanpar {
 namespace {
 
 /// Counted from the back, where dimensions are broadcast.
-int64_t behind(const at::Tensor& x, const SamplePlace& place) { return x.dim() - place.dim; }
+int64_t behind(const at::Tensor& x, const SamplePlacement& place) { return x.dim() - place.dim; }
 
 /// All of these that hold samples hold them in one leading dimension of those that are broadcast; the others
 /// have none there, or one for all.
 Verdict broadcast_over(const Step& step, std::initializer_list<size_t> which, int64_t matrix_dims) {
-  const SamplePlace* first = nullptr;
+  const SamplePlacement* first = nullptr;
   int64_t dims = 0, at = 0;
   for (auto i : which) {
     auto& x = step.tensor(i);
@@ -77,7 +77,7 @@ bool is_pool_or_the_like(std::string_view name) {
 
 /// Everything that holds samples holds them in dimension 0, and so does what it gives.
 Verdict leading(const Step& step) {
-  const SamplePlace* first = nullptr;
+  const SamplePlacement* first = nullptr;
   for (auto& x : step.op.inputs)
     if (auto* place = step.follow.of(x)) {
       if (place->dim != 0 || place->before != 1 || (first && *first != *place))
@@ -93,7 +93,7 @@ Verdict indexed(const Step& step) {
   auto* own = step.place(0);
   std::vector<int64_t> at;  // the dimensions that are indexed
   int64_t position = 0, index_dims = 0;
-  std::optional<SamplePlace> of_index;
+  std::optional<SamplePlacement> of_index;
   for (const c10::IValue& item : step.argument(1).toListRef()) {
     if (item.isTensor() && item.toTensor().defined()) {
       auto& index = item.toTensor();

@@ -17,7 +17,8 @@ namespace {
 using KeysAndValues = std::vector<at::Tensor>;  // keys, values
 
 KeysAndValues taken(const KeysAndValues& pair, const Ranges& positions) {
-  return {take(pair[0], PackedPair::kTokens, positions), take(pair[1], PackedPair::kTokens, positions)};
+  return {select_ranges(pair[0], PackedPair::kTokens, positions),
+          select_ranges(pair[1], PackedPair::kTokens, positions)};
 }
 
 /// Keys and values that patches need of one another.
@@ -149,11 +150,11 @@ at::Tensor attention_in(const std::vector<Window>& windows, const Ranges& own, c
   for (auto& window : windows) {
     const auto rows = positions(own, window.queries), seen = positions(columns, window.keys);
     auto part = call;
-    if (length(rows) != length(own)) part.query = take(call.query, PackedPair::kTokens, rows);
+    if (length(rows) != length(own)) part.query = select_ranges(call.query, PackedPair::kTokens, rows);
     const bool sees_all = length(seen) == length(columns);
     if (!sees_all)
-      part.key = take(call.key, PackedPair::kTokens, seen),
-      part.value = take(call.value, PackedPair::kTokens, seen);
+      part.key = select_ranges(call.key, PackedPair::kTokens, seen),
+      part.value = select_ranges(call.value, PackedPair::kTokens, seen);
     parts.push_back(attention_between(
         "PatchParallel", {tokens_at(own, rows), total, sees_all ? columns : tokens_at(columns, seen), total},
         part));
@@ -171,11 +172,11 @@ std::vector<int64_t> shape_of(const Attention& call, int64_t tokens) {
 
 }  // namespace
 
-at::Tensor displaced_attention(const Communicator& patches, const SplitPlace& place, const StaleKeys& options,
-                               PatchSteps& steps, Attention call) {
+at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement& place,
+                               const StaleKeys& options, PatchSteps& steps, Attention call) {
   const auto held = place.elements().groups();
   const auto here = patches.rank();
-  const auto total = place.whole_extent();
+  const auto total = place.global_extent();
   const KeysAndValues own{call.key, call.value};
   auto attention_to = [&](const Sight& sight, const Ranges& columns, const KeysAndValues& pair) {
     call.key = pair[0], call.value = pair[1];
@@ -195,7 +196,7 @@ at::Tensor displaced_attention(const Communicator& patches, const SplitPlace& pl
   }
 
   auto sent = stale.sent(own);
-  auto& kept = steps.next_place("keys and values", shape_of(call, total));
+  auto& kept = steps.next_buffer("keys and values", shape_of(call, total));
   const auto before = kept.take();
   if (before) kept.note_change(stale.numbers(sent), stale.numbers((*before)[here]));
   if (!steps.is_displaced()) {

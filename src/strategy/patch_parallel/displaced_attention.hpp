@@ -21,7 +21,7 @@ struct StaleKeys {
 /// Attention of this patch's queries to its own keys and values, and to the others' of this step, or, in a
 /// displaced one, of the step before. `place` says how the tokens lie in rows or frames; the call is prepared
 /// and has one batch dimension, its mask is whole. Outside of steps it has gradients.
-at::Tensor displaced_attention(const Communicator& patches, const SplitPlace& place, const StaleKeys& options,
-                               PatchSteps& steps, Attention call);
+at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement& place,
+                               const StaleKeys& options, PatchSteps& steps, Attention call);
 
 }  // namespace wanpar

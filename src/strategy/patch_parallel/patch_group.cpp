@@ -43,12 +43,12 @@ std::shared_ptr<const TokenLayout> PatchGroup::dealt(int64_t count, const char* 
   return std::make_shared<TokenLayout>(layout(count));
 }
 
-std::optional<SplitPlace> PatchGroup::place(int64_t extent, int64_t dim) const {
-  return SplitPlace{dealt(extent, options_.split_mode == SplitMode::temporal ? "frames" : "rows"), rank(),
-                    dim};
+std::optional<SplitPlacement> PatchGroup::placement(int64_t extent, int64_t dim) const {
+  return SplitPlacement{dealt(extent, options_.split_mode == SplitMode::temporal ? "frames" : "rows"), rank(),
+                        dim};
 }
 
-SplitPlace PatchGroup::in_both(const TokenGrid& grid, int64_t dim) const {
+SplitPlacement PatchGroup::in_both(const TokenGrid& grid, int64_t dim) const {
   const auto temporal = options_.temporal_parts, spatial = slow().size() / temporal;
   check_patches(grid.frames, temporal, temporal, "frames");
   check_patches(grid.rows, spatial * fast().size(), spatial, "rows");
@@ -68,17 +68,17 @@ SplitPlace PatchGroup::in_both(const TokenGrid& grid, int64_t dim) const {
   return {std::make_shared<TokenLayout>(std::move(ranks), fast().size()), rank(), dim};
 }
 
-std::optional<SplitPlace> PatchGroup::place_of_tokens(int64_t, int64_t dim,
-                                                      const std::optional<TokenGrid>& grid) const {
+std::optional<SplitPlacement> PatchGroup::placement_of_tokens(int64_t, int64_t dim,
+                                                              const std::optional<TokenGrid>& grid) const {
   if (!grid)
     throw Error(
         "PatchParallel: split_sequence without a grid; give it the frames, rows and columns of the tokens, "
         "TokenGrid{…}, by which they are dealt");
   switch (options_.split_mode) {
     case SplitMode::spatial:
-      return SplitPlace{dealt(grid->rows, "rows"), rank(), dim, grid->frames, grid->columns};
+      return SplitPlacement{dealt(grid->rows, "rows"), rank(), dim, grid->frames, grid->columns};
     case SplitMode::temporal:
-      return SplitPlace{dealt(grid->frames, "frames"), rank(), dim, 1, grid->rows * grid->columns};
+      return SplitPlacement{dealt(grid->frames, "frames"), rank(), dim, 1, grid->rows * grid->columns};
     case SplitMode::spatiotemporal:
       return in_both(*grid, dim);
   }
@@ -92,7 +92,7 @@ std::optional<Reach> PatchGroup::reach() const {
 
 at::Tensor PatchGroup::attention(const Attention& given) const {
   exchanges("attention");
-  auto over = [this](const SplitPlace& place, Attention call) {
+  auto over = [this](const SplitPlacement& place, Attention call) {
     auto of_patch = [&](Attention all) {
       return displaced_attention(slow(), place,
                                  {options_.kv_dtype, reach(), !options_.async_boundary_update && reach()},
@@ -103,7 +103,7 @@ at::Tensor PatchGroup::attention(const Attention& given) const {
   return attention_on_parts(given, shared_from_this(), MergedKeys::attended_over, over);
 }
 
-std::optional<at::Tensor> PatchGroup::gathered(StalePlace& place, at::Tensor own, int64_t dim,
+std::optional<at::Tensor> PatchGroup::gathered(StaleBuffer& buffer, at::Tensor own, int64_t dim,
                                                std::span<const int64_t> extents, int64_t all_extent) const {
   const auto bytes = static_cast<int64_t>(own.nbytes());
   steps_->count_sent((slow().size() - 1) * bytes);
@@ -112,11 +112,11 @@ std::optional<at::Tensor> PatchGroup::gathered(StalePlace& place, at::Tensor own
   auto all = std::make_shared<Pending<at::Tensor>>(slow().all_gather(std::move(own), dim, extents));
   auto coming = [all] { return FromRanks{all->get()}; };
   if (steps_->is_displaced()) {
-    place.keep(steps_->step(), coming, all_bytes);
+    buffer.keep(steps_->step(), coming, all_bytes);
     return {};
   }
   const auto now = coming();
-  place.keep(steps_->step(), now);
+  buffer.keep(steps_->step(), now);
   return now[0];
 }
 
@@ -126,31 +126,31 @@ std::optional<at::Tensor> PatchGroup::moments(const std::function<at::Tensor()>&
   const auto of_part = sums();
   const auto own =
       fast().all_reduce(at::cat({of_part.reshape({-1}), at::full({1}, here, of_part.options())})).get();
-  auto& place = steps_->next_place("moments", own.sizes());
-  const auto before = place.take();
-  if (before) place.note_change(own, (*before)[0][slow().rank()]);
-  if (gathered(place, own.unsqueeze(0), 0, {}, slow().size())) return {};
+  auto& buffer = steps_->next_buffer("moments", own.sizes());
+  const auto before = buffer.take();
+  if (before) buffer.note_change(own, (*before)[0][slow().rank()]);
+  if (gathered(buffer, own.unsqueeze(0), 0, {}, slow().size())) return {};
   return displaced_moments(options_.norm_mode, own, before ? (*before)[0] : own.unsqueeze(0),
                            before ? slow().rank() : 0)
       .view(of_part.sizes());
 }
 
-at::Tensor PatchGroup::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
-                                       int64_t left, int64_t right) const {
+at::Tensor PatchGroup::with_halo(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                                 int64_t right) const {
   if (!steps_->keeps() || !options_.async_boundary_update)
-    return SplitRanks::with_neighbours(part, dim, layout, left, right);
+    return SplitRanks::with_halo(part, dim, layout, left, right);
   exchanges("a window");
-  const Edges edges(layout, slow().size(), fast().size(), slow().rank(), fast().rank(), left, right);
-  auto own = part.index_select(dim, edges.own(part.device()));
-  auto& place = steps_->next_place("neighbours", shape_of(part, dim, layout.total()));
-  const auto before = place.take();
-  if (before) place.note_change(own, edges.of_this_rank((*before)[0], dim));
+  const HaloLayout halo(layout, slow().size(), fast().size(), slow().rank(), fast().rank(), left, right);
+  auto own = part.index_select(dim, halo.own(part.device()));
+  auto& buffer = steps_->next_buffer("halo", shape_of(part, dim, layout.total()));
+  const auto before = buffer.take();
+  if (before) buffer.note_change(own, halo.of_this_rank((*before)[0], dim));
 
-  auto row = fast().all_gather(std::move(own), dim, edges.row()).get();
-  if (auto now = gathered(place, std::move(row), dim, edges.rows(), edges.size()))
-    return edges.extended(part, *now, dim);
-  const auto seen = before ? (*before)[0] : at::zeros(shape_of(part, dim, edges.size()), part.options());
-  return edges.extended(part, seen, dim);
+  auto row = fast().all_gather(std::move(own), dim, halo.row()).get();
+  if (auto now = gathered(buffer, std::move(row), dim, halo.rows(), halo.size()))
+    return halo.extended(part, *now, dim);
+  const auto seen = before ? (*before)[0] : at::zeros(shape_of(part, dim, halo.size()), part.options());
+  return halo.extended(part, seen, dim);
 }
 
 const std::string& PatchGroup::name() const {

@@ -16,12 +16,12 @@ class PatchGroup : public SplitRanks {
       : SplitRanks(options.group, options.ulysses), options_(options), steps_(std::move(steps)) {}
 
   TokenLayout layout(int64_t total) const override { return {total, slow().size(), fast().size(), false}; }
-  std::optional<SplitPlace> place(int64_t extent, int64_t dim) const override;
-  std::optional<SplitPlace> place_of_tokens(int64_t tokens, int64_t dim,
-                                            const std::optional<TokenGrid>& grid) const override;
+  std::optional<SplitPlacement> placement(int64_t extent, int64_t dim) const override;
+  std::optional<SplitPlacement> placement_of_tokens(int64_t tokens, int64_t dim,
+                                                    const std::optional<TokenGrid>& grid) const override;
   at::Tensor attention(const Attention& call) const override;
-  at::Tensor with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
-                             int64_t right) const override;
+  at::Tensor with_halo(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                       int64_t right) const override;
   std::optional<at::Tensor> moments(const std::function<at::Tensor()>& sums, double here) const override;
   const std::string& name() const override;
   const char* axes() const override { return ".group and .ulysses"; }
@@ -30,11 +30,11 @@ class PatchGroup : public SplitRanks {
   void check_patches(int64_t count, int64_t ranks, int64_t patches, const char* what) const;
   /// So many of these, dealt to all ranks.
   std::shared_ptr<const TokenLayout> dealt(int64_t count, const char* what) const;
-  SplitPlace in_both(const TokenGrid& grid, int64_t dim) const;
+  SplitPlacement in_both(const TokenGrid& grid, int64_t dim) const;
   std::optional<Reach> reach() const;
   /// Begins to join what each patch has, `all_extent` along `dim`, and keeps it for the next step; gives it
   /// where this step waits for it.
-  std::optional<at::Tensor> gathered(StalePlace& place, at::Tensor own, int64_t dim,
+  std::optional<at::Tensor> gathered(StaleBuffer& buffer, at::Tensor own, int64_t dim,
                                      std::span<const int64_t> extents, int64_t all_extent) const;
 
   PatchParallelOptions options_;

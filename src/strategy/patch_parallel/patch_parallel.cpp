@@ -28,8 +28,8 @@ std::string text_of(const std::optional<T>& value) {
 }
 
 /// The dimension that is dealt, of each argument.
-std::vector<Cut> cuts_of(const PatchParallelOptions& options) {
-  std::vector<Cut> cuts;
+std::vector<SplitInput> cuts_of(const PatchParallelOptions& options) {
+  std::vector<SplitInput> cuts;
   for (auto& video : options.split) {
     if (options.split_mode == SplitMode::spatiotemporal)
       throw Error(
@@ -102,12 +102,12 @@ class PatchForward : public SplitForward {
         steps_(std::move(steps)) {}
 
   void enter(Arguments& arguments) override {
-    steps_->begin(*group_, arguments.kinds);
+    steps_->begin_call(*group_, arguments.kinds);
     SplitForward::enter(arguments);
   }
   void leave(NamedTensors& results) override {
     SplitForward::leave(results);
-    steps_->end();
+    steps_->end_call();
   }
   /// The other ranks may have other things of this call: what is kept goes for all of it.
   void fail() override { steps_->forget(); }
@@ -153,8 +153,8 @@ bool PatchParallelStrategy::is_alone() const { return group_->size() == 1; }
 
 std::vector<Communicator> PatchParallelStrategy::groups() const { return group_->grid(); }
 
-std::unique_ptr<ForwardScope> PatchParallelStrategy::begin(const Arguments& arguments,
-                                                           std::shared_ptr<void>) const {
+std::unique_ptr<ForwardScope> PatchParallelStrategy::begin_forward(const Arguments& arguments,
+                                                                   std::shared_ptr<void>) const {
   return std::make_unique<PatchForward>(group_, SplitEnds{cuts_of(options_), options_.gather}, module_,
                                         steps_, arguments);
 }

@@ -40,7 +40,7 @@ PatchMode PatchSchedule::mode_of(int64_t steps_before) const {
   return frequency_ > 0 && steps_before % frequency_ == 0 ? PatchMode::synchronous : PatchMode::displaced;
 }
 
-void PatchSchedule::begin(int64_t step) {
+void PatchSchedule::begin_step(int64_t step) {
   if (step < 0)
     throw Error(fmt::format("PatchParallel: update_step({}); give the number of a step, from 0 on", step));
   if (step == 0) forget();

@@ -22,7 +22,7 @@ class PatchSchedule {
   explicit PatchSchedule(const PatchParallelOptions& options);
 
   /// Throws Error for a step out of order.
-  void begin(int64_t step);
+  void begin_step(int64_t step);
   void forget() { step_.reset(), first_.reset(), mode_ = PatchMode::exact; }
   void make_synchronous() { mode_ = PatchMode::synchronous; }
 

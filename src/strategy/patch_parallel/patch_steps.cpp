@@ -13,36 +13,36 @@
 
 namespace wanpar {
 
-std::optional<FromRanks> StalePlace::take() {
+std::optional<FromRanks> StaleBuffer::take() {
   if (coming_) here_ = std::exchange(coming_, nullptr)();
   return std::exchange(here_, std::nullopt);
 }
 
-void StalePlace::keep(int64_t step, FromRanks here) {
+void StaleBuffer::keep(int64_t step, FromRanks here) {
   step_ = step, bytes_ = 0;
   for (auto& x : here)
     if (x.defined()) bytes_ += static_cast<int64_t>(x.nbytes());
   here_ = std::move(here);
 }
 
-void StalePlace::keep(int64_t step, std::function<FromRanks()> coming, int64_t bytes) {
+void StaleBuffer::keep(int64_t step, std::function<FromRanks()> coming, int64_t bytes) {
   step_ = step, bytes_ = bytes;
   coming_ = std::move(coming);
 }
 
-void StalePlace::note_change(const at::Tensor& own, const at::Tensor& before) {
+void StaleBuffer::note_change(const at::Tensor& own, const at::Tensor& before) {
   const auto now = own.to(at::kFloat), then = before.to(at::kFloat);
   staleness_ = (now - then).norm() / then.norm().clamp_min(std::numeric_limits<float>::min());
 }
 
-std::optional<double> StalePlace::staleness() const {
+std::optional<double> StaleBuffer::staleness() const {
   if (!staleness_.defined()) return {};
   return staleness_.item<double>();
 }
 
 void PatchSteps::update(int64_t step) {
   if (step == 0) forget();
-  schedule_.begin(step);
+  schedule_.begin_step(step);
   calls_.resize(call_);  // of one that the step before has not had there is nothing to take
   call_ = 0;
 }
@@ -53,7 +53,7 @@ void PatchSteps::forget() {
   call_ = 0, bytes_sent_ = 0, is_running_ = false;
 }
 
-void PatchSteps::begin(const SplitRanks& ranks, const std::string& kind) {
+void PatchSteps::begin_call(const SplitRanks& ranks, const std::string& kind) {
   const bool is_told = schedule_.mode() != PatchMode::exact;
   if (is_told && at::GradMode::is_enabled())
     throw Error(
@@ -69,7 +69,7 @@ void PatchSteps::begin(const SplitRanks& ranks, const std::string& kind) {
     calls_.push_back({kind, {}});
   else if (calls_[call_].kind != kind)
     calls_[call_] = {kind, {}};
-  place_ = 0;
+  next_buffer_ = 0;
   is_running_ = true;
 }
 
@@ -91,42 +91,42 @@ void PatchSteps::vote(const SplitRanks& ranks) {
   if (!max_staleness_ || schedule_.mode() != PatchMode::displaced) return;
   auto most = at::zeros({1}, at::kDouble);
   for (auto& call : calls_)
-    for (auto& place : call.places)
-      if (auto staleness = place.staleness()) most.fill_(std::max(most.item<double>(), *staleness));
+    for (auto& buffer : call.buffers)
+      if (auto staleness = buffer.staleness()) most.fill_(std::max(most.item<double>(), *staleness));
   const auto device = ranks.slow().size() > 1 ? ranks.slow().device() : ranks.fast().device();
   if (ranks.greatest(most.to(device)).item<double>() > *max_staleness_) schedule_.make_synchronous();
 }
 
-void PatchSteps::end() {
+void PatchSteps::end_call() {
   if (!is_running_) return;
   auto& call = calls_[call_];
-  call.places.erase(call.places.begin() + static_cast<ptrdiff_t>(place_), call.places.end());
+  call.buffers.erase(call.buffers.begin() + static_cast<ptrdiff_t>(next_buffer_), call.buffers.end());
   ++call_;
   is_running_ = false;
 }
 
-StalePlace& PatchSteps::next_place(const std::string& what, at::IntArrayRef shape) {
-  auto& places = calls_[call_].places;
-  const auto at = place_++;
-  const bool is_known = at < places.size() && places[at].what() == what && places[at].shape() == shape;
-  if (is_known) return places[at];
+StaleBuffer& PatchSteps::next_buffer(const std::string& what, at::IntArrayRef shape) {
+  auto& buffers = calls_[call_].buffers;
+  const auto at = next_buffer_++;
+  const bool is_known = at < buffers.size() && buffers[at].what() == what && buffers[at].shape() == shape;
+  if (is_known) return buffers[at];
   if (is_displaced() && !schedule_.is_first())
     throw Error(
         fmt::format("PatchParallel: the module takes another way in step {} than in the step before: its "
                     "exchange {} is of {} {}; begin anew by update_step(0), or by synchronize()",
                     step(), at, what, shape));
-  places.erase(places.begin() + static_cast<ptrdiff_t>(std::min(at, places.size())), places.end());
-  return places.emplace_back(what, shape.vec());
+  buffers.erase(buffers.begin() + static_cast<ptrdiff_t>(std::min(at, buffers.size())), buffers.end());
+  return buffers.emplace_back(what, shape.vec());
 }
 
 PatchStatus PatchSteps::status() const {
   PatchStatus status{text_of(schedule_.mode()), schedule_.step(), {}, bytes_sent_, 0};
   for (size_t call = 0; call < calls_.size(); ++call)
-    for (size_t i = 0; i < calls_[call].places.size(); ++i) {
-      auto& place = calls_[call].places[i];
-      status.buffers.push_back({static_cast<int64_t>(call), static_cast<int64_t>(i), place.what(),
-                                step() - place.step(), place.staleness(), place.bytes()});
-      status.bytes_held += place.bytes();
+    for (size_t i = 0; i < calls_[call].buffers.size(); ++i) {
+      auto& buffer = calls_[call].buffers[i];
+      status.buffers.push_back({static_cast<int64_t>(call), static_cast<int64_t>(i), buffer.what(),
+                                step() - buffer.step(), buffer.staleness(), buffer.bytes()});
+      status.bytes_held += buffer.bytes();
     }
   return status;
 }

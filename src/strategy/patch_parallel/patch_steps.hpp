@@ -18,9 +18,9 @@ namespace wanpar {
 using FromRanks = std::vector<at::Tensor>;
 
 /// One place of a module where ranks exchange something of each step, and keep it for the next.
-class StalePlace {
+class StaleBuffer {
  public:
-  StalePlace(std::string what, std::vector<int64_t> shape)
+  StaleBuffer(std::string what, std::vector<int64_t> shape)
       : what_(std::move(what)), shape_(std::move(shape)) {}
 
   const std::string& what() const { return what_; }
@@ -60,8 +60,8 @@ class PatchSteps {
 
   /// Collective. A call of the module begins. Throws Error, alike on all ranks, where they are in other
   /// steps, or where this one cannot be displaced.
-  void begin(const SplitRanks& ranks, const std::string& kind);
-  void end();
+  void begin_call(const SplitRanks& ranks, const std::string& kind);
+  void end_call();
 
   /// While it runs: whether what is exchanged is kept for the next step, and whether that of the last one is
   /// taken. Exact outside of a call, as in a backward.
@@ -69,7 +69,7 @@ class PatchSteps {
   bool is_displaced() const { return is_running_ && schedule_.mode() == PatchMode::displaced; }
   int64_t step() const { return *schedule_.step(); }
   /// The next place of this call. Throws Error where it is another one than in the step before.
-  StalePlace& next_place(const std::string& what, at::IntArrayRef shape);
+  StaleBuffer& next_buffer(const std::string& what, at::IntArrayRef shape);
   void count_sent(int64_t bytes) { bytes_sent_ += bytes; }
 
   PatchStatus status() const;
@@ -77,7 +77,7 @@ class PatchSteps {
  private:
   struct Call {
     std::string kind;  // of its arguments
-    std::vector<StalePlace> places;
+    std::vector<StaleBuffer> buffers;
   };
   void vote(const SplitRanks& ranks);
   void check_known(const std::string& kind) const;
@@ -85,7 +85,7 @@ class PatchSteps {
   PatchSchedule schedule_;
   std::optional<double> max_staleness_;
   std::vector<Call> calls_;
-  size_t call_ = 0, place_ = 0;  // those that come next
+  size_t call_ = 0, next_buffer_ = 0;  // those that come next
   bool is_running_ = false;
   int64_t bytes_sent_ = 0;
 };

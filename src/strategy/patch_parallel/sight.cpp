@@ -10,7 +10,7 @@ void append(Ranges& all, const Ranges& more) { all.insert(all.end(), more.begin(
 Ranges whole(const Ranges& tokens) { return {{0, length(tokens)}}; }
 
 /// The tokens of these rows or frames.
-Ranges tokens_of(const SplitPlace& place, int64_t begin, int64_t end) {
+Ranges tokens_of(const SplitPlacement& place, int64_t begin, int64_t end) {
   begin = std::max<int64_t>(0, begin), end = std::min(place.total(), end);
   Ranges tokens;
   for (int64_t b = 0; b < place.before; ++b)
@@ -19,7 +19,7 @@ Ranges tokens_of(const SplitPlace& place, int64_t begin, int64_t end) {
 }
 
 /// The rows or frames of a patch.
-Range extent_of(const SplitPlace& place, int patch) {
+Range extent_of(const SplitPlacement& place, int patch) {
   const auto ranges = place.layout->groups()[patch];
   return {ranges.front().begin, ranges.back().end};
 }
@@ -40,7 +40,7 @@ std::vector<Span> spans_of(const Range& patch, const Reach& reach) {
 }
 
 /// All that a patch sees, which lies together.
-Ranges seen_by(const SplitPlace& place, int patch, const Reach& reach) {
+Ranges seen_by(const SplitPlacement& place, int patch, const Reach& reach) {
   const auto own = extent_of(place, patch);
   const auto spans = spans_of(own, reach);
   return tokens_of(place, std::min(own.begin, spans.front().keys.begin),
@@ -88,7 +88,8 @@ Sight everything(const std::vector<Ranges>& held, int here) {
   return sight;
 }
 
-Sight within_reach(const std::vector<Ranges>& held, int here, const SplitPlace& place, const Reach& reach) {
+Sight within_reach(const std::vector<Ranges>& held, int here, const SplitPlacement& place,
+                   const Reach& reach) {
   Sight sight{false, {}, {}, {}, {}};
   const auto seen = seen_by(place, here, reach);
   for (int r = 0; r < static_cast<int>(held.size()); ++r) {

@@ -31,7 +31,8 @@ struct Sight {
 Sight everything(const std::vector<Ranges>& held, int here);
 
 /// The same, within reach, of tokens that lie in rows or frames as `place` says.
-Sight within_reach(const std::vector<Ranges>& held, int here, const SplitPlace& place, const Reach& reach);
+Sight within_reach(const std::vector<Ranges>& held, int here, const SplitPlacement& place,
+                   const Reach& reach);
 
 /// Of tokens in this order, where those are that are among others.
 Ranges positions(const Ranges& tokens, const Ranges& others);

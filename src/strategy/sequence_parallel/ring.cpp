@@ -104,7 +104,7 @@ at::Tensor with_columns_by_rank(const at::Tensor& mask, const std::vector<Ranges
   for (auto& ranges : held) all.insert(all.end(), ranges.begin(), ranges.end());
   auto is_gap = [](const Range& a, const Range& b) { return a.end != b.begin; };
   bool in_order = std::adjacent_find(all.begin(), all.end(), is_gap) == all.end();
-  return in_order || mask.size(-1) == 1 ? mask : take(mask, -1, all);
+  return in_order || mask.size(-1) == 1 ? mask : select_ranges(mask, -1, all);
 }
 
 /// The result so far, over the keys seen so far.
@@ -216,7 +216,7 @@ using torch::autograd::variable_list;
 struct RingAttention : torch::autograd::Function<RingAttention> {
   static at::Tensor forward(AutogradContext* context, const c10::intrusive_ptr<RingCall>& r, at::Tensor query,
                             at::Tensor key, at::Tensor value, std::optional<at::Tensor> mask) {
-    Plain plain;
+    NoInterceptGuard no_intercept;
     auto call = r->call;
     call.query = query, call.key = key, call.value = value, call.mask = mask;
     auto whole = forward_pass(*r, call);
@@ -230,7 +230,7 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     refuse_create_graph();
-    Plain plain;
+    NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     auto saved = context->get_saved_variables();
     auto held = context->saved_data["call"].toCapsule();

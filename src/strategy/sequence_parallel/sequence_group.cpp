@@ -5,15 +5,15 @@
 
 namespace wanpar {
 
-std::optional<SplitPlace> SequenceGroup::place(int64_t tokens, int64_t dim) const {
+std::optional<SplitPlacement> SequenceGroup::placement(int64_t tokens, int64_t dim) const {
   if (tokens < options_.min_share * size()) return {};
-  return SplitPlace{std::make_shared<TokenLayout>(layout(tokens)), rank(), dim};
+  return SplitPlacement{std::make_shared<TokenLayout>(layout(tokens)), rank(), dim};
 }
 
 at::Tensor SequenceGroup::attention(const Attention& call) const {
   exchanges("attention");
   return attention_on_parts(call, shared_from_this(), MergedKeys::gathered,
-                            [this](const SplitPlace& place, Attention parts) {
+                            [this](const SplitPlacement& place, Attention parts) {
                               return split_attention(options_, *place.layout, std::move(parts));
                             });
 }

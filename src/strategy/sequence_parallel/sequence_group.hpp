@@ -15,7 +15,7 @@ class SequenceGroup : public SplitRanks {
   TokenLayout layout(int64_t total) const override {
     return {total, slow().size(), fast().size(), options_.balance_causal};
   }
-  std::optional<SplitPlace> place(int64_t tokens, int64_t dim) const override;
+  std::optional<SplitPlacement> placement(int64_t tokens, int64_t dim) const override;
   at::Tensor attention(const Attention& call) const override;
   const std::string& name() const override;
   const char* axes() const override { return ".ring and .ulysses"; }

@@ -28,8 +28,8 @@ bool SequenceParallelStrategy::is_alone() const { return group_->size() == 1; }
 
 std::vector<Communicator> SequenceParallelStrategy::groups() const { return group_->grid(); }
 
-std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin(const Arguments& arguments,
-                                                              std::shared_ptr<void>) const {
+std::unique_ptr<ForwardScope> SequenceParallelStrategy::begin_forward(const Arguments& arguments,
+                                                                      std::shared_ptr<void>) const {
   auto& options = group_->options();
   return std::make_unique<SplitForward>(group_, SplitEnds{options.split, options.gather}, module_, arguments);
 }

@@ -8,7 +8,7 @@ namespace wanpar {
 namespace {
 
 /// Attention of all tokens to all, in the order in which the ranks hold them: a mask goes by their own.
-at::Tensor whole_attention(const std::string& who, const TokenLayout& place, Attention call) {
+at::Tensor full_attention(const std::string& who, const TokenLayout& place, Attention call) {
   bool goes_by_order = call.mask || call.causal;
   if (!goes_by_order || place.is_in_order()) return local_attention(who, call);
   for (auto* x : {&call.query, &call.key, &call.value}) *x = place.in_order(*x, 2);
@@ -21,8 +21,8 @@ at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLa
                            Attention call) {
   const auto ring = options.ring.rank();
   auto around_the_ring = [&](Attention all) {
-    if (options.ring.size() == 1) return whole_attention("SequenceParallel", layout, std::move(all));
-    if (all.mask && all.mask->size(-2) > 1) all.mask = take(*all.mask, -2, layout.groups()[ring]);
+    if (options.ring.size() == 1) return full_attention("SequenceParallel", layout, std::move(all));
+    if (all.mask && all.mask->size(-2) > 1) all.mask = select_ranges(*all.mask, -2, layout.groups()[ring]);
     return ring_attention(options.ring, std::move(all), layout.groups());
   };
   return ulysses_attention(options.ulysses, std::move(call), layout.lengths(ring), around_the_ring);

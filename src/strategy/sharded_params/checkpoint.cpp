@@ -32,7 +32,7 @@ void ShardedParamsStrategy::load(const ParameterSource& source) {
   };
   for (auto& unit : engine_->units())
     for (auto& flat : unit->flats) {
-      if (flat.is_whole()) {
+      if (flat.is_unsharded()) {
         flat.each_leaf([&](size_t, auto& leaf) {
           leaf.tensor.copy_(ask(leaf.names[0], 0, leaf.tensor.numel()).view(leaf.tensor.sizes()));
         });

@@ -9,7 +9,7 @@
 
 namespace wanpar {
 
-Claim::Claim(const NamedTensors& parameters) {
+ParameterOwnership::ParameterOwnership(const NamedTensors& parameters) {
   std::unordered_set<c10::StorageImpl*> seen;  // tied ones stand here more than once
   for (auto& [name, tensor] : parameters) {
     if (!tensor.defined() || !tensor.has_storage()) continue;
@@ -25,9 +25,9 @@ Claim::Claim(const NamedTensors& parameters) {
   }
 }
 
-Claim::~Claim() { release(); }
+ParameterOwnership::~ParameterOwnership() { release(); }
 
-void Claim::release() {
+void ParameterOwnership::release() {
   for (auto& tensor : mine_) release_memory(tensor);
 }
 

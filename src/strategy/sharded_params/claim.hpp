@@ -7,12 +7,12 @@ namespace wanpar {
 
 /// The right to a module's parameters. Throws Error where another wrapper, or another rank of this process,
 /// has one of them.
-class Claim {
+class ParameterOwnership {
  public:
-  explicit Claim(const NamedTensors& parameters);
-  ~Claim();
-  Claim(const Claim&) = delete;
-  Claim& operator=(const Claim&) = delete;
+  explicit ParameterOwnership(const NamedTensors& parameters);
+  ~ParameterOwnership();
+  ParameterOwnership(const ParameterOwnership&) = delete;
+  ParameterOwnership& operator=(const ParameterOwnership&) = delete;
 
  private:
   void release();

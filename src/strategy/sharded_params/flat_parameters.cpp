@@ -33,7 +33,7 @@ void move_out(Item& item, at::ScalarType dtype) {
 }
 
 /// Parameters that share memory, or leave gaps in it, are stepped as one flat tensor.
-ShardPlace place_of_shard(const Item& item, int64_t begin) {
+ShardMetadata metadata_of_shard(const Item& item, int64_t begin) {
   auto& tensor = item.leaves[0].tensor;
   bool fills =
       item.leaves.size() == 1 && tensor.numel() == item.size && tensor.is_non_overlapping_and_dense();
@@ -72,7 +72,7 @@ FlatParameters::FlatParameters(std::vector<Item> items, Options options)
   }
   sizes_ = even_sizes(end, options_.group.size());
   gradient_size_ = end;
-  if (is_whole())
+  if (is_unsharded())
     keep_memory();
   else
     share_memory();
@@ -108,8 +108,8 @@ void FlatParameters::share_memory() {
       leaf.was_trained = leaf.tensor.requires_grad();
       if (leaf.was_trained) mine.set_requires_grad(true);
     }
-    auto place = std::make_shared<ShardPlace>(place_of_shard(item, count == 0 ? 0 : from));
-    shards_.push_back({item.leaves[0].names, mine, std::move(place)});
+    auto metadata = std::make_shared<ShardMetadata>(metadata_of_shard(item, count == 0 ? 0 : from));
+    shards_.push_back({item.leaves[0].names, mine, std::move(metadata)});
     if (item.moves || dtype_ != options_.compute) move_out(item, options_.compute);
     for (auto& leaf : item.leaves) watch(leaf.tensor);
   }
@@ -142,17 +142,17 @@ at::Tensor FlatParameters::piece(int rank) const {
   return part;
 }
 
-std::vector<StoragePlace> FlatParameters::places(size_t buffer) const {
-  std::vector<StoragePlace> places;
+std::vector<StorageSlice> FlatParameters::storages(size_t buffer) const {
+  std::vector<StorageSlice> slices;
   auto width = static_cast<int64_t>(c10::elementSize(options_.compute));
   for (auto& item : items_)
-    if (item.size > 0 && !is_whole())
-      places.push_back(
+    if (item.size > 0 && !is_unsharded())
+      slices.push_back(
           {item.leaves[0].tensor, buffer, item.begin * width, item.size * width, item.leaves[0].names[0]});
-  return places;
+  return slices;
 }
 
-bool FlatParameters::is_whole() const { return options_.group.size() == 1 && dtype_ == options_.compute; }
+bool FlatParameters::is_unsharded() const { return options_.group.size() == 1 && dtype_ == options_.compute; }
 
 at::TensorOptions FlatParameters::options() const {
   return items_[0].leaves[0].tensor.options().dtype(dtype_).requires_grad(false);
@@ -163,7 +163,7 @@ int64_t FlatParameters::bytes() const {
 }
 
 int64_t FlatParameters::version() const {
-  return is_whole() || flat_.is_inference() ? 0 : static_cast<int64_t>(flat_._version());
+  return is_unsharded() || flat_.is_inference() ? 0 : static_cast<int64_t>(flat_._version());
 }
 
 Pending<at::Tensor> FlatParameters::gather() const {
@@ -172,7 +172,7 @@ Pending<at::Tensor> FlatParameters::gather() const {
 
 void FlatParameters::each_value(
     const std::function<void(const Leaf& leaf, const at::Tensor& value)>& show) const {
-  if (is_whole()) return each_leaf([&](size_t, auto& leaf) { show(leaf, leaf.tensor.detach()); });
+  if (is_unsharded()) return each_leaf([&](size_t, auto& leaf) { show(leaf, leaf.tensor.detach()); });
   const auto whole = options_.group.all_gather(flat_, 0, sizes_).get();
   for (auto& item : items_)
     for (auto& leaf : item.leaves)
@@ -180,7 +180,7 @@ void FlatParameters::each_value(
                                   whole.storage_offset() + item.begin + leaf.offset));
 }
 
-void FlatParameters::keep(const at::Tensor& gathered) {
+void FlatParameters::write_back(const at::Tensor& gathered) {
   auto mine = gathered.narrow(0, begin_of_shard(), flat_.numel());
   // What nobody wrote to keeps the digits that the other dtype has not.
   auto is_written = mine.ne(flat_.to(mine.scalar_type()));
@@ -188,7 +188,7 @@ void FlatParameters::keep(const at::Tensor& gathered) {
 }
 
 void FlatParameters::agree_on_training() {
-  if (is_whole()) return;
+  if (is_unsharded()) return;
   for (auto& item : items_)
     for (auto& leaf : item.leaves) {
       auto& shard = shards_[leaf.shard].tensor;
@@ -239,25 +239,26 @@ Pending<at::Tensor> FlatParameters::reduce(const std::vector<std::vector<at::Ten
       auto gradient = gradients[i];
       if (!gradient.defined()) continue;
       if (gradient.is_sparse()) gradient = gradient.to_dense();
-      auto place = place_of(whole, leaf);
-      place.add_(gradient.sum_to_size(place.sizes()));
+      auto slice = gradient_slice(whole, leaf);
+      slice.add_(gradient.sum_to_size(slice.sizes()));
     }
   });
-  if (is_whole()) return options_.group.reduce_scatter(std::move(whole), 0, {}, ReduceOp::mean);
+  if (is_unsharded()) return options_.group.reduce_scatter(std::move(whole), 0, {}, ReduceOp::mean);
   return options_.group.reduce_scatter(std::move(whole), 0, sizes_, ReduceOp::mean);
 }
 
 /// Where the gradient of a leaf lies in the flat one.
-at::Tensor FlatParameters::place_of(const at::Tensor& flat, const Leaf& leaf) const {
-  if (is_whole()) return flat.narrow(0, leaf.gradient_begin, leaf.tensor.numel()).view(leaf.tensor.sizes());
+at::Tensor FlatParameters::gradient_slice(const at::Tensor& flat, const Leaf& leaf) const {
+  if (is_unsharded())
+    return flat.narrow(0, leaf.gradient_begin, leaf.tensor.numel()).view(leaf.tensor.sizes());
   return elements_of(flat, leaf.gradient_begin, leaf.tensor);
 }
 
 void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>& had) {
   const auto gradients = mean.to(dtype_);
-  if (is_whole())  // what was here before is a part of the mean
+  if (is_unsharded())  // what was here before is a part of the mean
     return each_leaf([&](size_t, auto& leaf) {
-      if (had[leaf.shard]) leaf.tensor.mutable_grad() = place_of(gradients, leaf).variable_data();
+      if (had[leaf.shard]) leaf.tensor.mutable_grad() = gradient_slice(gradients, leaf).variable_data();
     });
   for (auto& item : items_) {
     const auto shard = item.leaves[0].shard;
@@ -274,7 +275,7 @@ void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>&
 }
 
 void FlatParameters::stand_in_for_gradients() {
-  if (is_whole()) return;
+  if (is_unsharded()) return;
   each_leaf([&](size_t, auto& leaf) {
     auto& shard = shards_[leaf.shard].tensor;
     if (!leaf.tensor.requires_grad() || !shard.grad().defined()) return;

@@ -42,7 +42,7 @@ std::vector<Item> items_of(const NamedTensors& parameters, const Units& units);
 struct Shard {
   std::vector<std::string> names;
   at::Tensor tensor;
-  std::shared_ptr<const ShardPlace> place = {};  ///< null: all of it
+  std::shared_ptr<const ShardMetadata> metadata = {};  ///< null: all of it
 };
 
 /// Items of one unit and dtype, one behind the other, and the part of them that this rank holds. Where that
@@ -61,15 +61,15 @@ class FlatParameters {
   FlatParameters(std::vector<Item> items, Options options);
 
   /// Where each storage of the module finds its bytes once the flat parameter is whole.
-  std::vector<StoragePlace> places(size_t buffer) const;
+  std::vector<StorageSlice> storages(size_t buffer) const;
 
   Pending<at::Tensor> gather() const;
   /// Collective. Each leaf whole, in the shard's dtype.
   void each_value(const std::function<void(const Leaf& leaf, const at::Tensor& value)>& show) const;
   /// Keeps what was written to a gathered buffer, in this rank's part.
-  void keep(const at::Tensor& gathered);
+  void write_back(const at::Tensor& gathered);
   /// Whether this rank has all, and it is what the module sees.
-  bool is_whole() const;
+  bool is_unsharded() const;
   /// Another number whenever an operator has written to the shards.
   int64_t version() const;
 
@@ -116,7 +116,7 @@ class FlatParameters {
   void keep_memory();
   void share_memory();
   int64_t begin_of_shard() const;
-  at::Tensor place_of(const at::Tensor& flat, const Leaf& leaf) const;
+  at::Tensor gradient_slice(const at::Tensor& flat, const Leaf& leaf) const;
 
   std::vector<Item> items_;
   Options options_;

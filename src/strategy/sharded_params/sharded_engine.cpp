@@ -46,7 +46,7 @@ int size_of(const std::vector<Communicator>& grid) {
 
 ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters,
                              const NamedTensors& buffers)
-    : claim_(parameters), options_(std::move(options)) {
+    : ownership_(parameters), options_(std::move(options)) {
   placement_ = std::make_shared<Placement>();
   placement_->reduced_over = {options_.group, options_.replicate};
   if (options_.sharding != Sharding::no_shard) placement_->sharded_over = {options_.group};
@@ -56,15 +56,15 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
     alike_ = {std::exchange(options_.group, {}), options_.replicate};
   else
     alike_ = {options_.replicate};
-  auto release = options_.group.size() == 1                     ? Release::at_next_forward
-                 : options_.sharding == Sharding::shard_grad_op ? Release::after_backward
-                                                                : Release::after_use;
-  residency_ = std::make_shared<Residency>(options_.prefetch, release);
+  auto reshard = options_.group.size() == 1                     ? Reshard::at_next_forward
+                 : options_.sharding == Sharding::shard_grad_op ? Reshard::after_backward
+                                                                : Reshard::after_use;
+  residency_ = std::make_shared<Residency>(options_.prefetch, reshard);
 
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
   make_units(parameters);
-  if (is_whole_) whole_ = parameters;
+  if (is_unsharded_) whole_ = parameters;
   make_gradients();
   for (auto& [name, buffer] : buffers) settle(buffer);
 }
@@ -76,14 +76,14 @@ void ShardedEngine::check_values() const {
         without_values_));
 }
 
-bool ShardedEngine::is_alone() const { return is_whole_ && size_of(placement_->reduced_over) == 1; }
+bool ShardedEngine::is_alone() const { return is_unsharded_ && size_of(placement_->reduced_over) == 1; }
 
 /// Between two calls the user may have frozen parameters, or begun to train them.
 void ShardedEngine::begin_forward() {
-  begin_anew_if_disturbed();
+  reset_after_failures();
   if (!std::exchange(are_compared_, true)) compare_values();
   each_flat([](auto& flat) { flat.agree_on_training(); });
-  if (is_whole_) written_ = times_written(whole_);
+  if (is_unsharded_) written_ = times_written(whole_);
   gradients_->listen();
   residency_->begin_forward();
 }
@@ -105,7 +105,7 @@ void ShardedEngine::compare_values() const {
 }
 
 void ShardedEngine::check_parameters() const {
-  if (is_whole_) refuse_written("ShardedParams", whole_, written_);
+  if (is_unsharded_) refuse_written("ShardedParams", whole_, written_);
 }
 
 /// Gradients of what is no parameter here would be each rank's own.
@@ -134,11 +134,11 @@ void ShardedEngine::check_backward() const {
   }
 }
 
-void ShardedEngine::begin_anew_if_disturbed() {
+void ShardedEngine::reset_after_failures() {
   auto now = options_.group.disturbances();
   if (std::exchange(disturbances_, now) == now) return;
-  residency_->begin_anew();
-  gradients_->begin_anew();
+  residency_->reset_after_failure();
+  gradients_->reset_after_failure();
 }
 
 void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& buffers) const {
@@ -195,11 +195,11 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
     for (auto& leaf : item.leaves) leaves_.insert(leaf.tensor.unsafeGetTensorImpl());
     groups[item.unit][{dtype, is_trained}].push_back(std::move(item));
   }
-  is_whole_ = options_.group.size() == 1;
+  is_unsharded_ = options_.group.size() == 1;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (groups[i].empty()) continue;  // all its parameters are tied to those of units before it
     auto unit = std::make_shared<ShardedUnit>(units.names[i], static_cast<int64_t>(i));
-    ResidentUnit resident{.name = unit->name, .source = unit, .places = {}};
+    ResidentUnit resident{.name = unit->name, .source = unit, .storages = {}};
     auto about = fmt::format("unit '{}'", unit->name);
     auto alike = alike_;
     for (auto& group : alike) group = group.about(about);
@@ -213,9 +213,9 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
                                                      .reduce = options_.reduce_dtype,
                                                      .take_from_rank_0 = options_.sync_module_states,
                                                  });
-      is_whole_ &= unit->flats.back().is_whole();
-      auto places = unit->flats.back().places(unit->flats.size() - 1);
-      resident.places.insert(resident.places.end(), places.begin(), places.end());
+      is_unsharded_ &= unit->flats.back().is_unsharded();
+      auto storages = unit->flats.back().storages(unit->flats.size() - 1);
+      resident.storages.insert(resident.storages.end(), storages.begin(), storages.end());
     }
     residency_->add(std::move(resident));
     units_.push_back(std::move(unit));

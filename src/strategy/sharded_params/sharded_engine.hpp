@@ -23,7 +23,7 @@ class ShardedEngine {
   ShardedGradients& gradients() { return *gradients_; }
 
   /// Whether this rank has all parameters, as the module sees them.
-  bool is_whole() const { return is_whole_; }
+  bool is_unsharded() const { return is_unsharded_; }
   /// And there is no other rank, so that a forward can do without us.
   bool is_alone() const;
   /// Throws Error where parameters have no values yet.
@@ -47,7 +47,7 @@ class ShardedEngine {
 
  private:
   /// Ranks remember alike which units are here and come next, until one has failed.
-  void begin_anew_if_disturbed();
+  void reset_after_failures();
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const;
   void find_deferred(const NamedTensors& parameters);
   void compare_values() const;
@@ -55,14 +55,14 @@ class ShardedEngine {
   void settle(at::Tensor buffer) const;
   void make_gradients();
 
-  Claim claim_;
+  ParameterOwnership ownership_;
   ShardedParamsOptions options_;
   std::shared_ptr<Placement> placement_;
   std::vector<Communicator> alike_;  // ranks that hold the same shards
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   std::unordered_set<at::TensorImpl*> leaves_;
-  bool is_whole_ = false, are_compared_ = false;
+  bool is_unsharded_ = false, are_compared_ = false;
   NamedTensors whole_;            // the parameters, where this rank has them all
   std::vector<int64_t> written_;  // before the call
   uint64_t disturbances_ = 0;     // of the groups, when units were last gathered

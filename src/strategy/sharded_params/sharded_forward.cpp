@@ -16,7 +16,7 @@ class ShardedForward : public ForwardScope {
  public:
   explicit ShardedForward(std::shared_ptr<ShardedEngine> engine) : engine_(std::move(engine)) {
     engine_->begin_forward();
-    if (!engine_->is_whole()) scope_.emplace(engine_->residency());
+    if (!engine_->is_unsharded()) scope_.emplace(engine_->residency());
   }
   ~ShardedForward() override {
     scope_.reset();
@@ -35,7 +35,7 @@ class ShardedForward : public ForwardScope {
   /// Results lie in no memory that is about to be let go of.
   void leave(NamedTensors& results) override {
     engine_->check_parameters();
-    for (auto& [name, x] : results) x = engine_->residency().leave(std::move(x));
+    for (auto& [name, x] : results) x = engine_->residency().clone_if_aliased(std::move(x));
     if (!at::GradMode::is_enabled()) return;
     Tensors all;
     for (auto& item : results) all.push_back(item.tensor);
@@ -52,7 +52,8 @@ class ShardedForward : public ForwardScope {
 
 }  // namespace
 
-std::unique_ptr<ForwardScope> ShardedParamsStrategy::begin(const Arguments&, std::shared_ptr<void>) const {
+std::unique_ptr<ForwardScope> ShardedParamsStrategy::begin_forward(const Arguments&,
+                                                                   std::shared_ptr<void>) const {
   return std::make_unique<ShardedForward>(engine_);
 }
 

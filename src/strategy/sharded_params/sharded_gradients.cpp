@@ -36,7 +36,7 @@ class ShardedGradients::Arriving : public torch::autograd::FunctionPreHook {
   explicit Arriving(std::weak_ptr<ShardedGradients> gradients) : gradients_(std::move(gradients)) {}
 
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& inputs) override {
-    if (auto gradients = gradients_.lock()) gradients->begin();
+    if (auto gradients = gradients_.lock()) gradients->begin_backward();
     return inputs;
   }
 
@@ -47,18 +47,18 @@ class ShardedGradients::Arriving : public torch::autograd::FunctionPreHook {
 /// Stands behind it.
 class ShardedGradients::Arrived : public torch::autograd::FunctionPostHook {
  public:
-  Arrived(std::weak_ptr<ShardedGradients> gradients, size_t flight, size_t leaf)
-      : gradients_(std::move(gradients)), flight_(flight), leaf_(leaf) {}
+  Arrived(std::weak_ptr<ShardedGradients> gradients, size_t reduction, size_t leaf)
+      : gradients_(std::move(gradients)), reduction_(reduction), leaf_(leaf) {}
 
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
                                             const torch::autograd::variable_list&) override {
-    if (auto gradients = gradients_.lock()) gradients->arrived(flight_, leaf_);
+    if (auto gradients = gradients_.lock()) gradients->arrived(reduction_, leaf_);
     return outputs;
   }
 
  private:
   std::weak_ptr<ShardedGradients> gradients_;
-  size_t flight_, leaf_;
+  size_t reduction_, leaf_;
 };
 
 /// Those whose gradients one backward of this process makes.
@@ -98,13 +98,15 @@ class ShardedGradients::Companions {
   static inline std::map<int, std::map<int64_t, ShardedGradients*>> of_backward_;
 };
 
-bool ShardedGradients::Flight::is_complete() const {
+bool ShardedGradients::Reduction::is_complete() const {
   return std::all_of(arrived.begin(), arrived.end(), [](bool has) { return has; });
 }
 
-bool ShardedGradients::Flight::waits() const { return flat->has_gradients() || (!has_left && any(before)); }
+bool ShardedGradients::Reduction::waits() const {
+  return flat->has_gradients() || (!has_left && any(before));
+}
 
-void ShardedGradients::Flight::note() {
+void ShardedGradients::Reduction::note() {
   flat->each_leaf([&](size_t i, auto& leaf) {
     bool was_here = !has_left && i < before.size() && before[i].defined();
     if (leaf.tensor.grad().defined() || was_here) had[leaf.shard] = true;
@@ -115,10 +117,10 @@ ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator>
                                    const std::vector<Expected>& order)
     : group_(std::move(group)), alike_(std::move(alike)), number_(Companions::next_number()) {
   for (auto& [flat, after] : order) {
-    order_.push_back(flights_.size());
-    flights_.push_back({.flat = flat, .after = after, .is_idle = !flat->is_trained()});
-    flights_.back().is_heard.resize(flat->leaves());
-    flights_.back().had.resize(flat->shards().size());
+    order_.push_back(reductions_.size());
+    reductions_.push_back({.flat = flat, .after = after, .is_idle = !flat->is_trained()});
+    reductions_.back().is_heard.resize(flat->leaves());
+    reductions_.back().had.resize(flat->shards().size());
   }
 }
 
@@ -128,11 +130,11 @@ ShardedGradients::~ShardedGradients() {
 }
 
 void ShardedGradients::listen() {
-  for (size_t i = 0; i < flights_.size(); ++i)
-    flights_[i].flat->each_leaf([&](size_t number, auto& leaf) {
-      if (!leaf.tensor.requires_grad() || flights_[i].is_heard[number]) return;
-      flights_[i].is_heard[number] = true;
-      flights_[i].is_idle = false;
+  for (size_t i = 0; i < reductions_.size(); ++i)
+    reductions_[i].flat->each_leaf([&](size_t number, auto& leaf) {
+      if (!leaf.tensor.requires_grad() || reductions_[i].is_heard[number]) return;
+      reductions_[i].is_heard[number] = true;
+      reductions_[i].is_idle = false;
       auto accumulator = torch::autograd::impl::grad_accumulator(leaf.tensor);
       accumulator->add_pre_hook(std::make_unique<Arriving>(weak_from_this()));
       auto key = accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), i, number));
@@ -144,7 +146,7 @@ void ShardedGradients::before_gather(int64_t unit) {
   if (BackwardPass::is_running()) {
     auto* only = torch::autograd::get_current_graph_task_exec_info();
     bool is_for_all = !only || only->empty();
-    if (is_for_all) begin();
+    if (is_for_all) begin_backward();
     count_gathers();
     launch_until(gathers_++);
   }
@@ -152,49 +154,49 @@ void ShardedGradients::before_gather(int64_t unit) {
 }
 
 /// Before the first gradient of a backward; any time later it does nothing.
-void ShardedGradients::begin() {
+void ShardedGradients::begin_backward() {
   if (!alive_.expired()) return;
   auto token = std::make_shared<int>();
-  bool is_first = pass_.begin([self = weak_from_this(), token] {
+  bool is_first = pass_.begin_once([self = weak_from_this(), token] {
     if (auto gradients = self.lock()) gradients->finish_all();
   });
   if (!is_first) return;
   alive_ = token;
   count_gathers();
   if (is_under_way_) forget();  // one that threw
-  for (auto& flight : flights_) flight.flat->drop_stand_ins();
-  is_under_way_ = pauses_ == 0 && !flights_.empty();
+  for (auto& reduction : reductions_) reduction.flat->drop_stand_ins();
+  is_under_way_ = pauses_ == 0 && !reductions_.empty();
   if (!is_under_way_) return;
   has_company_ = false;
   Companions::join(pass_.id(), this);
-  for (auto& flight : flights_) {
-    flight.before = flight.flat->take_gradients();
-    flight.flat->each_leaf(
-        [&](size_t, auto& leaf) { flight.arrived.push_back(!leaf.tensor.requires_grad()); });
+  for (auto& reduction : reductions_) {
+    reduction.before = reduction.flat->take_gradients();
+    reduction.flat->each_leaf(
+        [&](size_t, auto& leaf) { reduction.arrived.push_back(!leaf.tensor.requires_grad()); });
   }
 }
 
 /// From 0 in each backward.
 void ShardedGradients::count_gathers() {
-  if (gathering_.begin([] {})) gathers_ = 0;
+  if (gathering_.begin_once([] {})) gathers_ = 0;
 }
 
 /// As before the backward at hand: what it brought is dropped, what was there before is put back.
 void ShardedGradients::forget() {
-  for (auto& flight : flights_) flight.flat->put_gradients(std::exchange(flight.before, {}));
+  for (auto& reduction : reductions_) reduction.flat->put_gradients(std::exchange(reduction.before, {}));
   reset();
 }
 
 void ShardedGradients::reset() {
   in_flight_.clear();
-  for (auto& flight : flights_) {
-    flight.before.clear();
-    flight.arrived.clear();
-    flight.has_left = false;
-    flight.had.assign(flight.had.size(), false);
-    flight.last_arrival = 0;
-    flight.mean.reset();
-    flight.sum.reset();
+  for (auto& reduction : reductions_) {
+    reduction.before.clear();
+    reduction.arrived.clear();
+    reduction.has_left = false;
+    reduction.had.assign(reduction.had.size(), false);
+    reduction.last_arrival = 0;
+    reduction.mean.reset();
+    reduction.sum.reset();
   }
   next_ = 0;
   arrivals_ = 0;
@@ -203,51 +205,51 @@ void ShardedGradients::reset() {
 
 void ShardedGradients::arrived(size_t index, size_t leaf) {
   if (!is_under_way_) return;
-  auto& flight = flights_[index];
-  if (flight.arrived[leaf]) return;
-  flight.arrived[leaf] = true;
-  flight.last_arrival = ++arrivals_;
-  flight.last_gather = gathers_;
-  if (flight.is_complete()) launch_complete();
+  auto& reduction = reductions_[index];
+  if (reduction.arrived[leaf]) return;
+  reduction.arrived[leaf] = true;
+  reduction.last_arrival = ++arrivals_;
+  reduction.last_gather = gathers_;
+  if (reduction.is_complete()) launch_complete();
 }
 
 /// Those whose place is over.
 void ShardedGradients::launch_until(int64_t gathers) {
   if (!is_under_way_) return;
-  for (; next_ < order_.size() && flights_[order_[next_]].after <= gathers; ++next_)
-    if (auto& flight = flights_[order_[next_]]; !flight.is_idle) launch(flight);
+  for (; next_ < order_.size() && reductions_[order_[next_]].after <= gathers; ++next_)
+    if (auto& reduction = reductions_[order_[next_]]; !reduction.is_idle) launch(reduction);
 }
 
 /// Those whose place has come and whose gradients are all here.
 void ShardedGradients::launch_complete() {
   if (!is_alone_ || has_company_) return;
   for (; next_ < order_.size(); ++next_) {
-    auto& flight = flights_[order_[next_]];
-    if (flight.is_idle) continue;
-    if (!flight.is_complete() || flight.after > gathers_) return;
-    launch(flight);
+    auto& reduction = reductions_[order_[next_]];
+    if (reduction.is_idle) continue;
+    if (!reduction.is_complete() || reduction.after > gathers_) return;
+    launch(reduction);
   }
 }
 
-void ShardedGradients::launch(Flight& flight) {
-  Plain plain;
+void ShardedGradients::launch(Reduction& reduction) {
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
-  flight.note();
-  std::vector<std::vector<at::Tensor>> lists{flight.flat->take_gradients()};
-  if (!std::exchange(flight.has_left, true)) lists.push_back(flight.before);
-  exchanges_ = mixed(exchanges_, 2 * (&flight - flights_.data()) + 1);
-  flight.mean = flight.flat->reduce(lists);
-  in_flight_.push_back(&flight);
-  land(1);
+  reduction.note();
+  std::vector<std::vector<at::Tensor>> lists{reduction.flat->take_gradients()};
+  if (!std::exchange(reduction.has_left, true)) lists.push_back(reduction.before);
+  exchanges_ = mixed(exchanges_, 2 * (&reduction - reductions_.data()) + 1);
+  reduction.mean = reduction.flat->reduce(lists);
+  in_flight_.push_back(&reduction);
+  wait_until_in_flight(1);
 }
 
-void ShardedGradients::land(size_t but) {
-  for (; in_flight_.size() > but; in_flight_.pop_front()) {
-    auto& flight = *in_flight_.front();
-    auto mean = flight.mean->get();
-    flight.mean.reset();
+void ShardedGradients::wait_until_in_flight(size_t max) {
+  for (; in_flight_.size() > max; in_flight_.pop_front()) {
+    auto& reduction = *in_flight_.front();
+    auto mean = reduction.mean->get();
+    reduction.mean.reset();
     for (auto& alike : alike_) mean = alike.all_reduce(std::move(mean), ReduceOp::mean).get();
-    flight.sum = flight.sum.defined() ? flight.sum.add_(mean) : mean;
+    reduction.sum = reduction.sum.defined() ? reduction.sum.add_(mean) : mean;
   }
 }
 
@@ -260,16 +262,16 @@ void ShardedGradients::finish_all() {
 void ShardedGradients::finish() {
   alive_.reset();
   if (!is_under_way_) return;
-  Plain plain;
+  NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   launch_until(std::numeric_limits<int64_t>::max());
-  land(0);
+  wait_until_in_flight(0);
 
   std::vector<int64_t> words{exchanges_, -exchanges_, has_company_};
-  for (auto& flight : flights_) {
-    flight.note();
-    words.push_back(flight.waits());
-    words.insert(words.end(), flight.had.begin(), flight.had.end());
+  for (auto& reduction : reductions_) {
+    reduction.note();
+    words.push_back(reduction.waits());
+    words.insert(words.end(), reduction.had.begin(), reduction.had.end());
   }
   exchanges_ = 0;
   auto greatest = [&](const Communicator& among) {
@@ -291,15 +293,16 @@ void ShardedGradients::finish() {
 
   is_alone_ = words[2] == 0;
   auto word = words.begin() + 3;
-  for (auto& flight : flights_) {
-    if (*word++) launch(flight);
-    for (size_t i = 0; i < flight.had.size(); ++i) flight.had[i] = *word++;
+  for (auto& reduction : reductions_) {
+    if (*word++) launch(reduction);
+    for (size_t i = 0; i < reduction.had.size(); ++i) reduction.had[i] = *word++;
   }
-  land(0);
-  for (auto& flight : flights_) {
-    flight.is_idle = std::none_of(flight.had.begin(), flight.had.end(), [](bool had) { return had; });
-    if (!flight.is_idle) flight.flat->accumulate(flight.sum, flight.had);
-    flight.flat->stand_in_for_gradients();
+  wait_until_in_flight(0);
+  for (auto& reduction : reductions_) {
+    reduction.is_idle =
+        std::none_of(reduction.had.begin(), reduction.had.end(), [](bool had) { return had; });
+    if (!reduction.is_idle) reduction.flat->accumulate(reduction.sum, reduction.had);
+    reduction.flat->stand_in_for_gradients();
   }
   if (!order_is_learnt_) learn_order();
   reset();
@@ -308,18 +311,18 @@ void ShardedGradients::finish() {
 /// The order in which rank 0 had the last gradient of each, and gathered between them, becomes that of all.
 /// What had none comes last.
 void ShardedGradients::learn_order() {
-  auto arrival = [&](size_t index) { return flights_[index].last_arrival; };
+  auto arrival = [&](size_t index) { return reductions_[index].last_arrival; };
   std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
     return arrival(a) > 0 && (arrival(b) == 0 || arrival(a) < arrival(b));
   });
   std::vector<int64_t> words(order_.begin(), order_.end());
-  for (auto index : order_) words.push_back(arrival(index) > 0 ? flights_[index].last_gather : gathers_);
+  for (auto index : order_) words.push_back(arrival(index) > 0 ? reductions_[index].last_gather : gathers_);
   auto first = group_.broadcast(at::tensor(words, at::kLong).to(group_.device())).get().cpu();
   for (auto& alike : alike_) first = alike.broadcast(first.to(alike.device())).get().cpu();
   auto* word = first.const_data_ptr<int64_t>();
   for (size_t i = 0; i < order_.size(); ++i) {
     order_[i] = static_cast<size_t>(word[i]);
-    flights_[order_[i]].after = word[order_.size() + i];
+    reductions_[order_[i]].after = word[order_.size() + i];
   }
   order_is_learnt_ = true;
 }

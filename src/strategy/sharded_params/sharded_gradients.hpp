@@ -49,7 +49,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void before_gather(int64_t unit);
 
   /// Forgets what was exchanged in passes that failed.
-  void begin_anew() {
+  void reset_after_failure() {
     exchanges_ = 0;
     is_alone_ = false;
   }
@@ -58,7 +58,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void resume() { --pauses_; }
 
  private:
-  struct Flight {
+  struct Reduction {
     FlatParameters* flat;
     int64_t after;                        // how many gathers of the backward it comes behind
     bool is_idle = false;                 // no rank had a gradient last time: not to be waited for
@@ -80,22 +80,22 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   class Arrived;
   class Companions;
 
-  void begin();
+  void begin_backward();
   void count_gathers();
   void forget();
   void reset();
-  void arrived(size_t flight, size_t leaf);
+  void arrived(size_t reduction, size_t leaf);
   void launch_until(int64_t gathers);
   void launch_complete();
-  void launch(Flight& flight);
-  void land(size_t but);
+  void launch(Reduction& reduction);
+  void wait_until_in_flight(size_t max);
   void finish_all();
   void finish();
   void learn_order();
 
   Communicator group_;
   std::vector<Communicator> alike_;
-  std::vector<Flight> flights_;
+  std::vector<Reduction> reductions_;
   std::vector<size_t> order_;
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
 
@@ -103,7 +103,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   std::weak_ptr<void> alive_;  // the backward at hand, whose callback holds it
   bool is_under_way_ = false;
   size_t next_ = 0;  // of the order
-  std::deque<Flight*> in_flight_;
+  std::deque<Reduction*> in_flight_;
   int64_t gathers_ = 0;    // in this backward
   int64_t exchanges_ = 0;  // a number for what this rank gathered and reduced, in order
   size_t arrivals_ = 0;    // in this backward

@@ -19,7 +19,7 @@ bool ShardedParamsStrategy::is_alone() const {
 
 std::vector<Communicator> ShardedParamsStrategy::groups() const { return engine_->placement()->reduced_over; }
 
-void ShardedParamsStrategy::place(NamedTensors& parameters) const {
+void ShardedParamsStrategy::set_placement(NamedTensors& parameters) const {
   for (auto& item : parameters) item.placement = engine_->placement();
 }
 
@@ -39,7 +39,7 @@ NamedTensors ShardedParamsStrategy::named_shards() const {
   NamedTensors shards;
   engine_->each_flat([&](auto& flat) {
     for (auto& shard : flat.shards())
-      shards.push_back({shard.names[0], shard.tensor, engine_->placement(), shard.place});
+      shards.push_back({shard.names[0], shard.tensor, engine_->placement(), shard.metadata});
   });
   return shards;
 }
@@ -56,14 +56,14 @@ double ShardedParamsStrategy::clip_grad_norm(double max, const Communicator& sta
 
 std::shared_ptr<void> ShardedParamsStrategy::unshard() {
   engine_->check_values();
-  if (engine_->is_whole()) return {};
-  Plain plain;
-  engine_->residency().release_all();
-  engine_->residency().bring_all();
+  if (engine_->is_unsharded()) return {};
+  NoInterceptGuard no_intercept;
+  engine_->residency().reshard_all();
+  engine_->residency().unshard_all();
   return {nullptr, [engine = engine_](void*) {
-            Plain plain;
-            engine->residency().keep_all();
-            engine->residency().release_all();
+            NoInterceptGuard no_intercept;
+            engine->residency().write_back_all();
+            engine->residency().reshard_all();
           }};
 }
 

@@ -7,7 +7,8 @@ namespace wanpar {
 std::function<Source::Buffers()> ShardedUnit::fetch() {
   gradients->before_gather(index_);
   auto coming = std::make_shared<std::vector<std::optional<Pending<at::Tensor>>>>();
-  for (auto& flat : flats) coming->push_back(flat.is_whole() ? std::nullopt : std::optional(flat.gather()));
+  for (auto& flat : flats)
+    coming->push_back(flat.is_unsharded() ? std::nullopt : std::optional(flat.gather()));
   return [coming] {
     Buffers buffers;
     for (auto& one : *coming) buffers.push_back(one ? one->get() : at::Tensor());
@@ -21,9 +22,9 @@ int64_t ShardedUnit::version() const {
   return sum;
 }
 
-void ShardedUnit::keep(const Buffers& buffers) {
+void ShardedUnit::write_back(const Buffers& buffers) {
   for (size_t i = 0; i < flats.size(); ++i)
-    if (!flats[i].is_whole()) flats[i].keep(buffers[i]);
+    if (!flats[i].is_unsharded()) flats[i].write_back(buffers[i]);
 }
 
 }  // namespace wanpar

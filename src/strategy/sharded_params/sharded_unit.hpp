@@ -18,7 +18,7 @@ class ShardedUnit : public Source {
 
   std::function<Buffers()> fetch() override;
   int64_t version() const override;
-  void keep(const Buffers& buffers) override;
+  void write_back(const Buffers& buffers) override;
 
   std::string name;
   std::vector<FlatParameters> flats;

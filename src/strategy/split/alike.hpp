@@ -31,13 +31,13 @@ class Alike {
     std::string op;
     double value;
   };
-  struct Met {
+  struct NotedTensor {
     std::string op;
     std::vector<int64_t> sizes;
     Digest digest;
   };
   std::vector<Number> numbers_;
-  std::vector<Met> tensors_;
+  std::vector<NotedTensor> tensors_;
   uint64_t path_ = 0;  // of all operators, hashed
 };
 

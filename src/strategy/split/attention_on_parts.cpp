@@ -55,9 +55,9 @@ class Unwritten {
 
 /// LibTorch's kernels give [batch, heads, tokens, channels] as [batch, tokens, heads, channels] lie in
 /// memory.
-SplitTensor::Geometry geometry_of(const at::Tensor& part, const SplitPlace& place) {
+SplitTensor::Geometry geometry_of(const at::Tensor& part, const SplitPlacement& place) {
   at::DimVector sizes(part.sizes());
-  sizes[place.dim] = place.whole_extent();
+  sizes[place.dim] = place.global_extent();
   const auto tokens = part.dim() - 2, heads = part.dim() - 3;
   if (heads < 0) return {sizes, c10::contiguous_strides(sizes), 0};
   auto in_memory = sizes;
@@ -99,7 +99,7 @@ at::Tensor local_attention(const std::string& who, const Attention& given) {
 at::Tensor attention_between(const std::string& who, const Between& tokens, Attention call) {
   if (std::max(call.key.dim(), call.value.dim()) > call.query.dim()) refuse_dims(who, call);
   auto numbers = [&](int64_t all, const Ranges& some) {
-    return take(at::arange(all, call.query.options().dtype(at::kLong)), 0, some);
+    return select_ranges(at::arange(all, call.query.options().dtype(at::kLong)), 0, some);
   };
   auto& mask = call.mask = prepared(call).mask;
   if (mask && !fits(*mask, tokens.all_queries, tokens.all_keys))
@@ -107,7 +107,7 @@ at::Tensor attention_between(const std::string& who, const Between& tokens, Atte
                             who, mask->sizes(), tokens.all_queries, tokens.all_keys));
   const auto rows = numbers(tokens.all_queries, tokens.queries);
   if (mask && mask->size(-2) != 1) mask = mask->index_select(-2, rows);
-  if (mask && mask->size(-1) != 1) mask = take(*mask, -1, tokens.keys);
+  if (mask && mask->size(-1) != 1) mask = select_ranges(*mask, -1, tokens.keys);
   // Query i attends to keys 0 to i.
   if (std::exchange(call.causal, false))
     mask = under(numbers(tokens.all_keys, tokens.keys).le(rows.unsqueeze(1)), mask);
@@ -118,29 +118,29 @@ at::Tensor attention_on_parts(const Attention& given, const std::shared_ptr<cons
                               MergedKeys merged, const OverParts& over) {
   auto inputs = given.inputs();
   for (auto& x : inputs)
-    if (as_split(x) && !place_of(x)) x = unsplit(x);
-  const auto met = meet(inputs, merged);
-  for (auto i : met.gathered) inputs[i] = unsplit(inputs[i]);
-  if (met.kind == MetAttention::whole) return attend(given.on(inputs));
+    if (as_split(x) && !placement_of(x)) x = unsplit(x);
+  const auto plan = plan_attention(inputs, merged);
+  for (auto i : plan.to_unshard) inputs[i] = unsplit(inputs[i]);
+  if (plan.kind == AttentionPlan::replicated) return attend(given.on(inputs));
   auto kept = std::make_shared<Unwritten>();
   for (auto& x : inputs) kept->keep(x);
-  for (auto& cut : met.cuts) inputs[cut.input] = split(inputs[cut.input], cut.place, group);
+  for (auto& sliced : plan.to_slice) inputs[sliced.input] = split(inputs[sliced.input], sliced.place, group);
   for (auto& x : inputs)
-    x = place_of(x) ? part_in_graph(x)
-                    : linear_map(
-                          x, [](const at::Tensor& same) { return same; },
-                          [group](const at::Tensor& gradient) { return group->sum(gradient); });
+    x = placement_of(x) ? part_in_graph(x)
+                        : linear_map(
+                              x, [](const at::Tensor& same) { return same; },
+                              [group](const at::Tensor& gradient) { return group->sum(gradient); });
   const auto call = given.on(inputs);
   at::Tensor out;
-  switch (met.kind) {
-    case MetAttention::over:
-      check_attention_over(group->name(), call, met.place->whole_extent());
-      out = over(*met.place, call);
+  switch (plan.kind) {
+    case AttentionPlan::sharded_keys:
+      check_attention_over(group->name(), call, plan.place->global_extent());
+      out = over(*plan.place, call);
       break;
-    case MetAttention::rows:
+    case AttentionPlan::sharded_queries:
       out = attention_between(group->name(),
-                              {met.place->elements().of(met.place->rank),
-                               met.place->whole_extent(),
+                              {plan.place->elements().of(plan.place->rank),
+                               plan.place->global_extent(),
                                {{0, call.key.size(-2)}},
                                call.key.size(-2)},
                               call);
@@ -148,7 +148,7 @@ at::Tensor attention_on_parts(const Attention& given, const std::shared_ptr<cons
     default:
       out = local_attention(group->name(), call);
   }
-  const auto place = met.place->at(out.dim() - met.from_end);
+  const auto place = plan.place->at(out.dim() - plan.from_end);
   auto result = of_parts(out, place, group, geometry_of(out, place));
   kept->keep(result);
   check_in_backward(result, [kept, group] { kept->check(group->name()); });

@@ -11,7 +11,7 @@
 namespace wanpar {
 
 /// Attention of all tokens to all, of which each rank has the part that `place` gives it, by parts.
-using OverParts = std::function<at::Tensor(const SplitPlace& place, Attention call)>;
+using OverParts = std::function<at::Tensor(const SplitPlacement& place, Attention call)>;
 
 /// Attention some of whose inputs are split, with gradients for autograd; `over` carries it where keys are
 /// split as the queries are. Throws Error for one that cannot be split exactly.

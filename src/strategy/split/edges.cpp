@@ -19,8 +19,8 @@ at::Tensor zeros(const at::Tensor& like, int64_t dim, int64_t extent) {
 
 }  // namespace
 
-Edges::Edges(const TokenLayout& layout, int ring, int ulysses, int ring_rank, int ulysses_rank, int64_t left,
-             int64_t right)
+HaloLayout::HaloLayout(const TokenLayout& layout, int ring, int ulysses, int ring_rank, int ulysses_rank,
+                       int64_t left, int64_t right)
     : left_(left), right_(right) {
   rows_.assign(ring, 0);
   for (int r = 0; r < ring; ++r)
@@ -42,17 +42,17 @@ Edges::Edges(const TokenLayout& layout, int ring, int ulysses, int ring_rank, in
     }
 }
 
-at::Tensor Edges::own(at::Device device) const { return indices(own_, device); }
+at::Tensor HaloLayout::own(at::Device device) const { return indices(own_, device); }
 
 /// Where these tokens, those that there are, lie among all edges.
-std::vector<int64_t> Edges::places(int64_t begin, int64_t end) const {
+std::vector<int64_t> HaloLayout::places(int64_t begin, int64_t end) const {
   std::vector<int64_t> result;
   for (auto token = std::max<int64_t>(0, begin); token < std::min(total_, end); ++token)
     result.push_back(std::lower_bound(all_.begin(), all_.end(), token) - all_.begin());
   return result;
 }
 
-at::Tensor Edges::extended(const at::Tensor& part, const at::Tensor& all, int64_t dim) const {
+at::Tensor HaloLayout::extended(const at::Tensor& part, const at::Tensor& all, int64_t dim) const {
   auto before = places(mine_.begin - left_, mine_.begin), behind = places(mine_.end, mine_.end + right_);
   auto left = left_ - static_cast<int64_t>(before.size()),
        right = right_ - static_cast<int64_t>(behind.size());
@@ -61,7 +61,7 @@ at::Tensor Edges::extended(const at::Tensor& part, const at::Tensor& all, int64_
                  dim);
 }
 
-at::Tensor Edges::taken(const at::Tensor& extended, int64_t dim) const {
+at::Tensor HaloLayout::taken(const at::Tensor& extended, int64_t dim) const {
   auto before = places(mine_.begin - left_, mine_.begin), behind = places(mine_.end, mine_.end + right_);
   auto n = static_cast<int64_t>(before.size()), m = static_cast<int64_t>(behind.size());
   auto all = zeros(extended, dim, static_cast<int64_t>(all_.size()));
@@ -69,7 +69,7 @@ at::Tensor Edges::taken(const at::Tensor& extended, int64_t dim) const {
   return all.index_add_(dim, indices(behind, all.device()), extended.narrow(dim, left_ + length(), m));
 }
 
-at::Tensor Edges::of_this_rank(const at::Tensor& all, int64_t dim) const {
+at::Tensor HaloLayout::of_this_rank(const at::Tensor& all, int64_t dim) const {
   return all.narrow(dim, begin_, static_cast<int64_t>(own_.size()));
 }
 

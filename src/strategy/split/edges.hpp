@@ -10,10 +10,10 @@ namespace wanpar {
 /// The tokens at both ends of each rank's share, which others look at: the first `right` and the last `left`,
 /// all of a share that has no more. Collected from all ranks in order, they hold every token that any rank
 /// needs beside its own.
-class Edges {
+class HaloLayout {
  public:
-  Edges(const TokenLayout& layout, int ring, int ulysses, int ring_rank, int ulysses_rank, int64_t left,
-        int64_t right);
+  HaloLayout(const TokenLayout& layout, int ring, int ulysses, int ring_rank, int ulysses_rank, int64_t left,
+             int64_t right);
 
   /// Where this rank's edges lie in its share.
   at::Tensor own(at::Device device) const;

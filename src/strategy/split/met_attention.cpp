@@ -9,70 +9,70 @@ namespace {
 
 constexpr int64_t kTokens = 2;  // their dimension, counted from the end
 
-int64_t from_end(const at::Tensor& x, const SplitPlace& place) { return x.dim() - place.dim; }
+int64_t from_end(const at::Tensor& x, const SplitPlacement& place) { return x.dim() - place.dim; }
 
 /// Whether two tensors are split along the same dimension, alike.
-bool is_alike(const at::Tensor& x, const SplitPlace& a, const at::Tensor& y, const SplitPlace& b) {
+bool is_alike(const at::Tensor& x, const SplitPlacement& a, const at::Tensor& y, const SplitPlacement& b) {
   return from_end(x, a) == from_end(y, b) && a.is_like(b);
 }
 
-MetAttention all_whole(std::span<const at::Tensor> inputs) {
-  MetAttention met{MetAttention::whole, {}, {}, {}};
+AttentionPlan all_replicated(std::span<const at::Tensor> inputs) {
+  AttentionPlan plan{AttentionPlan::replicated, {}, {}, {}};
   for (size_t i = 0; i < inputs.size(); ++i)
-    if (place_of(inputs[i])) met.gathered.push_back(i);
-  return met;
+    if (placement_of(inputs[i])) plan.to_unshard.push_back(i);
+  return plan;
 }
 
 }  // namespace
 
-MetAttention meet(std::span<const at::Tensor> inputs, MergedKeys merged) {
-  MetAttention met{MetAttention::whole, {}, {}, {}};
+AttentionPlan plan_attention(std::span<const at::Tensor> inputs, MergedKeys merged) {
+  AttentionPlan plan{AttentionPlan::replicated, {}, {}, {}};
   auto &query = inputs[0], &key = inputs[1], &value = inputs[2];
-  if (query.dim() < 2 || key.dim() < 2 || value.dim() < 2) return all_whole(inputs);
-  auto *queries = place_of(query), *keys = place_of(key), *values = place_of(value);
+  if (query.dim() < 2 || key.dim() < 2 || value.dim() < 2) return all_replicated(inputs);
+  auto *queries = placement_of(query), *keys = placement_of(key), *values = placement_of(value);
   const bool has_mask = inputs.size() > 3;
-  auto keys_whole = [&] {
-    if (keys) met.gathered.push_back(1);
-    if (values) met.gathered.push_back(2);
+  auto unshard_keys = [&] {
+    if (keys) plan.to_unshard.push_back(1);
+    if (values) plan.to_unshard.push_back(2);
     keys = values = nullptr;
   };
-  if (has_mask && place_of(inputs[3])) met.gathered.push_back(3);
-  if (keys && values && !is_alike(key, *keys, value, *values)) keys_whole();
-  if (!keys != !values) keys_whole();
+  if (has_mask && placement_of(inputs[3])) plan.to_unshard.push_back(3);
+  if (keys && values && !is_alike(key, *keys, value, *values)) unshard_keys();
+  if (!keys != !values) unshard_keys();
 
   if (keys && from_end(key, *keys) == kTokens) {
     bool is_over = queries && is_alike(query, *queries, key, *keys) &&
                    (merged == MergedKeys::attended_over || !queries->is_merged());
     if (is_over) {
-      met.kind = MetAttention::over, met.place = *queries, met.from_end = kTokens;
-      return met;
+      plan.kind = AttentionPlan::sharded_keys, plan.place = *queries, plan.from_end = kTokens;
+      return plan;
     }
-    keys_whole();
+    unshard_keys();
   }
-  if (!queries && !keys) return met;
+  if (!queries && !keys) return plan;
   if (queries && !keys && from_end(query, *queries) == kTokens) {
-    met.kind = MetAttention::rows, met.place = *queries, met.from_end = kTokens;
-    return met;
+    plan.kind = AttentionPlan::sharded_queries, plan.place = *queries, plan.from_end = kTokens;
+    return plan;
   }
 
   // What is left is split along samples or heads.
   const auto& split = queries ? *queries : *keys;
   const auto along = queries ? from_end(query, split) : from_end(key, split);
   if (along <= kTokens || (queries && keys && !is_alike(query, *queries, key, *keys)))
-    return all_whole(inputs);
+    return all_replicated(inputs);
   for (size_t i = 0; i < inputs.size(); ++i) {
     auto& x = inputs[i];
     const auto dim = x.dim() - along;
-    bool is_gathered = std::count(met.gathered.begin(), met.gathered.end(), i);
-    if ((place_of(x) && !is_gathered) || dim < 0) continue;
-    if (is_gathered) return all_whole(inputs);
-    if (x.size(dim) == split.whole_extent() && x.size(dim) != 1)
-      met.cuts.push_back({i, split.at(dim)});
+    bool is_unsharded = std::count(plan.to_unshard.begin(), plan.to_unshard.end(), i);
+    if ((placement_of(x) && !is_unsharded) || dim < 0) continue;
+    if (is_unsharded) return all_replicated(inputs);
+    if (x.size(dim) == split.global_extent() && x.size(dim) != 1)
+      plan.to_slice.push_back({i, split.at(dim)});
     else if (x.size(dim) != 1)
-      return all_whole(inputs);
+      return all_replicated(inputs);
   }
-  met.kind = MetAttention::apart, met.place = split, met.from_end = along;
-  return met;
+  plan.kind = AttentionPlan::sharded_batch, plan.place = split, plan.from_end = along;
+  return plan;
 }
 
 }  // namespace wanpar

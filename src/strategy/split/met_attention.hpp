@@ -15,26 +15,26 @@ enum class MergedKeys { gathered, attended_over };
 
 /// How an attention of which some inputs are split is carried, and what is to be done to its inputs before,
 /// by their numbers.
-struct MetAttention {
+struct AttentionPlan {
   enum Kind {
-    whole,  ///< on every rank
-    over,   ///< the keys are split as the queries are, and are attended over
-    rows,   ///< the queries are split, the keys are whole
-    apart,  ///< samples or heads are split, each of which attends for itself
+    replicated,       ///< on every rank
+    sharded_keys,     ///< the keys are split as the queries are, and are attended over
+    sharded_queries,  ///< the queries are split, the keys are whole
+    sharded_batch,    ///< samples or heads are split, each of which attends for itself
   };
   Kind kind;
-  std::vector<size_t> gathered;  ///< inputs that are wanted whole
-  struct Cut {
+  std::vector<size_t> to_unshard;  ///< inputs that are wanted whole
+  struct SlicedInput {
     size_t input;
-    SplitPlace place;
+    SplitPlacement place;
   };
-  std::vector<Cut> cuts;            ///< whole inputs of which each rank is to have its part
-  std::optional<SplitPlace> place;  ///< of the queries, or of what is apart
-  int64_t from_end = 0;             ///< its dimension in all of them and in the result
+  std::vector<SlicedInput> to_slice;    ///< whole inputs of which each rank is to have its part
+  std::optional<SplitPlacement> place;  ///< of the queries, or of what is apart
+  int64_t from_end = 0;                 ///< its dimension in all of them and in the result
 };
 
 /// Told by where queries, keys, values and mask lie: keys that are split otherwise than the queries are
 /// wanted whole, as is any mask that is split.
-MetAttention meet(std::span<const at::Tensor> inputs, MergedKeys merged);
+AttentionPlan plan_attention(std::span<const at::Tensor> inputs, MergedKeys merged);
 
 }  // namespace wanpar

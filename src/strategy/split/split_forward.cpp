@@ -26,7 +26,7 @@ bool has_own_generator(std::span<const c10::IValue> arguments) {
 
 }  // namespace
 
-std::string text_of(const std::vector<Cut>& split, const std::vector<Join>& gather) {
+std::string text_of(const std::vector<SplitInput>& split, const std::vector<GatherOutput>& gather) {
   std::string text;
   for (auto& cut : split) text += fmt::format("\nsplit argument {}, dimension {}", cut.arg.text(), cut.dim);
   for (auto& join : gather)
@@ -40,7 +40,7 @@ SplitForward::SplitForward(std::shared_ptr<const SplitRanks> ranks, SplitEnds en
       ends_(std::move(ends)),
       module_(std::move(module)),
       kind_(arguments.kinds),
-      is_first_(module_->begin(kind_)) {
+      is_first_(module_->is_first_call(kind_)) {
   if (auto* outer = innermost<SplitForward>())
     throw Error(fmt::format(
         "{}: inside of {}, which splits the tokens already; wrap the module once, with both groups as {}",
@@ -50,7 +50,7 @@ SplitForward::SplitForward(std::shared_ptr<const SplitRanks> ranks, SplitEnds en
 }
 
 void SplitForward::enter(Arguments& arguments) {
-  Plain plain;
+  NoInterceptGuard no_intercept;
   ValueNames names;
   for (auto& cut : ends_.split) names.push_back(cut.arg);
   check_names(who(), ".split", names, arguments);
@@ -65,8 +65,8 @@ void SplitForward::enter(Arguments& arguments) {
 }
 
 void SplitForward::leave(NamedTensors& results) {
-  Plain plain;
-  if (!has_cut_)
+  NoInterceptGuard no_intercept;
+  if (!has_split_)
     throw Error(
         who() +
         ": nothing was split; name the token arguments in .split, or call split_sequence in the module");
@@ -104,15 +104,15 @@ at::Tensor SplitForward::split_sequence(at::Tensor x, int64_t dim,
   if (grid && grid->frames * grid->rows * grid->columns != x.size(dim))
     throw Error(fmt::format("split_sequence: a grid of {} frames, {} rows and {} columns for {} tokens",
                             grid->frames, grid->rows, grid->columns, x.size(dim)));
-  auto place = [&](int64_t tokens, int64_t d) { return ranks_->place_of_tokens(tokens, d, grid); };
+  auto place = [&](int64_t tokens, int64_t d) { return ranks_->placement_of_tokens(tokens, d, grid); };
   for (auto& companion : companions) {
     if (companion.tensor.size(companion.dim) != x.size(dim))
       throw Error(fmt::format(
           "split_sequence: a companion has {} elements along its dimension {}, but there are {} tokens",
           companion.tensor.size(companion.dim), companion.dim, x.size(dim)));
-    companion.tensor = cut(companion.tensor, companion.dim, place);
+    companion.tensor = shard(companion.tensor, companion.dim, place);
   }
-  return cut(x, dim, place);
+  return shard(x, dim, place);
 }
 
 at::Tensor SplitForward::gather_sequence(at::Tensor x, int64_t dim) { return gather(x, dim); }
@@ -128,12 +128,12 @@ Tensors SplitForward::around(const Operator& op, const Next& next) {
   return next(op);
 }
 
-at::Tensor SplitForward::cut(const at::Tensor& x, int64_t dim, const Place& place) {
+at::Tensor SplitForward::shard(const at::Tensor& x, int64_t dim, const PlacementOf& place) {
   if (dim < -x.dim() || dim >= x.dim())
     throw Error(
         fmt::format("{}: dimension {} of a tensor with {} dimensions cannot be split", who(), dim, x.dim()));
   if (dim < 0) dim += x.dim();
-  has_cut_ = true;
+  has_split_ = true;
   if (is_first_) require_same_on_all(x);
   const auto there = place(x.size(dim), dim);
   return there ? split(x, *there, ranks_) : x;
@@ -154,13 +154,13 @@ at::Tensor SplitForward::given(const at::Tensor& x, int64_t dim) {
   auto known = std::find_if(given_.begin(), given_.end(),
                             [&](auto& one) { return one.original.is_same(x) && one.dim == dim; });
   if (known != given_.end()) return known->part;
-  auto part = cut(x, dim, [&](int64_t extent, int64_t d) { return ranks_->place(extent, d); });
+  auto part = shard(x, dim, [&](int64_t extent, int64_t d) { return ranks_->placement(extent, d); });
   if (auto* split = as_split(part)) given_.push_back({x, part, dim, split->writes()});
   return part;
 }
 
 at::Tensor SplitForward::gather(const at::Tensor& x, std::optional<int64_t> dim) const {
-  auto* place = place_of(x);
+  auto* place = placement_of(x);
   if (dim && *dim < 0) *dim += x.dim();
   const bool has_one = place && place->layout->total() == 1;  // which is at the edge of two dimensions
   if (place && dim && *dim != place->dim && !has_one)
@@ -176,7 +176,7 @@ at::Tensor SplitForward::gathered(const std::string& name, const at::Tensor& x) 
   auto join = std::find_if(joins.begin(), joins.end(), [&](auto& j) { return j.result.names(name); });
   if (join != joins.end()) return gather(x, join->dim);
   if (joins.empty() && !ends_.split.empty()) return gather(x, {});
-  if (auto* place = place_of(x))
+  if (auto* place = placement_of(x))
     throw Error(
         fmt::format("{}: the result {}{} goes out with its dimension {} split; call gather_sequence in the "
                     "module, or name it in .gather",
@@ -201,7 +201,7 @@ void SplitForward::give_back() {
                   ": the module writes into an argument of which each rank holds a part, with "
                   "gradients; let it write into a clone");
     at::NoGradGuard no_grad;
-    original.copy_(whole_of(part));
+    original.copy_(full_tensor(part));
   }
 }
 

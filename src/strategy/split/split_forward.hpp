@@ -18,12 +18,12 @@ namespace wanpar {
 
 /// Where tokens begin and end, for a module that does not say so.
 struct SplitEnds {
-  std::vector<Cut> split;
-  std::vector<Join> gather;
+  std::vector<SplitInput> split;
+  std::vector<GatherOutput> gather;
 };
 
 /// A line for each, to be compared.
-std::string text_of(const std::vector<Cut>& split, const std::vector<Join>& gather);
+std::string text_of(const std::vector<SplitInput>& split, const std::vector<GatherOutput>& gather);
 
 /// What one rank does between the beginning and the end of a forward in which tensors are split over ranks.
 class SplitForward : public ForwardScope, public TokenHandler, public OperatorHandler {
@@ -48,8 +48,8 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
 
  private:
   const std::string& who() const { return ranks_->name(); }
-  using Place = std::function<std::optional<SplitPlace>(int64_t extent, int64_t dim)>;
-  at::Tensor cut(const at::Tensor& x, int64_t dim, const Place& place);
+  using PlacementOf = std::function<std::optional<SplitPlacement>(int64_t extent, int64_t dim)>;
+  at::Tensor shard(const at::Tensor& x, int64_t dim, const PlacementOf& place);
   void require_same_on_all(const at::Tensor& x) const;
   /// An argument cut; one that is given twice is one tensor still.
   at::Tensor given(const at::Tensor& x, int64_t dim);
@@ -69,7 +69,7 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
   std::string kind_;
   bool is_first_;  // of this kind: ranks compare what is to be alike
   Alike alike_;
-  bool has_cut_ = false;
+  bool has_split_ = false;
   std::vector<at::Tensor> arguments_;
   std::vector<GivenTokens> given_;
   std::optional<Scope> scope_;

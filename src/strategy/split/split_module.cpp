@@ -49,7 +49,7 @@ SplitModule::SplitModule(const std::string& who, const std::vector<Communicator>
   is_in_one_process_ = are_in_one_process(grid);
 }
 
-bool SplitModule::begin(const std::string& kind) {
+bool SplitModule::is_first_call(const std::string& kind) {
   if (known_.size() > kRemembered) known_.clear();
   return !known_.contains(kind);
 }

@@ -23,7 +23,7 @@ class SplitModule {
   const NamedTensors& shared() const { return shared_; }
 
   /// Whether a call of this kind is the first one, in which ranks compare what is to be alike.
-  bool begin(const std::string& kind);
+  bool is_first_call(const std::string& kind);
   /// That call has ended, and all was alike.
   void add(const std::string& kind) { known_.insert(kind); }
 

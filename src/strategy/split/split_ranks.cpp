@@ -60,24 +60,24 @@ at::Tensor SplitRanks::greatest(const at::Tensor& x) const {
   return slow_.all_reduce(fast_.all_reduce(x, ReduceOp::max).get(), ReduceOp::max).get();
 }
 
-at::Tensor SplitRanks::with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout,
-                                       int64_t left, int64_t right) const {
+at::Tensor SplitRanks::with_halo(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                                 int64_t right) const {
   exchanges("a window");
   if (fast_.size() == 1) return with_halos(slow_, part, dim, layout, left, right);
   if (slow_.size() == 1) return with_halos(fast_, part, dim, layout, left, right);
-  const Edges edges(layout, slow_.size(), fast_.size(), slow_.rank(), fast_.rank(), left, right);
-  auto mine = part.index_select(dim, edges.own(part.device()));
-  auto row = fast_.all_gather(std::move(mine), dim, edges.row()).get();
-  auto all = slow_.all_gather(std::move(row), dim, edges.rows()).get();
-  return edges.extended(part, all, dim);
+  const HaloLayout halo(layout, slow_.size(), fast_.size(), slow_.rank(), fast_.rank(), left, right);
+  auto mine = part.index_select(dim, halo.own(part.device()));
+  auto row = fast_.all_gather(std::move(mine), dim, halo.row()).get();
+  auto all = slow_.all_gather(std::move(row), dim, halo.rows()).get();
+  return halo.extended(part, all, dim);
 }
 
-at::Tensor SplitRanks::added_to_neighbours(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
-                                           int64_t left, int64_t right) const {
-  const Edges edges(layout, slow_.size(), fast_.size(), slow_.rank(), fast_.rank(), left, right);
-  auto all = sum(edges.taken(extended, dim));
-  auto part = extended.narrow(dim, left, edges.length()).clone();
-  return part.index_add_(dim, edges.own(extended.device()), edges.of_this_rank(all, dim));
+at::Tensor SplitRanks::accumulate_halo(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
+                                       int64_t left, int64_t right) const {
+  const HaloLayout halo(layout, slow_.size(), fast_.size(), slow_.rank(), fast_.rank(), left, right);
+  auto all = sum(halo.taken(extended, dim));
+  auto part = extended.narrow(dim, left, halo.length()).clone();
+  return part.index_add_(dim, halo.own(extended.device()), halo.of_this_rank(all, dim));
 }
 
 void SplitRanks::meets(const SplitCall& call) const {

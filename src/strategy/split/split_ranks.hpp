@@ -25,11 +25,11 @@ class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitR
   int size() const { return slow_.size() * fast_.size(); }
   /// Where the elements of an argument's dimension are to be; none where they stay whole. Throws Error, alike
   /// on all ranks, where they cannot be split.
-  virtual std::optional<SplitPlace> place(int64_t extent, int64_t dim) const = 0;
+  virtual std::optional<SplitPlacement> placement(int64_t extent, int64_t dim) const = 0;
   /// And those that a module states to be tokens, and the grid that they lie in.
-  virtual std::optional<SplitPlace> place_of_tokens(int64_t tokens, int64_t dim,
-                                                    const std::optional<TokenGrid>&) const {
-    return place(tokens, dim);
+  virtual std::optional<SplitPlacement> placement_of_tokens(int64_t tokens, int64_t dim,
+                                                            const std::optional<TokenGrid>&) const {
+    return placement(tokens, dim);
   }
 
   /// How an option names each axis, for a module that is wrapped twice: ".ring and .ulysses".
@@ -39,10 +39,10 @@ class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitR
   at::Tensor joined(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const override;
   at::Tensor sum(const at::Tensor& x) const override;
   at::Tensor greatest(const at::Tensor& x) const override;
-  at::Tensor with_neighbours(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+  at::Tensor with_halo(const at::Tensor& part, int64_t dim, const TokenLayout& layout, int64_t left,
+                       int64_t right) const override;
+  at::Tensor accumulate_halo(const at::Tensor& extended, int64_t dim, const TokenLayout& layout, int64_t left,
                              int64_t right) const override;
-  at::Tensor added_to_neighbours(const at::Tensor& extended, int64_t dim, const TokenLayout& layout,
-                                 int64_t left, int64_t right) const override;
   void meets(const SplitCall& call) const override;
 
   /// A pass begins on this thread, and until leave() goes on there; what operators meet in it is noted in

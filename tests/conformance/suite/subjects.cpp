@@ -82,7 +82,7 @@ const std::vector<Subject>& subjects() {
        .batch = {0, 1},
        .stacked = [](auto dtype) { return stacked_transformer(transformer(), dtype); },
        .blocks = 3,
-       .side = {Side::cut}},
+       .side = {Side::split}},
       {.name = "UNet",
        .make = [](auto dtype) { return cast(Unet(), dtype); },
        .inputs =
@@ -101,7 +101,7 @@ const std::vector<Subject>& subjects() {
        .tokens = {{.arg = 0, .dim = 1}, {.arg = 1, .dim = 1}},
        .stacked = [](auto dtype) { return stacked_decoder(Decoder(), dtype); },
        .blocks = 3,
-       .side = {Side::whole}},
+       .side = {Side::replicate}},
       {.name = "Sequential",
        .make = [](auto dtype) { return cast(sequential_model(), dtype); },
        .inputs =

@@ -80,17 +80,17 @@ class TokenHandler : public virtual Handler {
 class SubstitutionHandler : public virtual Handler {
  public:
   /// `replacement`, which was received, cut or cast out of sight, goes on in the place of `original`.
-  virtual void on_substitute(const at::Tensor& replacement, const at::Tensor& original) = 0;
+  virtual void on_substitute(const at::Tensor& original, const at::Tensor& replacement) = 0;
 };
 
 /// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while
 /// what it returns lives, that part may run once more.
-using Reentry = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
+using RecomputeScope = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
 
 /// Takes part where a backward runs a part of the forward once more, long after its scope has ended.
 class RecomputableHandler : public virtual Handler {
  public:
-  virtual Reentry reentry(std::span<const at::Tensor> inputs) = 0;
+  virtual RecomputeScope recompute_scope(std::span<const at::Tensor> inputs) = 0;
 };
 
 /// Registers with LibTorch's dispatcher, once for the process, which the first wrapper does by itself: to be
@@ -129,12 +129,12 @@ T* innermost() {
 }
 
 /// Operators are ordinary while it lives: for what a strategy does outside of `around`.
-class Plain {
+class NoInterceptGuard {
  public:
-  Plain();
-  ~Plain();
-  Plain(const Plain&) = delete;
-  Plain& operator=(const Plain&) = delete;
+  NoInterceptGuard();
+  ~NoInterceptGuard();
+  NoInterceptGuard(const NoInterceptGuard&) = delete;
+  NoInterceptGuard& operator=(const NoInterceptGuard&) = delete;
 
  private:
   bool was_excluded_;
@@ -167,6 +167,6 @@ at::Tensor unshard(at::Tensor x);
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement);
 
 /// The reentry of all handlers of this thread together, in the thread's state as it is now (autocast).
-Reentry reentry(std::span<const at::Tensor> inputs);
+RecomputeScope recompute_scope(std::span<const at::Tensor> inputs);
 
 }  // namespace wanpar

@@ -23,7 +23,7 @@ namespace wanpar {
 ///                                                // that a BlocksHandler meets those of any kind of module
 ///     bool is_alone() const;                     // a call can do without it
 ///     std::vector<Communicator> groups() const;  // the ranks that a call may wait for
-///     std::unique_ptr<ForwardScope> begin(const Arguments&, std::shared_ptr<void> module);
+///     std::unique_ptr<ForwardScope> begin_forward(const Arguments&, std::shared_ptr<void> module);
 ///
 /// and, where it has something to say of them:
 ///
@@ -53,7 +53,7 @@ class Wrapped : public Strategy {
       if (auto mode = training_mode())
         for (auto* words : {&call.arguments().signature, &call.arguments().kinds})
           *words += *mode ? "training" : "evaluation";
-      forward.begin(Strategy::begin(call.arguments(), module_), call.arguments());
+      forward.begin(Strategy::begin_forward(call.arguments(), module_), call.arguments());
       auto result = call.run(
           [&](auto&&... given) { return runner_(*module_, std::forward<decltype(given)>(given)...); });
       auto results = call.results(result);
@@ -84,7 +84,7 @@ class Wrapped : public Strategy {
   /// The module's own tensors, with what this strategy has done with them: for a strategy around this one.
   NamedTensors module_parameters() const {
     auto parameters = wanpar::module_parameters(*module_);
-    if constexpr (requires { Strategy::place(parameters); }) Strategy::place(parameters);
+    if constexpr (requires { Strategy::set_placement(parameters); }) Strategy::set_placement(parameters);
     return parameters;
   }
   NamedTensors named_buffers() const { return wanpar::named_buffers(*module_); }
