@@ -1,9 +1,9 @@
 #pragma once
 
-// All that a program wants which runs or trains a module on several devices. Each header also stands alone,
-// and costs less by itself.
+// Everything needed to run or train a module on several devices. Each header can also be included by itself,
+// which compiles faster.
 
-// Ranks: who talks to whom.
+// Ranks: groups, collectives, transports.
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/communicator.hpp>
 #include <wanpar/core/error.hpp>
@@ -17,7 +17,7 @@
 #include <wanpar/transport/local.hpp>
 #include <wanpar/transport/recording.hpp>
 
-// Modules: what is said of them, and done with them.
+// Modules: annotations, parameters, type erasure.
 #include <wanpar/module/annotations.hpp>
 #include <wanpar/module/block_ranges.hpp>
 #include <wanpar/module/by_blocks.hpp>
@@ -34,7 +34,7 @@
 #include <wanpar/module/values.hpp>
 #include <wanpar/module/verify.hpp>
 
-// Strategies: what ranks share.
+// Strategies.
 #include <wanpar/strategy/activation_checkpointing.hpp>
 #include <wanpar/strategy/block_distribution.hpp>
 #include <wanpar/strategy/block_pipeline.hpp>
@@ -43,10 +43,10 @@
 #include <wanpar/strategy/sequence_parallel.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
-// What stays on disk.
+// Checkpoints and files.
 #include <wanpar/checkpoint/state_dict.hpp>
 #include <wanpar/files/safetensors.hpp>
 
-// Not here: wanpar/extend/, for those who write a transport, a strategy, or files that appear whole or not at
-// all (json.hpp wants nlohmann's library), in the same folders; and wanpar/detail/, which is nobody's
-// business.
+// Not included here, but installed: wanpar/extend/, in the same folders, to write your own transport or
+// strategy, or files that appear complete or not at all (json.hpp needs nlohmann_json); and wanpar/detail/,
+// which only the headers above include.

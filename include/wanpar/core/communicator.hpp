@@ -13,28 +13,27 @@
 
 namespace wanpar {
 
-/// A tensor that is to come from a rank.
+/// A tensor to receive from a rank.
 struct Receive {
   std::vector<int64_t> shape;
   at::TensorOptions options;
   int from;
 };
 
-/// A tensor that is to go to a rank.
+/// A tensor to send to a rank.
 struct Send {
   at::Tensor tensor;
   int to;
 };
 
-/// Who talks: a group of ranks, as a cheap value. It checks each call once and hands it to its Transport.
+/// A group of ranks; cheap to copy. Validates each call and passes it to its Transport.
 ///
-/// Each call is collective: every rank of the group makes it, in the same order, with the same arguments
-/// where not said otherwise. Inputs are taken as they are at the call; what the caller writes to them later,
-/// nobody sees. Move a tensor in that nobody else holds, and no copy is made. Groups of one rank return at
-/// once, and what they return is the tensor that was given. Calls of one communicator come from one thread at
-/// a time. They throw Error: at once for arguments that do not fit, from get() for a transfer that failed or
-/// was not complete when the timeout was over, which begins with the call. Values carry no gradient: a tensor
-/// that would need one is refused.
+/// Each call is collective: every rank of the group makes it, in the same order and, unless stated otherwise,
+/// with the same arguments. Inputs are captured at the call; later writes to them have no effect. To avoid a
+/// copy, move in a tensor that nobody else holds. A group of one rank returns the input tensor at once. A
+/// communicator may be used by one thread at a time. Calls throw Error: at once for invalid arguments, from
+/// get() for a transfer that failed or did not complete within the timeout, which starts with the call.
+/// Tensors that require a gradient are rejected: collectives are not differentiable.
 class Communicator {
  public:
   using Site = std::source_location;
@@ -47,70 +46,71 @@ class Communicator {
   int rank() const;
   int size() const;
   std::chrono::milliseconds timeout() const;
-  /// Where a tensor must lie that this group is to move; the CPU where any device will do.
+  /// The device that tensors must be on; the CPU if the transport accepts any device.
   at::Device device() const;
-  /// The same group with another timeout for calls to come.
+  /// The same group with another timeout.
   Communicator with_timeout(std::chrono::milliseconds timeout) const;
-  /// The same group, whose calls to come say what they are about: errors tell it, and `checked` compares it.
+  /// The same group with a label for its calls ("unit 'blocks.3'"): errors show it, and `checked` compares
+  /// it.
   Communicator about(std::string what) const;
   const std::shared_ptr<Transport>& transport() const;
 
-  /// Collective. x [any shape] reduced over the ranks elementwise, the same on each.
+  /// Collective. The elementwise reduction of x [any shape] over the ranks, on every rank.
   Pending<at::Tensor> all_reduce(at::Tensor x, ReduceOp op = ReduceOp::sum,
                                  Site site = Site::current()) const;
 
-  /// Collective. The ranks' x in rank order along `dim`; `sizes` are their extents there, all alike where
-  /// left out.
+  /// Collective. The ranks' x, concatenated along `dim` in rank order; `sizes` are their extents, equal by
+  /// default.
   Pending<at::Tensor> all_gather(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {},
                                  Site site = Site::current()) const;
 
-  /// Collective. This rank's piece along `dim` of the ranks' x reduced; `sizes` are the pieces, all alike
-  /// where left out.
+  /// Collective. This rank's shard along `dim` of the reduction of x; `sizes` are the extents of the shards,
+  /// equal by default.
   Pending<at::Tensor> reduce_scatter(at::Tensor x, int64_t dim = 0, std::span<const int64_t> sizes = {},
                                      ReduceOp op = ReduceOp::sum, Site site = Site::current()) const;
 
-  /// Collective. Trades shards: x is cut along `cut` into one piece a rank (`cut_sizes`), the pieces that
-  /// come are joined along `join` (`join_sizes`). Extents are all alike where left out.
+  /// Collective. Splits x along `split_dim` into one piece per rank (`split_sizes`), and concatenates the
+  /// received pieces along `concat_dim` (`concat_sizes`). Sizes are equal by default.
   Pending<at::Tensor> all_to_all(at::Tensor x, int64_t split_dim, int64_t concat_dim,
                                  std::span<const int64_t> split_sizes = {},
                                  std::span<const int64_t> concat_sizes = {},
                                  Site site = Site::current()) const;
 
-  /// Collective. As above for data packed by the caller: x [sum of send] holds the pieces for rank 0, 1, …
-  /// one behind the other, the result [sum of receive] those from rank 0, 1, … Counts are in elements and
+  /// Collective. As above, for data packed by the caller: x [sum of send] holds the pieces for rank 0, 1, …
+  /// one after the other, the result [sum of receive] those from rank 0, 1, … Counts are in elements and may
   /// differ by rank.
   Pending<at::Tensor> all_to_all_packed(at::Tensor x, std::span<const int64_t> send,
                                         std::span<const int64_t> receive, Site site = Site::current()) const;
 
-  /// Collective. The root's x on every rank; the others give one of the same shape and dtype.
+  /// Collective. The root's x on every rank; the others pass one of the same shape and dtype.
   Pending<at::Tensor> broadcast(at::Tensor x, int root = 0, Site site = Site::current()) const;
 
-  /// Collective over the ranks it names. Sends and receives as one group, in any pattern, without deadlock.
+  /// Collective over the ranks involved. Sends and receives as one group, in any pattern, without deadlock.
   Pending<std::vector<at::Tensor>> exchange(std::vector<Send> sends, std::vector<Receive> receives,
                                             Site site = Site::current()) const;
 
-  /// Collective, blocks until every rank has come here.
+  /// Collective. Blocks until every rank has called it.
   void barrier(Site site = Site::current()) const;
 
-  /// Tells the other ranks that this one has failed: the call that each of them makes next with this rank
-  /// throws AgreedError with `why`, instead of waiting. So do groups that are `checked`; on others they wait
-  /// until the timeout. When each rank has thrown, all may go on together. A rank that has begun a later
-  /// forward of a wrapped module had all that it needed, and does not throw. Does not wait, and throws
-  /// nothing.
+  /// Signals to the other ranks that this one has failed: on a `checked` group, the next call of each that
+  /// involves this rank throws AgreedError with `why` instead of waiting; on others they wait until the
+  /// timeout. After all ranks have thrown, the group is usable again. A rank that has started a later forward
+  /// of a wrapped module no longer depends on this one, and does not throw. Does not block, never throws.
   void fail(const std::string& why, Site site = Site::current()) const;
-  /// How often this rank has called fail().
+  /// The number of fail() calls of this rank.
   uint64_t failures() const;
-  /// While what it gives lives, this rank is in one forward of a wrapped module; forwards in it are a part of
-  /// it. A failure concerns the ranks that have not begun the next one: who has, had all that it needed.
+  /// Marks a forward of a wrapped module for as long as the result lives; nested forwards are part of it. A
+  /// failure is signalled only to ranks that have not started the next forward: the others no longer depend
+  /// on this one.
   [[nodiscard]] std::shared_ptr<void> forward() const;
-  /// Another number after each failure that this rank has told or was told: what ranks do alike from call to
-  /// call, by what they remember, they begin anew.
+  /// A number that changes with every failure this rank has signalled or received. When it changes, reset all
+  /// state that ranks keep in lockstep from call to call.
   uint64_t disturbances() const;
 
-  /// Collective. The groups of ranks that gave the same colour, ordered by key, then by rank.
+  /// Collective. The group of the ranks that passed the same colour, ordered by key, then by rank.
   Communicator split(int64_t colour, int64_t key = 0, Site site = Site::current()) const;
 
-  /// Collective over `members` alone: their group, in the order given. Each member gives the same list.
+  /// Collective over `members` only. Their group, in the given order; every member passes the same list.
   Communicator subgroup(std::span<const int> members, Site site = Site::current()) const;
 
  private:
@@ -124,8 +124,7 @@ class Communicator {
   std::shared_ptr<Group> group_;
 };
 
-/// How n things are shared by `parts` as evenly as whole numbers allow, the longer shares first: 7 by 3 is 3,
-/// 2, 2.
+/// Splits n into `parts` sizes that differ by at most one, the larger ones first: 7 by 3 is 3, 2, 2.
 std::vector<int64_t> even_sizes(int64_t n, int64_t parts);
 
 }  // namespace wanpar

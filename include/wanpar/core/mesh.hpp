@@ -8,21 +8,20 @@
 
 namespace wanpar {
 
-/// A named axis of a Mesh and how many ranks lie along it.
+/// A named axis of a Mesh, and its size in ranks.
 struct Axis {
   std::string name;
   int64_t size;
 };
 
-/// Who is in which group: the ranks of a communicator laid out along named axes, row-major, the last one
-/// fastest.
+/// The ranks of a communicator arranged along named axes, row-major: the last axis varies fastest.
 ///
 ///     mesh({{"ring", 2}, {"ulysses", 3}})         ulysses 0 1 2
 ///                                       ring 0            0 1 2
 ///                                            1            3 4 5      rank 4: ring {1, 4}, ulysses {3, 4, 5}
 class Mesh {
  public:
-  /// Collective. Throws Error where the sizes do not multiply to the world size, or a name stands twice.
+  /// Collective. Throws Error if the sizes do not multiply to the world size, or a name occurs twice.
   Mesh(Communicator world, std::vector<Axis> axes);
 
   const Communicator& world() const;
@@ -31,10 +30,10 @@ class Mesh {
   /// This rank's position along an axis.
   int64_t index(const std::string& axis) const;
 
-  /// The group of the ranks that differ from this one along that axis only. Throws Error for an unknown name.
+  /// The group of the ranks that differ from this one along that axis only. Throws Error for an unknown axis.
   Communicator operator[](const std::string& axis) const;
 
-  /// Collective. Several axes as one group, ordered as they are named: the last one fastest.
+  /// Collective. Several axes as one group, in the given order: the last one varies fastest.
   Communicator flatten(const std::vector<std::string>& axes) const;
 
  private:

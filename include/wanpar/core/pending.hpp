@@ -11,7 +11,7 @@ namespace wanpar {
 
 namespace detail {
 
-/// A failure met where nothing may be thrown, kept for the group's next call.
+/// Keeps a failure that could not be thrown (in a destructor) until the group's next call.
 class Health {
  public:
   void keep(std::string failure);
@@ -24,17 +24,18 @@ class Health {
 
 }  // namespace detail
 
-/// A result on its way: it owns the tensors in flight, and the value can be reached only through get().
+/// The result of an asynchronous call (a future): it owns the tensors in flight, and only get() gives the
+/// value.
 ///
-/// Dropping it waits until the call's timeout is over, which began with the call; a failure met there is
-/// thrown by the group's next call.
+/// The destructor waits for the transfer, at most until the call's timeout; if that fails, the group's next
+/// call throws.
 template <class T>
 class [[nodiscard]] Pending {
  public:
   Pending(std::shared_ptr<Work> work, std::function<T()> finish, std::shared_ptr<detail::Health> health)
       : transfer_(new Transfer{std::move(work), std::move(finish), std::move(health)}) {}
 
-  /// Blocks until the transfer is complete and gives its value, once.
+  /// Blocks until the transfer is complete and returns its value. May be called once.
   T get() {
     if (!transfer_) throw Error("Pending::get() was called twice: the first call took the value");
     auto transfer = std::move(transfer_);

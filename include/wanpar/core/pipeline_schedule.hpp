@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <vector>
 
-//  What each stage of a pipeline does, in which order. Forwards are numbered, backwards primed; 4 stages, 4
-//  micro-batches, a backward drawn as long as a forward:
+//  Pipeline schedules: the steps of each stage, in order. Forwards are numbered, backwards primed; 4 stages,
+//  4 micro-batches, a backward drawn as long as a forward:
 //
 //     fill and drain                     one forward, one backward (1F1B)
 //     stage 0   0 1 2 3                  stage 0   0 1 2 3 . . . 0'. 1'. 2'. 3'
@@ -15,8 +15,8 @@
 //  most `stages − stage` micro-batches at a stage, whatever their number.
 namespace wanpar {
 
-/// One thing that a stage does. An exchange with a neighbour sends and receives as one group: with the next
-/// stage an activation for a gradient, with the previous one a gradient for an activation.
+/// One step of a stage. An exchange with a neighbour sends and receives as one group: an activation against a
+/// gradient with the next stage, a gradient against an activation with the previous one.
 struct PipelineStep {
   enum class Kind { forward, backward, with_previous, with_next };
   static constexpr int64_t kNone = -1;
@@ -29,18 +29,18 @@ struct PipelineStep {
 
 using PipelineSteps = std::vector<PipelineStep>;
 
-/// The forwards of one stage. With `ahead`, the next input is asked for before this one is worked on, so that
-/// it travels meanwhile; without, just before it is needed, which is better where a call waits until its
-/// peer has begun it too.
+/// The forwards of one stage (GPipe). With `ahead`, the next input is received while the current one is
+/// computed; without, just before it is needed, which is better if a transfer blocks until the peer has
+/// started it too.
 PipelineSteps fill_and_drain(int64_t stage, int64_t stages, int64_t micro_batches, bool ahead = false);
 
-/// The backwards that follow, from the last stage to the first.
+/// The backwards that follow, starting at the last stage.
 PipelineSteps drain_back(int64_t stage, int64_t stages, int64_t micro_batches);
 
-/// Forwards and backwards of one stage, taken in turn as soon as the last stage has given the first gradient.
+/// Forwards and backwards of one stage, alternating once the first gradient has arrived (1F1B).
 PipelineSteps one_forward_one_backward(int64_t stage, int64_t stages, int64_t micro_batches);
 
-/// A forward or backward as it was carried out, in seconds of one clock.
+/// A forward or backward as it was executed; times in seconds of one clock.
 struct PipelineEvent {
   int64_t stage;
   bool is_backward;
@@ -48,13 +48,13 @@ struct PipelineEvent {
   double begin, end;
 };
 
-/// When the events of each stage, in their recorded order, would happen if each took the time given and
-/// transfers none: an event waits for the one before it on its stage, a forward for that of the previous
-/// stage, a backward for that of the next. Throws Error when they wait for each other.
+/// Replays the recorded events with fixed costs and free transfers: an event waits for the one before it on
+/// its stage, a forward also for that of the previous stage, a backward for that of the next stage. Throws
+/// Error if they deadlock.
 std::vector<PipelineEvent> with_unit_costs(const std::vector<std::vector<PipelineEvent>>& by_stage,
                                            double forward = 1, double backward = 1);
 
-/// The share of stages × duration in which a stage is idle.
+/// The bubble: idle time as a fraction of stages × duration.
 double bubble(const std::vector<PipelineEvent>& events);
 
 }  // namespace wanpar

@@ -2,7 +2,7 @@
 
 namespace wanpar {
 
-/// How the contributions of the ranks become one value.
+/// How the values of the ranks are combined.
 enum class ReduceOp { sum, mean, product, min, max };
 
 }  // namespace wanpar

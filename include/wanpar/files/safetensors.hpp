@@ -9,17 +9,17 @@
 namespace wanpar {
 
 /// The tensors of a .safetensors file, as views of its mapping, which they keep alive. Only the header is
-/// read. Throws Error, naming file and key, for whatever the format's own checker refuses: a header that is
-/// too large, truncated, not UTF-8 JSON or with a key twice in a tensor; offsets with holes or overlaps,
-/// sizes that do not fit shape and dtype, bytes behind the last tensor; and for dtypes that LibTorch has no
-/// use for. Format: https://huggingface.co/docs/safetensors
+/// read. Throws Error, with file and key, for everything that the safetensors library rejects: a header that
+/// is too large, truncated, not UTF-8 JSON, or has a duplicate key in a tensor; offsets with holes or
+/// overlaps; sizes that do not match shape and dtype; bytes after the last tensor; and for dtypes that
+/// LibTorch does not support. Format: https://huggingface.co/docs/safetensors
 std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& file);
 
-/// Writes `tensors`, of any device and stride, so that `file` is either complete or untouched.
-/// Throws Error when a dtype has no name in the format or the disk refuses the bytes.
+/// Writes `tensors`, on any device and with any strides, so that `file` is either complete or untouched.
+/// Throws Error if the format does not support a dtype, or if the disk fails.
 void write_safetensors(const std::filesystem::path& file, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
-/// The same, for the caller to commit.
+/// As above; the caller commits the file.
 void write_safetensors(const PartFile& file, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -13,46 +13,48 @@
 
 namespace wanpar {
 
-/// A tensor that runs beside the tokens (a RoPE table, a per-token modulation), and its token dimension.
+/// A per-token tensor that must be split like the tokens (a RoPE table, a modulation), and its token
+/// dimension.
 struct Companion {
   at::Tensor& tensor;
   int64_t dim;
 };
 
-/// The grid in which flattened tokens lie, columns fastest, then rows.
+/// The grid that was flattened into tokens; columns vary fastest, then rows.
 struct TokenGrid {
   int64_t frames, rows, columns;
 };
 
-/// States that the tokens of x begin here, along `dim`, and which grid they are from: a listening strategy
-/// returns this rank's share and cuts each companion in place likewise; without one, x is returned as it is.
+/// Marks where the tokens of x begin, along `dim`, and which grid they come from. A token-splitting strategy
+/// returns this rank's shard of x and replaces each companion by its shard; without one, returns x.
 at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions = {},
                           const std::optional<TokenGrid>& grid = {});
 
-/// States that the tokens of x end here: a listening strategy returns them whole, in order, on every rank;
-/// without one, x is returned as it is.
+/// Marks where the tokens of x end. A token-splitting strategy all-gathers them, in order, on every rank;
+/// without one, returns x.
 at::Tensor gather_sequence(at::Tensor x, int64_t dim);
 
-/// Blocks that x passes one after the other.
+/// Blocks that are applied to x one after the other.
 struct BlockStack {
   int64_t size;
-  /// Block `index` applied to x; `side` are the tensors that every block is given beside x. A strategy may
-  /// keep it, and call it again in a backward.
+  /// Applies block `index` to x; `side` are the tensors that every block gets besides x. A strategy may keep
+  /// this function and call it again in backward.
   std::function<at::Tensor(int64_t index, at::Tensor x, const std::vector<at::Tensor>& side)> run;
-  /// The parameters and buffers of block `index`. May be left out; a strategy that needs them says so.
+  /// The parameters and buffers of block `index`. Optional; a strategy that needs them throws Error without.
   std::function<NamedTensors(int64_t index)> tensors = {};
 };
 
-/// States that x passes these blocks in order: a listening strategy may spread them over ranks or keep track
-/// of them; without one, it is the loop. Side tensors may be undefined.
+/// Applies the blocks to x in order. A strategy that works on blocks may distribute them over ranks or
+/// recompute them; without one, this is the plain loop. Side tensors may be undefined.
 at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side);
 
-/// The same, and then(y) with what the blocks gave; not where that is another stage's.
+/// As run_blocks, then calls then(y) with the blocks' output y, unless that part runs on another stage.
 void run_blocks_then(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                      const std::function<void(at::Tensor y)>& then);
 
-/// The same, with what comes after the blocks: gives then(y), of whatever type. In BlockPipeline::train_step,
-/// where what comes after is another stage's, it gives an empty result, which forward is to return as it is.
+/// As run_blocks, then returns then(y), of any type, where y is the blocks' output. In
+/// BlockPipeline::train_step, stages other than the last get an empty result, which forward must return as
+/// is.
 template <class Then>
 requires std::invocable<const Then&, at::Tensor>
 auto run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side, const Then& then) {
@@ -62,14 +64,14 @@ auto run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> 
   return result;
 }
 
-/// Blocks of a std::vector of modules, or of a torch::nn::ModuleList of `Block`s, each called with x and so
-/// many side tensors.
+/// The BlockStack of a std::vector of modules, or of a torch::nn::ModuleList of `Block`s, each called with x
+/// and `Sides` side tensors.
 template <class Block = void, size_t Sides, class Blocks>
 BlockStack stack_of_blocks(Blocks& blocks);
 
-/// For those: `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for each.
-/// Where a continuation stands last, as in `return run_blocks(blocks, x, time, [&](at::Tensor y) { return
-/// head(y); })`, it is what comes after the blocks.
+/// Runs such lists: `x = wanpar::run_blocks<BlockImpl>(blocks, x, time, text)` calls block(x, time, text) for
+/// each block. If the last argument is a callable, it is what comes after the blocks: `return
+/// run_blocks(blocks, x, time, [&](at::Tensor y) { return head(y); })`.
 template <class Block = void, class Blocks, class... Side>
 requires(!std::same_as<std::remove_const_t<Blocks>, BlockStack>) auto run_blocks(Blocks& blocks, at::Tensor x,
                                                                                  const Side&... side) {

@@ -16,30 +16,30 @@ struct BlockRange {
   bool operator==(const BlockRange&) const = default;
 };
 
-/// Which blocks each stage has, in order.
+/// The blocks of each stage, in order.
 using BlockRanges = std::vector<BlockRange>;
 
-/// Ranges as even as whole numbers allow, the longer ones first.
+/// Ranges of equal size, or off by one, the longer ones first.
 BlockRanges equal_ranges(int64_t blocks, int64_t stages);
 
-/// The ranges whose largest sum of costs is as small as contiguous ranges allow; among those, the most even
-/// ones. Each has at least one block. Throws Error for costs that are negative or no numbers.
+/// The contiguous ranges that minimise the largest sum of costs; among those, the most even ones. Each has at
+/// least one block. Throws Error for costs that are negative or not finite.
 BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages);
 
-/// Throws Error unless the ranges are one a stage, none of them empty, and cover all blocks in order.
+/// Throws Error unless there is one range per stage, none is empty, and they cover all blocks in order.
 void check_ranges(const BlockRanges& ranges, int64_t blocks, int64_t stages);
 
-/// How a stack is cut into stages: in equal numbers of blocks, …
+/// How blocks are assigned to stages: in equal numbers, …
 struct Equally {};
 /// … by the bytes of their parameters and buffers, …
 struct ByBytes {};
-/// … by a profile of seconds, or any other cost, one for each block; or in ranges that the user gives.
+/// … by measured seconds (or any other cost) per block, or in ranges given by the user.
 struct BySeconds {
   std::vector<double> seconds;
 };
 using BlockSplit = std::variant<Equally, ByBytes, BySeconds, BlockRanges>;
 
-/// The ranges of these blocks. Throws Error, which begins with `strategy`, when they cannot be cut so.
+/// The ranges of these blocks. Throws Error, starting with `strategy`, if they cannot be split so.
 BlockRanges ranges_of(std::string_view strategy, const BlockSplit& split, const BlockStack& blocks,
                       int64_t stages);
 

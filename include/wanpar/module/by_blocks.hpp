@@ -14,7 +14,7 @@ struct Module;
 
 namespace wanpar {
 
-/// A module that is a chain of others and knows them, as torch::nn::Sequential is.
+/// A module that chains submodules and exposes them, such as torch::nn::Sequential.
 template <class M>
 concept ChainOfModules = requires(M m, at::Tensor x) {
   m->size();
@@ -22,19 +22,20 @@ concept ChainOfModules = requires(M m, at::Tensor x) {
   m->begin()->ptr();
 };
 
-/// What can be run by its blocks with these arguments: what can be called with them, chains with one tensor.
+/// A module that can be run block by block with these arguments; a chain takes exactly one tensor.
 template <class M, class... Args>
 concept RunsByBlocks = Invocable<M, Args...> &&
     (!ChainOfModules<M> || (sizeof...(Args) == 1 && (std::convertible_to<Args, at::Tensor> && ...)));
 
-/// What three callables return before the blocks, and take after them.
+/// The input of the blocks, as StackOf's `before` may return it.
 struct Staged {
   at::Tensor x;
-  std::vector<at::Tensor> side = {};  ///< what every block is given beside x
+  std::vector<at::Tensor> side = {};  ///< what every block gets besides x
 };
 
-/// A module made of three callables: `before(args...)` gives x, or a Staged; `block(i, x, side)` applies one
-/// block; `after(x)` makes the result. Gradients over a pipeline want to know each block's parameters.
+/// A module made of three callables: `before(args...)` returns x or a Staged; `block(i, x, side)` applies one
+/// block; `after(x)` returns the result. Training in a pipeline also needs each block's parameters
+/// (`tensors`).
 ///
 ///     auto model = wanpar::stack_of(embed, 12, [&](int64_t i, at::Tensor x, auto& side) { … }, head,
 ///                                   [&](int64_t i) { return wanpar::tensors_of(blocks[i]); });
@@ -55,8 +56,8 @@ class StackOf {
                       [this](at::Tensor y) { return invoke(after_, std::move(y)); });
   }
 
-  /// The blocks' parameters as "0.weight", "1.weight", …, where they are known, between "before.weight" and
-  /// "after.weight" of callables that are modules.
+  /// "before.weight" (if `before` is a module), "0.weight", "1.weight", … (if `tensors` was given), then
+  /// "after.weight" (if `after` is a module).
   NamedTensors named_parameters() const {
     auto all = under("before.", module_parameters(before_));
     for (int64_t i = 0; stack_.tensors && i < stack_.size; ++i)
@@ -94,15 +95,15 @@ auto stack_of(Before before, int64_t blocks, Block block, After after,
                                        std::move(tensors));
 }
 
-/// A TorchScript module, cut at its blocks: the longest run of submodules of one parent that its forward
-/// calls one after the other, each with the result of the one before and otherwise the same arguments.
+/// A TorchScript module split at its blocks: the longest run of submodules of one parent that forward calls
+/// one after the other, each on the previous result, with otherwise equal arguments.
 class ScriptStack {
  public:
-  /// Throws Error when the module has no such run, as a trace without submodules or a frozen module.
+  /// Throws Error if the module has no such run, like a trace without submodules or a frozen module.
   explicit ScriptStack(const torch::jit::Module& module);
 
   int64_t size() const;
-  /// What forward gives, which runs its blocks by run_blocks.
+  /// Forward, with the blocks run by run_blocks.
   c10::IValue forward(std::vector<c10::IValue> inputs) const;
 
  private:
@@ -110,8 +111,8 @@ class ScriptStack {
   std::shared_ptr<const Parts> parts_;
 };
 
-/// A module of any kind, run so that a strategy that listens to run_blocks meets its blocks: TorchScript by
-/// its submodules, torch::nn::Sequential as it is, any other where it calls run_blocks itself.
+/// Runs a module of any kind so that its blocks go through run_blocks: TorchScript by its submodules,
+/// torch::nn::Sequential by its elements, any other module by its own calls of run_blocks.
 template <class Module>
 class ByBlocks {
  public:
@@ -156,7 +157,7 @@ class ByBlocks {
   [[no_unique_address]] std::conditional_t<ScriptModule<Module>, ScriptStack, Nothing> script_;
 };
 
-/// A module called as it is.
+/// Calls the module directly.
 template <class Module>
 class AsItStands {
  public:
@@ -170,7 +171,7 @@ class AsItStands {
   }
 };
 
-/// How a strategy runs a module: where it works on blocks (`Strategy::kByBlocks`), by those.
+/// How a strategy runs a module: block by block if `Strategy::kByBlocks`, directly otherwise.
 template <class Strategy, class Module>
 using RunnerOf = std::conditional_t<Strategy::kByBlocks, ByBlocks<Module>, AsItStands<Module>>;
 template <class Strategy, class Module, class... Args>

@@ -6,9 +6,9 @@
 
 namespace wanpar {
 
-/// Collective over `stages`. Scales gradients so that their norm, over the parameters of all stages of a
-/// BlockPipeline, is at most `max`, and gives the norm that they had. Each rank gives the module's
-/// parameters; a gradient that several stages hold alike, outside of blocks, counts once.
+/// Collective over `stages`. Clips the gradient norm over the parameters of all stages of a BlockPipeline to
+/// `max`, and returns the norm before clipping. Each rank passes the module's parameters; a gradient that is
+/// replicated on several stages (of a parameter outside the blocks) counts once.
 double clip_grad_norm(const std::vector<at::Tensor>& parameters, double max, const Communicator& stages);
 
 }  // namespace wanpar

@@ -20,12 +20,13 @@ class Deferral {
 
 }  // namespace detail
 
-/// Constructs a module of which no large tensor has memory yet: `auto model = wanpar::deferred([&] { return
-/// Transformer(config); })`. ShardedParams gives each rank its part, and load() the values.
+/// Constructs a module without allocating its large tensors (cf. the meta device): `auto model =
+/// wanpar::deferred([&] { return Transformer(config); })`. ShardedParams then allocates each rank's shard,
+/// and load() fills it.
 ///
-/// Tensors of 64 KiB and more that are made without values or with random ones stay without memory, and what
-/// initialises them in place has no effect. Anything else (norms, biases, tables that are computed) is made
-/// as ever. At most one large tensor at a time is there for the moment of its making.
+/// Tensors of 64 KiB and more that are created uninitialised or random stay without memory, and in-place
+/// initialisation of them has no effect. All others (norms, biases, computed tables) are created as usual. At
+/// most one large tensor is allocated at a time, while it is being created.
 template <class Make>
 auto deferred(Make&& make) {
   detail::Deferral deferral;

@@ -6,8 +6,8 @@
 
 namespace wanpar {
 
-/// Float32 copies of a module's half-precision parameters, for an optimizer: updates too small for bfloat16
-/// add up there.
+/// Float32 master weights of a module's half-precision parameters, for the optimizer: updates too small for
+/// bfloat16 accumulate there.
 ///
 ///     wanpar::MasterWeights masters(model);
 ///     torch::optim::AdamW optimizer(masters.parameters());
@@ -17,8 +17,8 @@ namespace wanpar {
 ///     masters.publish();           // the module has the new weights, rounded
 ///     optimizer.zero_grad();
 ///
-/// To be made when the module has its weights (loaded, wrapped). Only parameters that need a gradient are
-/// held. One that is float32 or float64 already is its own master. Nothing here communicates: ranks with
+/// Construct it when the module has its weights (loaded, wrapped). It holds only parameters that require a
+/// gradient; one that is already float32 or float64 is its own master. It does not communicate: ranks with
 /// equal weights and averaged gradients keep equal masters.
 class MasterWeights {
  public:
@@ -28,19 +28,19 @@ class MasterWeights {
       : MasterWeights(wanpar::named_parameters(module)) {}
   explicit MasterWeights(NamedTensors parameters);
 
-  /// What the optimizer is to hold, and for a checkpoint the same under the parameters' names.
+  /// The masters to pass to the optimizer; with the parameters' names for a checkpoint.
   std::vector<at::Tensor> parameters() const;
   const NamedTensors& named_parameters() const { return masters_; }
 
-  /// Adds the module's gradients to those of the masters, in float32, and clears them.
+  /// Accumulates the module's gradients into the masters', in float32, and clears them.
   void take_gradients();
 
-  /// Rounds the masters into the module.
+  /// Copies the masters to the module, rounded to its dtype.
   void publish();
 
  private:
   NamedTensors masters_;
-  std::vector<at::Tensor> parameters_;  // of the module; undefined where the master is the parameter itself
+  std::vector<at::Tensor> parameters_;  // of the module; undefined if the parameter is its own master
 };
 
 }  // namespace wanpar

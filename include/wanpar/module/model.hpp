@@ -22,13 +22,14 @@ class Wrapped;
 
 namespace detail {
 
-/// A module that takes values as they come.
+/// A module that takes type-erased values itself.
 template <class M>
 concept TakesValues = requires(M& module, Values values) {
   { module.call_values(std::move(values)) } -> std::same_as<Value>;
 };
 
-/// The types of the parameters of a module, as a tuple; void where they cannot be told: templates, overloads.
+/// The parameter types of a module's forward as a tuple; void if they cannot be deduced (templates,
+/// overloads).
 template <class F>
 struct ParametersOfFunction {
   using Type = void;
@@ -77,12 +78,13 @@ using TensorOf = at::Tensor;
 
 [[noreturn]] void refuse_count(size_t count);
 
-/// The result of module(p...), where p are the first of Parameters and as many as there are values.
+/// Calls module(p...) if there are sizeof...(I) values, converted to the first of Parameters. Returns whether
+/// it did.
 template <class M, class Parameters, class Run, size_t... I>
 bool try_call(M& module, const Run& run, const Values& values, Value& result, std::index_sequence<I...>) {
   if (values.size() != sizeof...(I)) return false;
   if constexpr (requires { run(module, std::declval<std::tuple_element_t<I, Parameters>>()...); }) {
-    // In braces, so that values are converted in order; kept, since a module may take references.
+    // In braces, so that values are converted in order; stored, since a module may take references.
     std::tuple<std::remove_cvref_t<std::tuple_element_t<I, Parameters>>...> kept{
         values[I].template as<std::remove_cvref_t<std::tuple_element_t<I, Parameters>>>()...};
     result = run(module, static_cast<std::tuple_element_t<I, Parameters>&&>(std::get<I>(kept))...);
@@ -99,7 +101,7 @@ Value call_with(M& module, const Run& run, const Values& values, std::index_sequ
   return result;
 }
 
-/// Takes the list itself, not its tensors one by one.
+/// The module takes the tensors as one list.
 template <class M, class Parameters = typename ParametersOf<M>::Type>
 inline constexpr bool kTakesTensorList =
     std::is_same_v<Parameters, std::tuple<Tensors>> || std::is_same_v<Parameters, std::tuple<const Tensors&>>;
@@ -114,7 +116,7 @@ struct IsWrapped<Wrapped<Module, Strategy>> : std::true_type {
   using Inner = Module;
 };
 
-/// What is innermost is TorchScript.
+/// Whether the innermost module is TorchScript.
 template <class M>
 constexpr bool is_script() {
   if constexpr (IsWrapped<M>::value)
@@ -122,7 +124,7 @@ constexpr bool is_script() {
   else
     return ScriptModule<M>;
 }
-/// What is innermost takes values as they come.
+/// Whether the innermost module takes type-erased values.
 template <class M>
 constexpr bool takes_values() {
   if constexpr (IsWrapped<M>::value)
@@ -131,7 +133,7 @@ constexpr bool takes_values() {
     return TakesValues<M>;
 }
 
-/// Calls a module of any kind with values, by run(module, arguments…).
+/// Calls a module of any kind with type-erased values, by run(module, arguments…).
 template <class M, class Run = AsItStands<M>>
 Value call_values(M& module, Values values, const Run& run = {}) {
   using Parameters = typename ParametersOf<M>::Type;
@@ -161,17 +163,16 @@ Value call_values(M& module, Values values, const Run& run = {}) {
 
 }  // namespace detail
 
-/// A module whose type is known at run time only: it is called with anything, gives a Result, and has
-/// parameters.
+/// A type-erased module: called with any arguments, it returns a Result.
 ///
-/// It stands wherever a module may, so that strategies can be chosen while the program runs:
+/// It can be used wherever a module can, so that strategies are chosen at run time:
 ///
 ///     wanpar::Model model(transformer);
 ///     if (sharded) model = model | wanpar::sharded_params({.group = world});
 ///
-/// A cheap value; copies share the module. An undefined tensor stands for an argument left out. Arguments are
-/// given by value: what the module writes to them stays inside. A call throws Error where the module does not
-/// take what it is given, or gives something else than a Result.
+/// Cheap to copy; copies share the module. An undefined tensor means an omitted argument. Arguments are
+/// passed by value: the caller does not see what the module assigns to them. A call throws Error if the
+/// module does not accept the arguments or does not return a Result.
 template <class Result>
 class ModelOf {
  public:
@@ -203,7 +204,7 @@ class ModelOf {
   NamedTensors module_parameters() const { return held_->module_parameters(); }
   NamedTensors named_buffers() const { return held_->named_buffers(); }
   void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }
-  /// These throw Error for a function, whose mode and memory nobody knows.
+  /// The following throw Error for a function, which has no training mode, dtype or device.
   void train(bool on = true) { held_->train(on); }
   void eval() { train(false); }
   bool is_training() const {
@@ -211,7 +212,7 @@ class ModelOf {
     if (!mode) detail::refuse_function("is_training");
     return *mode;
   }
-  /// None for a function.
+  /// nullopt for a function.
   std::optional<bool> training_mode() const { return held_->training_mode(); }
   void to(at::ScalarType dtype) { held_->to(dtype); }
   void to(at::Device device) { held_->to(device); }
@@ -266,7 +267,7 @@ class ModelOf {
   std::shared_ptr<Any> held_;
 };
 
-/// One that gives a tensor.
+/// A type-erased module that returns a tensor.
 using Model = ModelOf<at::Tensor>;
 
 }  // namespace wanpar

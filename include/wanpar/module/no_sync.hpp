@@ -4,8 +4,8 @@
 
 namespace wanpar {
 
-/// While it lives, backwards of a wrapped module leave gradients as they are on each rank: for all but the
-/// last of several batches whose gradients add up.
+/// RAII: while it lives, backward leaves gradients unreduced on each rank. For gradient accumulation: hold it
+/// for all micro-batches but the last.
 class [[nodiscard]] NoSync {
  public:
   explicit NoSync(std::function<void()> end) : end_(std::move(end)) {}

@@ -9,9 +9,9 @@
 
 namespace wanpar {
 
-/// A module as one stage of a pipeline has it: called as the whole one, but its parameters and buffers are
-/// those of its own blocks and of what lies outside of blocks. So a rank loads, shards and trains nothing
-/// else:
+/// A module as seen by one pipeline stage: it is called like the full module, but lists only the parameters
+/// and buffers of the stage's own blocks and of everything outside the blocks. So a rank loads, shards and
+/// trains nothing else:
 ///
 ///     auto mine = wanpar::equal_ranges(40, stages.size())[stages.rank()];
 ///     auto model = wanpar::OwnStage(transformer, "blocks", mine) | wanpar::block_pipeline({.stages =
@@ -19,7 +19,7 @@ namespace wanpar {
 template <Wrappable Module>
 class OwnStage {
  public:
-  /// `list` is the name of the list of blocks: "blocks" for "blocks.3.attn.weight".
+  /// `list` is the name of the block list: "blocks" for "blocks.3.attn.weight".
   OwnStage(Module module, std::string list, BlockRange mine)
       : module_(std::move(module)), list_(std::move(list) + "."), mine_(mine) {}
 

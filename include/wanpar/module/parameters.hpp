@@ -14,25 +14,26 @@ namespace wanpar {
 
 using Tensors = std::vector<at::Tensor>;
 
-/// Where the values of a parameter lie, and over which ranks a backward averages its gradient.
+/// How a parameter is distributed: the groups it is sharded over, and the groups its gradient is averaged
+/// over.
 struct Placement {
-  std::vector<Communicator> sharded_over = {};  ///< each of these ranks holds a part
-  std::vector<Communicator> reduced_over = {};
+  std::vector<Communicator> sharded_over = {};  ///< each rank of these groups holds a shard
+  std::vector<Communicator> reduced_over = {};  ///< backward averages the gradient over these groups
 };
 
-/// Which elements of a parameter a shard is: as many as it has, from `begin` on, in the order in which the
-/// whole parameter, of these sizes and strides, lies in memory.
+/// Which elements of a parameter a shard holds: a contiguous run that starts at element `begin` of the
+/// unsharded parameter, counted in memory order; `sizes` and `strides` are those of the unsharded parameter.
 struct ShardMetadata {
   std::vector<int64_t> sizes, strides;
   int64_t begin;
 };
 
-/// A tensor of a module; `auto& [name, tensor]` takes it apart.
+/// A named tensor of a module. Supports structured bindings: `auto& [name, tensor]`.
 struct NamedTensor {
   std::string name;  ///< "blocks.3.attn.weight"
   at::Tensor tensor;
-  std::shared_ptr<const Placement> placement = {};  ///< null: whole on this rank, and of this rank alone
-  std::shared_ptr<const ShardMetadata> shard = {};  ///< null: the tensor is not a shard
+  std::shared_ptr<const Placement> placement = {};  ///< null: unsharded, and not reduced with other ranks
+  std::shared_ptr<const ShardMetadata> shard = {};  ///< null: the tensor is unsharded
 
   template <size_t I, class Self>
   requires std::same_as<std::remove_cvref_t<Self>, NamedTensor>
@@ -48,7 +49,7 @@ using NamedTensors = std::vector<NamedTensor>;
 
 namespace detail {
 
-// torch::nn lists items with key() and value(), TorchScript and this library items with a name.
+// torch::nn lists items with key() and value(); TorchScript and this library list items with a name.
 template <class List>
 NamedTensors listed(List&& list) {
   NamedTensors tensors;
@@ -65,8 +66,8 @@ NamedTensors listed(List&& list) {
 
 }  // namespace detail
 
-/// The parameters of a module of any kind that can be wrapped, by their full names, in its own order; none
-/// of a mere callable.
+/// The parameters of any wrappable module, by full name, in the module's own order; empty for a plain
+/// callable.
 template <class M>
 NamedTensors named_parameters(M& module) {
   if constexpr (requires { module->named_parameters(); })
@@ -77,7 +78,7 @@ NamedTensors named_parameters(M& module) {
     return {};
 }
 
-/// The same, but of a wrapped module the tensors of the module itself, and where they lie.
+/// As named_parameters, but for a wrapped module: the tensors of the module itself, with their placement.
 template <class M>
 NamedTensors module_parameters(M& module) {
   if constexpr (requires { module.module_parameters(); })
@@ -86,7 +87,7 @@ NamedTensors module_parameters(M& module) {
     return named_parameters(module);
 }
 
-/// Likewise its buffers.
+/// The buffers of any wrappable module.
 template <class M>
 NamedTensors named_buffers(M& module) {
   if constexpr (requires { module->named_buffers(); })
@@ -97,13 +98,13 @@ NamedTensors named_buffers(M& module) {
     return {};
 }
 
-/// The tensors alone, each once.
+/// The tensors without their names, each tensor once.
 std::vector<at::Tensor> tensors_in(const NamedTensors& tensors);
 
-/// Zeros, or nothing, in the place of their gradients.
+/// Resets the gradients of `parameters` if `set_to_none`, zeros them otherwise.
 void clear_gradients(const std::vector<at::Tensor>& parameters, bool set_to_none);
 
-/// What a strategy is told of the module that it is put around.
+/// The parameters and buffers of the module that a strategy wraps.
 struct ModuleTensors {
   NamedTensors parameters, buffers;
 };
@@ -112,7 +113,7 @@ ModuleTensors tensors_by_kind(M& module) {
   return {module_parameters(module), named_buffers(module)};
 }
 
-/// Both, the parameters first.
+/// The parameters, then the buffers.
 template <class M>
 NamedTensors tensors_of(M& module) {
   auto tensors = module_parameters(module);

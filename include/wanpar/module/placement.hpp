@@ -3,17 +3,17 @@
 
 #include <cstdint>
 
-// Where the tokens of arguments and results lie, for a module that does not say so itself.
+// The token dimensions of arguments and results, for a module without split_sequence and gather_sequence.
 namespace wanpar {
 
 struct SplitInput {
-  ValueName arg = 0;  ///< what holds tokens, whole on every rank: 0, "1.tokens"
-  int64_t dim = 1;    ///< their dimension
+  ValueName arg = 0;  ///< an argument with tokens, replicated on every rank: 0, "1.tokens"
+  int64_t dim = 1;    ///< its token dimension, which is split
 };
 
 struct GatherOutput {
-  int64_t dim = 1;        ///< the token dimension of the result
-  ValueName result = {};  ///< which of several; all of them where left out
+  int64_t dim = 1;        ///< the token dimension of the result, which is gathered
+  ValueName result = {};  ///< which result; all of them by default
 };
 
 }  // namespace wanpar

@@ -12,7 +12,7 @@
 
 namespace wanpar {
 
-/// An argument or a result whose type is known at run time only: anything that values.hpp can walk.
+/// A type-erased argument or result, of any type that values.hpp can walk.
 class Value {
  public:
   Value() : Value(std::nullopt) {}
@@ -24,8 +24,8 @@ class Value {
   Value& operator=(const Value& other) { return *this = Value(other); }
   Value& operator=(Value&&) noexcept = default;
 
-  /// The value as a T: numbers become other numbers, a tensor or nothing becomes an optional, numbers,
-  /// tensors and lists of tensors become IValues. Throws Error, which names both types, where it is none.
+  /// Converts to T: numbers to other numbers, a tensor or an empty value to an optional; numbers, tensors and
+  /// lists of tensors to IValues. Throws Error, which names both types, if there is no conversion.
   template <class T>
   T as() const {
     if (auto* exact = find<T>()) return *exact;
@@ -69,7 +69,7 @@ class Value {
     T value;
   };
 
-  /// Numbers are kept as those that C++ computes with by default, texts as strings.
+  /// Integers are stored as int64_t, floating-point numbers as double, text as std::string.
   template <class T, class D = std::decay_t<T>>
   using Stored = std::conditional_t<
       std::same_as<D, bool> || std::is_enum_v<D>, D,

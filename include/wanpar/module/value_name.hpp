@@ -7,9 +7,9 @@
 
 namespace wanpar {
 
-/// Names values among a call's arguments, or in its result: 0 is the first argument, "2.mask" the entry
-/// `mask` of the third one, "1.0" the first element of the second. What names a list, map or struct names all
-/// tensors in it; the empty name names all there are.
+/// Names values among a call's arguments or in its result: 0 is the first argument, "2.mask" the entry `mask`
+/// of the third, "1.0" the first element of the second. The name of a list, map or struct covers all tensors
+/// in it; the empty name covers everything.
 class ValueName {
  public:
   ValueName() = default;
@@ -20,7 +20,7 @@ class ValueName {
   ValueName(const char* text) : text_(text) {}
 
   const std::string& text() const { return text_; }
-  /// Whether the value at this path is one of those that it names.
+  /// Whether this name covers the value at `path`.
   bool names(const std::string& path) const {
     return text_.empty() ||
            (path.starts_with(text_) && (path.size() == text_.size() || path[text_.size()] == '.'));
@@ -30,7 +30,7 @@ class ValueName {
   std::string text_;
 };
 
-/// Several of them; made of positions too: `.batch = {0, "2.mask"}`.
+/// A list of names: `.batch = {0, "2.mask"}`.
 class ValueNames {
  public:
   ValueNames() = default;
@@ -44,7 +44,7 @@ class ValueNames {
   bool empty() const { return names_.empty(); }
   auto begin() const { return names_.begin(); }
   auto end() const { return names_.end(); }
-  /// Whether the value at this path is one of those that they name.
+  /// Whether any of the names covers the value at `path`.
   bool name(const std::string& path) const {
     for (auto& one : names_)
       if (one.names(path)) return true;

@@ -16,18 +16,18 @@
 #include <utility>
 #include <vector>
 
-//  Arguments and results of any shape: every strategy finds the tensors in them, wherever they lie.
+//  Arguments and results may be of any shape: every strategy finds the tensors in them, however they are
+//  nested.
 //
 //     tensor · optional · vector · array · tuple · pair · map · c10::List · c10::Dict · IValue · numbers ·
 //     strings
 //
-//  and whatever is made of those. A struct of one's own joins them by naming its members, in its own
-//  namespace:
+//  and any nesting of those. To support a struct of your own, list its members in its own namespace:
 //
 //     struct Output { at::Tensor tokens; std::vector<at::Tensor> hidden; };
 //     auto wanpar_fields(Output& output) { return std::tie(output.tokens, output.hidden); }
 //
-//  One that holds no tensors returns std::tie().
+//  For a struct without tensors, return std::tie().
 namespace c10 {
 struct IValue;
 }
@@ -35,16 +35,16 @@ struct IValue;
 namespace wanpar {
 namespace detail {
 
-/// Is shown the values of a walk, each with its path: "0", "2.mask".
+/// Visits the leaves of a value; path() is the path of the current leaf: "0", "2.mask".
 class ValueVisitor {
  public:
   virtual ~ValueVisitor() = default;
 
-  /// May put another in its place; may be undefined.
+  /// A tensor, which may be undefined; the visitor may replace it.
   virtual void tensor(at::Tensor& x) = 0;
-  /// The place of a value that was left out.
+  /// An empty optional.
   virtual void none() {}
-  /// A value that holds no tensor, as text that differs where it does.
+  /// A value without tensors, as text: equal texts mean equal values.
   virtual void plain(std::string_view) {}
 
   const std::string& path() const { return path_; }
@@ -62,7 +62,7 @@ class ValueVisitor {
 };
 
 void walk_ivalue(c10::IValue& value, ValueVisitor& visitor);
-/// The elements of a list by their positions alone: the arguments of a TorchScript module.
+/// Walks the arguments of a TorchScript module: the path of each is its position.
 void walk_ivalues(std::vector<c10::IValue>& values, ValueVisitor& visitor);
 
 template <class T>
@@ -98,14 +98,14 @@ concept IsRange = requires(T& list) {
   list.end();
   list.size();
 };
-/// Walks by itself: Value.
+/// A type with a walk() of its own: Value.
 template <class T>
 concept Walks = requires(T& value, ValueVisitor& visitor) {
   value.walk(visitor);
 };
 template <class T>
 concept IsText = std::convertible_to<const T&, std::string_view>;
-/// A number or word of LibTorch's, or a wish for the default.
+/// A type without tensors: a number, an enum, a string, a device, options.
 template <class T>
 concept IsPlain = std::is_arithmetic_v<T> || std::is_enum_v<T> || IsText<T> ||
     std::same_as<T, std::nullopt_t> || std::same_as<T, std::nullptr_t> || std::same_as<T, c10::Device> ||
@@ -171,12 +171,13 @@ void walk(T& value, ValueVisitor& visitor) {
   } else if constexpr (IsTuple<T>) {
     each_of(value);
   } else if constexpr (IsMap<T>) {
-    std::vector<std::pair<std::string, typename T::mapped_type*>> parts;  // in one order on every rank
+    std::vector<std::pair<std::string, typename T::mapped_type*>>
+        parts;  // sorted: the same order on every rank
     for (auto& [key, part] : value) parts.push_back({text_of_plain(key), &part});
     std::sort(parts.begin(), parts.end());
     for (auto& [key, part] : parts) visitor.within(key, [&, part = part] { walk(*part, visitor); });
   } else if constexpr (IsDict<T>) {
-    value = value.copy();  // a handle, which others have too
+    value = value.copy();  // a handle that the caller shares
     for (auto& entry : value) {
       auto part = entry.value();
       visitor.within(text_of_plain(entry.key()), [&] { walk(part, visitor); });
@@ -201,7 +202,7 @@ void walk(T& value, ValueVisitor& visitor) {
   }
 }
 
-/// Whether values of this type can hold tensors at all.
+/// Whether values of this type can hold tensors.
 template <class T>
 inline constexpr bool kMayHoldTensors = !IsPlain<T>;
 

@@ -8,34 +8,32 @@
 
 namespace wanpar {
 
-/// An operator whose result in a wrapped module is not what it is in the bare one.
+/// An operator whose result in the wrapped module differs from that in the bare one.
 struct OperatorDifference {
   std::string name;   ///< "aten::gelu"
-  int64_t index;      ///< how many operators came before it
-  double difference;  ///< the greatest of an element, or infinity where shapes differ
+  int64_t index;      ///< its position in the sequence of operators
+  double difference;  ///< maximum absolute difference; infinity if shapes differ
 };
 
 struct Verification {
-  double difference;                        ///< the greatest of an element of either pass's result
-  int64_t operators;                        ///< how many operators' results were compared
+  double difference;                        ///< maximum over the elements of the result, in both passes
+  int64_t operators;                        ///< number of operators compared
   std::optional<OperatorDifference> first;  ///< the first that differs by more than the tolerance
-  double gradient = 0;                      ///< the greatest of an element of an input's gradient
+  double gradient = 0;                      ///< maximum over the elements of the inputs' gradients
 };
 
-/// Collective where the wrapped module is. Runs a wrapped module twice beside the bare one with the same
-/// inputs: first without gradients, by what it remembers of earlier passes, and compares the result; then
-/// with gradients, where strategies look at every operator, and compares the results of all operators, in
-/// order, joined over the ranks where a strategy has split them; so what a strategy fails to carry is found
-/// by its name. A difference with no operator to it is one of what was remembered. The second pass throws
-/// Error where a strategy refuses, and so does verify where the bare module gives something else when it is
-/// called again, by random numbers or by what it keeps. For debugging: it keeps every result of the bare
-/// module.
+/// Collective if the wrapped module is. Compares a wrapped module with the bare one on the same inputs, in
+/// two passes: first without gradients, using cached plans, comparing the result; then with gradients, where
+/// strategies intercept every operator, comparing the unsharded results of all operators in order, so that an
+/// operator which a strategy handles wrongly is reported by name. A difference without an operator means a
+/// stale cached plan. The second pass throws Error where a strategy rejects an operator; verify throws Error
+/// if the bare module is not reproducible (random numbers, state kept between calls). For debugging only: it
+/// keeps every result of the bare module.
 ///
-/// Two values differ when they are further apart than tolerance times the greatest element, or than the
-/// tolerance where that is below one. Operators are compared for as long as both modules call the same ones
-/// on the same samples. Gradients are those of inputs that ask for them, of a sum that weighs each element of
-/// the result differently. Behind the point where DataParallel or BlockPipeline cuts the batch, or goes on
-/// with another rank's activation, it is the result alone.
+/// Values differ if their distance exceeds tolerance · max(1, greatest element). Operators are compared as
+/// long as both modules call the same ones on the same samples. Gradients are those of inputs that require
+/// them, of a differently weighted sum over the elements of the result. After DataParallel or BlockPipeline
+/// has split the batch, or has continued with another rank's activation, only the result is compared.
 Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs,
                     double tolerance = 1e-4);
 
@@ -49,7 +47,7 @@ auto& innermost(Module& module) {
     return module;
 }
 
-/// Keeps the innermost module's parameters where it can read them, for as long as it lives.
+/// Keeps the parameters of all inner modules unsharded for as long as the result lives.
 template <class Module>
 std::vector<std::shared_ptr<void>> parameters_of_innermost(Module& module) {
   std::vector<std::shared_ptr<void>> here;
@@ -60,7 +58,7 @@ std::vector<std::shared_ptr<void>> parameters_of_innermost(Module& module) {
 
 }  // namespace detail
 
-/// The same for a wrapped module whose innermost one can be called by itself.
+/// The same, with the innermost module of `wrapped` as the bare one.
 template <class Wrapped>
 requires requires(Wrapped w) { w.inner(); }
 Verification verify(Wrapped& wrapped, const std::vector<at::Tensor>& inputs, double tolerance = 1e-4) {

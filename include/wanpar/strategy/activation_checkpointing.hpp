@@ -4,12 +4,12 @@
 #include <memory>
 #include <vector>
 
-//  ActivationCheckpointing: of each block only what goes in is kept; backward runs the block once more.
+//  ActivationCheckpointing: only the inputs of each block are saved; backward recomputes the block from them.
 //
-//     forward    x0 ─▶ block 0 ─▶ x1 ─▶ block 1 ─▶ x2 ─▶ block 2 ─▶ y          kept: x0, x1, x2
-//     backward   block 0, again from x0 ◀─ block 1, again from x1 ◀─ block 2, again from x2
+//     forward    x0 ─▶ block 0 ─▶ x1 ─▶ block 1 ─▶ x2 ─▶ block 2 ─▶ y          saved: x0, x1, x2
+//     backward   recompute 0 from x0 ◀─ recompute 1 from x1 ◀─ recompute 2 from x2
 //
-//  Memory for the activations of one block instead of all, for the time of one more forward. exact
+//  Activation memory of one block instead of all, at the cost of one more forward. exact
 namespace wanpar {
 
 struct ActivationCheckpointingOptions {};
@@ -22,18 +22,18 @@ class ActivationCheckpointingStrategy {
 
   bool is_alone() const { return false; }
   std::vector<Communicator> groups() const { return {}; }
-  /// The module is kept for as long as a backward may run its blocks.
+  /// Keeps `module` alive as long as backward may recompute its blocks.
   std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
 };
 
-/// A module whose blocks run once more in backward, instead of keeping what they made in forward. It knows
-/// the blocks that BlockPipeline knows, and composes with every strategy, inside or outside of it: the second
-/// run has the same split tokens, the same sharded weights, the same autocast and the same random numbers.
+/// A module whose blocks are recomputed in backward instead of saving their activations. It supports the same
+/// modules as BlockPipeline, and composes with every strategy, inside or outside: the recomputation has the
+/// same sharded tokens and weights, the same autocast state and the same random numbers.
 ///
-/// Without gradients it does nothing. Throws Error, in forward, for a module without blocks and for a block
-/// that writes to what it is given or to its buffers (batch norm in training); in backward, for create_graph,
-/// for torch::autograd::grad, and for a block that did not do the same again, or not with the same values.
-/// What a block keeps (a loss in a member) has its gradient, and keeps alive what that needs.
+/// Without gradients it does nothing. Throws Error in forward for a module without blocks, and for a block
+/// that writes to its inputs or buffers (batch norm in training); in backward for create_graph, for
+/// torch::autograd::grad, and for a block whose recomputation differs from its forward. A tensor that a block
+/// stores elsewhere (a loss in a member) keeps its gradient, and the activations that it needs.
 template <class Module>
 using ActivationCheckpointing = Wrapped<Module, ActivationCheckpointingStrategy>;
 

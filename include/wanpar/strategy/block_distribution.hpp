@@ -13,11 +13,11 @@
 //     cuda:1                          └─▶ 3 4 5 ─┐            │
 //     cuda:2                                     └─▶ 6 7 8 ───┘
 //
-//  For a module too large for one device. One request is not faster for it: one device works at a time. exact
+//  For a module too large for one device. No speed-up for a single request: one device works at a time. exact
 namespace wanpar {
 
 struct BlockDistributionOptions {
-  /// Where the ranges of blocks lie, in order. The rest of the module stays where it is.
+  /// The device of each range of blocks, in order. The rest of the module stays where it is.
   std::vector<at::Device> devices;
   BlockSplit ranges = Equally{};
 };
@@ -33,7 +33,7 @@ class BlockDistributionStrategy {
   bool is_alone() const { return false; }
   std::vector<Communicator> groups() const { return {}; }
   std::unique_ptr<ForwardScope> begin_forward(const Arguments& arguments, std::shared_ptr<void> module) const;
-  /// Blocks stay on the devices that they were given.
+  /// Blocks cannot be moved off their devices.
   static void check_to(at::Device device);
   static void check_to(at::ScalarType) {}
 
@@ -41,12 +41,13 @@ class BlockDistributionStrategy {
   std::shared_ptr<DistributionEngine> engine_;
 };
 
-/// A module whose blocks lie on several devices of this process. In the first pass each block's parameters
-/// and buffers are moved to its device; activations and side tensors follow in every pass, and the result
-/// comes back to where x was. Gradients flow, by LibTorch's own means. It cuts what BlockPipeline cuts.
+/// A module whose blocks are placed on several devices of this process (naive model parallelism). The first
+/// pass moves each block's parameters and buffers to its device; every pass moves activations and side
+/// tensors along, and the result back to the device of x. Gradients are LibTorch's own. It supports the same
+/// modules as BlockPipeline.
 ///
-/// Wrap before making an optimizer, whose state would stay behind. Throws Error for a module without blocks,
-/// or whose stack does not list its parameters.
+/// Wrap the module before constructing an optimizer, whose state would not be moved. Throws Error for a
+/// module without blocks, or whose block stack does not list its parameters.
 template <class Module>
 using BlockDistribution = Wrapped<Module, BlockDistributionStrategy>;
 

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-//  DataParallel: every rank holds the whole module and runs a part of the batch.
+//  DataParallel: the module is replicated, the batch is sharded.
 //
-//  BatchMode::global                                  BatchMode::local
-//  the batch is cut, the result gathered             each rank has its own batch, gradients are averaged
+//  BatchMode::global                                 BatchMode::local
+//  the batch is split, the result gathered           each rank has its own batch, gradients are averaged
 //
 //     samples 0 1 2 3 4                                 backward ─────────────────────────▶ time
 //     rank 0 [0 1] ─▶ module ─┐                         rank 0  [last layers][  middle  ][first layers]
@@ -20,35 +20,35 @@
 //  Both train, through the same buckets. exact
 namespace wanpar {
 
-/// What the inputs of a rank are.
+/// Whether the inputs of a rank are the global batch or its own local batch.
 enum class BatchMode {
-  global,  ///< every rank gives the same whole batch, which is compared, and has the whole result, as on one
-          ///< rank
-  local,  ///< every rank gives a batch of its own and has the result of that
+  global,  ///< every rank passes the same global batch, which is verified, and gets the global result
+  local,   ///< every rank passes a local batch of its own, and gets its result
 };
 
 struct BatchDim {
   int64_t dim = 0;
-  ValueName result = {};  ///< which of several; all of them where left out
+  ValueName result = {};  ///< which result; all of them by default
 };
 
 struct DataParallelOptions {
   Communicator group = {};
   BatchMode mode = BatchMode::global;
-  /// global: the arguments whose dimension 0 is the batch; every other one goes to each rank as it is.
+  /// global: the arguments whose dimension 0 is the batch; all others are replicated.
   ValueNames batch = ValueNames::first();
-  /// global: where the batch is in results, instead of what their operators tell. For modules with operators
-  /// that are not known, each of which must treat samples one by one.
+  /// global: the batch dimensions of results, instead of inferring them from the operators. For modules with
+  /// unknown operators, each of which must treat samples independently.
   std::vector<BatchDim> gather = {};
-  /// When wrapped, parameters and buffers become those of rank 0.
+  /// Wrapping broadcasts the parameters and buffers of rank 0.
   bool sync_module_states = true;
-  /// local: before each forward outside no_sync, buffers (running statistics) become those of rank 0. Off,
-  /// each rank keeps its own; so it must be for two forwards before one backward that needs the first's.
+  /// local: before each forward outside no_sync, the buffers (running statistics) of rank 0 are broadcast. If
+  /// false, each rank keeps its own; required if two forwards precede a backward that needs the first's
+  /// buffers.
   bool broadcast_buffers = true;
-  /// Gradients travel in buckets of about this size.
+  /// Approximate size of the gradient buckets.
   int64_t bucket_bytes = int64_t{25} << 20;
-  /// A parameter that some rank's forward uses and another's does not counts as a gradient of zero there, and
-  /// unused_parameters() names it; otherwise that is an Error. Buckets then leave at the end of backward.
+  /// If true, a parameter that is used on some ranks only counts as having a zero gradient on the others, and
+  /// unused_parameters() names it; all-reduces then start at the end of backward. If false, it is an Error.
   bool find_unused_parameters = false;
 };
 
@@ -61,7 +61,7 @@ class DataParallelStrategy {
   DataParallelStrategy(Options options, const ModuleTensors& tensors);
 
   NoSync no_sync();
-  /// With find_unused_parameters: those that had no gradient on some rank in the last backward.
+  /// With find_unused_parameters: the parameters without a gradient on some rank in the last backward.
   std::vector<std::string> unused_parameters() const;
 
   bool is_alone() const;
@@ -72,39 +72,40 @@ class DataParallelStrategy {
   std::shared_ptr<DataEngine> engine_;
 };
 
-/// A module that runs on several batches at a time, one a rank. Collective: wrapping, every call, and every
-/// backward outside no_sync.
+/// A module that is replicated on every rank, each of which runs a shard of the batch. Collective: wrapping,
+/// every call, and every backward outside no_sync.
 ///
-/// global: exact for any batch, one smaller than the group too (a rank without samples runs the first one
-/// and drops it). Each rank computes the loss of the whole result; a plain loss.backward() then gives every
-/// rank the parameter gradients, and the gradients of inputs, that one rank would have. Of a result, samples
-/// are gathered along the dimension that they have come to; what mixes samples, or is not known not to, is
-/// refused where a result stems from it, and so is what depends on them in buffers. Results that do not stem
-/// from the batch are given as they are. Random operators draw on each rank for itself.
+/// global: exact for any batch size, even one smaller than the group (a rank without samples runs the first
+/// one and discards the result). Each rank computes the loss of the global result; a plain loss.backward()
+/// then gives every rank the gradients of parameters and inputs of a single-rank run. Results are gathered
+/// along the dimension where the batch has ended up. Operators that mix samples would see only the local
+/// shard: a result that depends on such an operator, or on one that is not known to treat samples
+/// independently, is rejected; so is a buffer update that depends on the samples (batch norm in training).
+/// Results that do not depend on the batch are returned as they are. Random operators draw independently on
+/// each rank.
 ///
 /// local: each rank computes the loss of its own result; after a plain loss.backward() every rank has the
-/// mean of the ranks' parameter gradients. With equally large batches and a mean for loss, that is the
-/// gradient of the whole batch.
+/// mean of the ranks' parameter gradients. With local batches of equal size and a mean loss, that is the
+/// gradient of the global batch.
 ///
-/// In both, all-reduces of gradients start while backward is still under way, and backward() returns with
-/// them done; so does any backward that comes to the parameters, as one of a penalty on them. It throws Error
-/// on every rank when a parameter had a gradient on some ranks only, naming it. All parameters that need a
-/// gradient must be the module's own: a function around a module has none and is refused. Each rank that
-/// trains has a module of its own; without gradients ranks may share one.
+/// In both modes, gradient all-reduces overlap with backward, and are complete when backward() returns; so
+/// with any backward that reaches the parameters, such as that of a penalty on them. It throws Error on every
+/// rank if a parameter had a gradient on some ranks only, naming it. All parameters that require a gradient
+/// must be the module's own: a function that calls a module lists none, and is rejected. Each rank that
+/// trains needs a module of its own; without gradients, thread ranks may share one.
 ///
-/// The two branches of guidance are a batch of two, so nothing more is needed for them: over a group of two,
-/// `model(at::cat({x, x}), at::cat({text, no_text}))` computes one branch on each rank, and over
-/// `mesh["cfg"]`, outside a SequenceParallel over another axis, one in each half of the ranks.
+/// Classifier-free guidance is a batch of two: over a group of two ranks, `model(at::cat({x, x}),
+/// at::cat({text, no_text}))` computes one branch on each rank; over `mesh["cfg"]`, outside a
+/// SequenceParallel over another axis, one branch on each half of the ranks.
 ///
-/// Payload leaving a rank, n ranks: global forward (n − 1) · (its part of the result + 48 bytes + 16 for each
-/// argument), and 8 more where there are buffers, reduced; backward
-/// 2 (n − 1) / n · (parameters + 2 elements for each of them), to the element where n does not divide a
-/// bucket, and as much of each argument that needs a gradient; wrapping and each local forward
-/// (n − 1) · (parameters and) buffers from rank 0; once, with the first gradients, 8 bytes a parameter from
-/// rank 0, which says in which order they came.
+/// Payload sent by a rank, n ranks: forward in global mode (n − 1) · (its shard of the result + 48 bytes + 16
+/// for each argument), and an all-reduce of 8 bytes if there are buffers; backward 2 (n − 1) / n ·
+/// (parameters + 2 elements for each of them), rounded up to an element if n does not divide a bucket, and as
+/// much for each argument that requires a gradient; wrapping: (n − 1) · (parameters and buffers) from rank 0;
+/// forward in local mode: (n − 1) · buffers from rank 0; once, with the first gradients, 8 bytes per
+/// parameter from rank 0: the order in which gradients become ready.
 ///
-/// Throws Error on every rank, before anything is moved, when the ranks' modules differ in names, shapes or
-/// dtypes.
+/// Throws Error on every rank, before any transfer, if the ranks' modules differ in names, shapes or dtypes.
 template <class Module>
 using DataParallel = Wrapped<Module, DataParallelStrategy>;
 

@@ -7,32 +7,32 @@
 #include <memory>
 #include <vector>
 
-//  SequenceParallel: each rank holds a part of the tokens; attention, the one operator that mixes them, is
-//  taken over.
+//  SequenceParallel: tokens are sharded over the ranks; attention, which mixes tokens, is computed across
+//  ranks.
 //
-//  Ulysses: tokens are traded for heads             Ring: keys and values go round, a part at a time
+//  Ulysses: all-to-all between tokens and heads     Ring: keys and values rotate, one shard at a time
 //
 //     tokens 0 1 2 3 | 4 5 6 7    heads 0 1 2 3         rank 0   queries 0 1 2   keys 0 1 2 → 6 7 8 → 3 4 5
 //     rank 0 [-----]              rank 0 [-]            rank 1   queries 3 4 5   keys 3 4 5 → 0 1 2 → 6 7 8
 //     rank 1           [-----]    rank 1    [-]         rank 2   queries 6 7 8   keys 6 7 8 → 3 4 5 → 0 1 2
 //     before attention ──────▶ all-to-all ──▶ and back  partial results are merged by their maxima and sums
 //
-//  Both at once: the tokens lie over ring × ulysses ranks, ulysses fastest. exact
+//  Both combined: tokens are sharded over ring × ulysses ranks, ulysses fastest. exact
 namespace wanpar {
 
 struct SequenceParallelOptions {
   Communicator ulysses = {};
   Communicator ring = {};
-  /// For a module that cannot be edited: which arguments hold tokens. One that states it by split_sequence
-  /// and gather_sequence needs none.
+  /// For a module that cannot be edited: the arguments that hold tokens. Leave it empty for a module that
+  /// calls split_sequence and gather_sequence.
   std::vector<SplitInput> split = {};
-  /// Where the result's tokens are, to be checked. Left out, every tensor of the result must hold tokens, and
-  /// they are where they are found to be; of several results those that hold none are left out here.
+  /// The token dimensions of results, which are verified. Empty: every tensor of the result must be sharded,
+  /// and its token dimension is inferred. If some results hold no tokens, list the others.
   std::vector<GatherOutput> gather = {};
-  /// Deals each rank of the ring a range from the front and its mirror image from the back, so that causal
-  /// attention costs all of them alike.
+  /// Zigzag placement: each rank of the ring gets a range from the front and its mirror image from the back,
+  /// so that causal attention is load-balanced.
   bool balance_causal = false;
-  /// A sequence of fewer tokens a rank is not split: every rank computes all of it.
+  /// A sequence with fewer tokens per rank is not split, but replicated on every rank.
   int64_t min_share = 1;
 };
 
@@ -54,22 +54,22 @@ class SequenceParallelStrategy {
   std::shared_ptr<SplitModule> module_;
 };
 
-/// A module that runs with its tokens split over ulysses × ring ranks; every rank gives the same whole inputs
-/// and has the whole result. Exact for any length, any number of heads, any mask, causal attention, and
-/// whatever else a module does by LibTorch's operators: inside, a tensor that holds tokens has the sizes of
-/// the whole, and operators run on this rank's part. Attention, convolutions, norms, reductions, joined
-/// sequences and parts of them exchange what they need; an operator that is none of these, and is not known
-/// to keep tokens apart, runs on all tokens on every rank, which is right and no faster than one.
+/// A module that runs with its tokens sharded over ulysses × ring ranks; every rank passes the same full
+/// inputs and gets the full result. Exact for any length, number of heads and mask, for causal attention, and
+/// for any other LibTorch operators: inside, a sharded tensor reports its global sizes (like a DTensor), and
+/// operators run on this rank's shard. Attention, convolutions, norms, reductions, concatenation and slicing
+/// communicate as needed; an operator without a sharding rule runs on the gathered tensor on every rank:
+/// correct, but without speed-up.
 ///
-/// Throws Error, on every rank and before any other transfer, where the ranks' parameters differ in a name,
-/// shape or dtype. Inside, it refuses what cannot be carried exactly, naming the operator: random numbers for
-/// split tokens (dropout), memory that is read by a pointer, tensors and numbers that ranks do not have alike
-/// (compared in the first call for each set of shapes).
+/// Throws Error, on every rank and before any other transfer, if the ranks' parameters differ in name, shape
+/// or dtype. In a call, it rejects what cannot be sharded exactly, naming the operator: random numbers for
+/// sharded tokens (dropout), access through data pointers, and tensors or numbers that should be replicated
+/// but differ by rank (compared in the first call for each set of shapes).
 ///
-/// Gradients are those of one rank, on every rank, where every rank computes the same loss of the whole
-/// result: those of weights are summed over the ranks within backward, which may be called anywhere. One
-/// instance belongs to one rank. Ranks that are threads may share the wrapped module; a backward() that would
-/// add each rank's gradients to the same `.grad` is an error then.
+/// If every rank computes the same loss of the full result, every rank gets the gradients of a single-rank
+/// run: those of weights are all-reduced within backward, which may be called anywhere. One instance per
+/// rank. Thread ranks may share the wrapped module; a backward() that would then accumulate several ranks'
+/// gradients in one `.grad` throws Error.
 template <class Module>
 using SequenceParallel = Wrapped<Module, SequenceParallelStrategy>;
 

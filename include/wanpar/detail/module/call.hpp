@@ -16,19 +16,19 @@ class Value;
 
 namespace detail {
 
-/// A list that is the arguments, not one of them.
+/// A list of all arguments, as opposed to one argument.
 template <class T>
 concept IsArgumentList = std::same_as<T, std::vector<c10::IValue>> || std::same_as<T, std::vector<Value>>;
 
-/// An argument as it is kept while the module is called: a copy, whose tensors can be exchanged; what cannot
-/// hold tensors is passed on as it is.
+/// An argument as stored during the call: a copy, whose tensors can be replaced. Types that cannot hold
+/// tensors are forwarded.
 template <class Arg, class T = std::remove_cvref_t<Arg>>
 using Kept =
     std::conditional_t<!kMayHoldTensors<std::decay_t<Arg>>, Arg&&,
                        std::conditional_t<std::same_as<T, at::TensorList>, std::vector<at::Tensor>, T>>;
 
-/// One call of a module whose arguments and result may be of any shape: flat for a strategy, and as they are
-/// for the module.
+/// One call of a module: flattens arguments and result for a strategy, and restores their shape for the
+/// module.
 template <class... Args>
 class Call {
   static constexpr bool kIsList = sizeof...(Args) == 1 && (IsArgumentList<std::remove_cvref_t<Args>> && ...);
@@ -50,10 +50,10 @@ class Call {
     if constexpr (kIsList) arguments_.count = static_cast<int64_t>(std::get<0>(kept_).size());
   }
 
-  /// What a strategy may exchange before run().
+  /// The arguments, flattened; a strategy may replace their tensors before run().
   Arguments& arguments() { return arguments_; }
 
-  /// What module(args...) gives.
+  /// Calls module(args...).
   template <class Module>
   auto run(const Module& module) {
     entered_ = tensors_alone(arguments_.tensors);
@@ -63,7 +63,7 @@ class Call {
     (std::index_sequence_for<Args...>{});
   }
 
-  /// The tensors of the result, and those that the module put into arguments which the caller sees.
+  /// The tensors of the result, and those that the module assigned to the caller's arguments.
   template <class Result>
   NamedTensors results(Result& result) {
     Collector collector;
@@ -83,8 +83,8 @@ class Call {
     return std::move(collector.tensors);
   }
 
-  /// Puts them where they belong. What the module has not written to is not touched: ranks that are threads
-  /// may have it in common.
+  /// Puts `results` into the result and into the caller's arguments. Arguments that the module did not assign
+  /// to are not written: thread ranks may share them.
   template <class Result>
   void finish(Result& result, NamedTensors results) {
     Replacer replacer(results);
@@ -103,7 +103,7 @@ class Call {
   }
 
  private:
-  /// The caller sees what the module writes to it.
+  /// Whether the caller sees assignments to the argument.
   template <class Arg>
   static constexpr bool kIsSeen =
       std::is_lvalue_reference_v<Arg> && !std::is_const_v<std::remove_reference_t<Arg>> &&
@@ -159,7 +159,7 @@ class Call {
     return tensors;
   }
 
-  /// −1 for a tensor that the module has put there.
+  /// The index of x among the tensors that the module was called with; −1 if the module put it there.
   int64_t place_among_entered(const at::Tensor& x) const {
     auto found =
         std::find_if(entered_.begin(), entered_.end(), [&](auto& other) { return other.is_same(x); });
@@ -169,10 +169,10 @@ class Call {
   std::tuple<std::remove_reference_t<Args>&...> given_;
   std::tuple<Kept<Args>...> kept_;
   Arguments arguments_;
-  Tensors before_, entered_;          // what the caller gave, what the module was given
-  std::vector<std::string> numbers_;  // and all that is no tensor, of each argument
-  std::array<std::optional<NamedTensors>, sizeof...(Args)> written_;  // arguments that the module has changed
-  size_t of_result_ = 0;                                              // how many tensors the result holds
+  Tensors before_, entered_;          // the caller's tensors, and those the module is called with
+  std::vector<std::string> numbers_;  // of each argument: everything but the tensors, as text
+  std::array<std::optional<NamedTensors>, sizeof...(Args)> written_;  // arguments that the module assigned to
+  size_t of_result_ = 0;                                              // number of tensors in the result
 };
 
 }  // namespace detail

@@ -21,22 +21,22 @@ enum class Operation {
   subgroup
 };
 
-/// What a rank is about to do: named in errors, compared by `checked`, counted by `recording`.
+/// A call of a collective: shown in errors, compared by `checked`, counted by `recording`.
 struct Call {
   Operation operation{};
   ReduceOp reduce = ReduceOp::sum;
   at::ScalarType dtype = at::kByte;
   std::vector<int64_t>
-      shape;  ///< what every rank must agree on: the whole shape, uneven dimensions as totals
-  std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty where even
+      shape;  ///< must agree on every rank: the global shape, with uneven dimensions as totals
+  std::vector<int64_t> sizes;  ///< each rank's extent of an uneven dimension; empty if even
   int root = -1;               ///< broadcast only
-  uint64_t sequence = 0;       ///< how many collectives this group has begun; 0 where only some take part
-  uint64_t forward = 0;        ///< how many forwards of wrapped modules this rank has begun in this group
+  uint64_t sequence = 0;  ///< sequence number among the group's collectives; 0 for calls of some ranks only
+  uint64_t forward = 0;   ///< number of forwards of wrapped modules that this rank has started on the group
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds timeout{60'000};
   std::source_location site;
-  std::string about = {};  ///< what it moves, where the caller said so: "unit 'blocks.3'"
+  std::string about = {};  ///< the caller's label: "unit 'blocks.3'"
 };
 
 const char* name(Operation operation);
@@ -45,11 +45,10 @@ const char* name(ReduceOp op);
 /// `all_reduce(sum, Float[3, 4]) #7 of unit 'blocks.3', called at model.cpp:12`.
 std::string describe(const Call& call);
 
-/// `rank 1 of 4, all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`: how errors begin.
+/// `rank 1 of 4, all_reduce(sum, Float[3, 4]) #7, called at model.cpp:12`: the start of error messages.
 std::string where(const Call& call);
 
-/// `rank 1 of 4, ...: rank 0 did not come within 30 s`: how a wait for `who` ends that took the call's
-/// timeout.
+/// `rank 1 of 4, ...: rank 0 did not come within 30 s`: the message when waiting for `who` has timed out.
 std::string too_late(const Call& call, const std::string& who);
 
 }  // namespace wanpar

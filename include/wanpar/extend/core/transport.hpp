@@ -11,18 +11,18 @@
 
 namespace wanpar {
 
-/// A transfer under way; it keeps its tensors alive.
+/// A transfer in flight; it keeps its tensors alive.
 class Work {
  public:
   virtual ~Work() = default;
-  /// Blocks until the transfer is complete. Throws Error, which names the rank that is missing where known.
+  /// Blocks until the transfer is complete. Throws Error, which names the missing rank if it is known.
   virtual void wait() = 0;
-  /// Bytes of the messages that it takes from this rank to others; nothing where the transport does not know,
-  /// because a library's collective makes them.
+  /// Bytes that it sends from this rank; nullopt if the transport does not know, because a library's
+  /// collective sends them.
   virtual std::optional<int64_t> sent() const { return {}; }
 };
 
-/// One tensor to or from one rank, as bytes, and what the caller says that they are.
+/// A tensor to send to or receive from `peer`, as bytes; `dtype` and `shape` describe the caller's tensor.
 struct Message {
   at::Tensor tensor;
   int peer;
@@ -30,19 +30,19 @@ struct Message {
   std::vector<int64_t> shape = {};
 };
 
-/// How bytes move between the ranks of a group: the one interface behind every Communicator.
+/// Moves bytes between the ranks of a group: the interface behind every Communicator.
 ///
-/// All calls are asynchronous and collective over the group (exchange: over the peers that it names). Tensors
-/// are flat, contiguous, checked, and nobody writes to an input while the Work lives. Movement is in bytes
-/// (uint8 tensors, counts in bytes); only the two reductions know a dtype (counts in elements).
+/// All calls are asynchronous and collective over the group (exchange: over the peers involved). Tensors are
+/// flat, contiguous and validated, and nobody writes to an input while the Work lives. Data is in bytes
+/// (uint8 tensors, counts in bytes), except in the two reductions, which have a dtype (counts in elements).
 class Transport {
  public:
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// Where its tensors live, as errors name it ("cpu", "cuda"), or empty where any device will do.
+  /// The device that tensors must be on ("cpu", "cuda"); empty if any device will do.
   virtual std::string device() const = 0;
-  /// Whether a call returns only after the ranks that it concerns have begun it too.
+  /// Whether a call returns only after the other ranks involved have started it too.
   virtual bool begins_together() const { return false; }
 
   virtual std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) = 0;
@@ -57,11 +57,11 @@ class Transport {
                                          const Call& call) = 0;
   virtual std::shared_ptr<Work> barrier(const Call& call) = 0;
 
-  /// This rank has failed and makes none of the calls that others wait for: tells each of them, in the place
-  /// of the call that it makes next with this rank. Does not wait. Nothing where a transport cannot.
+  /// Signals to the other ranks that this one has failed and will not make the calls that they wait for: each
+  /// learns of it in its next call with this rank. Does not block. No-op if the transport cannot.
   virtual void fail(const std::string& /*why*/, const Call& /*call*/) {}
 
-  /// A group of some ranks of this one, in the order given; called by each member, by nobody else.
+  /// A group of `members`, in the given order; called by each member and by no other rank.
   virtual std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) = 0;
 };
 

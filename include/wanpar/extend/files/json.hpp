@@ -8,21 +8,21 @@
 
 namespace wanpar {
 
-/// Keys that may occur twice, the last one then counting: none, or, as the library safetensors has it, names
-/// of tensors and of metadata in a header.
+/// Which keys may be duplicated (the last one counts): none, or, as in the safetensors library, the names of
+/// tensors and metadata in a header.
 enum class Repeats { none, of_tensors };
 
-/// The JSON object in `text`, with duplicate keys, deep nesting and anything but an object refused.
-/// Throws Error, which begins with `where`.
+/// The JSON object in `text`. Throws Error, starting with `where`, for duplicate keys, deep nesting, and
+/// anything but an object.
 nlohmann::json parse_json(std::string_view text, const std::string& where, Repeats repeats = Repeats::none);
 
-/// As parse_json, of a whole file.
+/// As parse_json, for a file.
 nlohmann::json read_json(const std::filesystem::path& file);
 
-/// A value as an error shows it: of a long one, its beginning.
+/// A value for an error message, truncated if it is long.
 std::string shown(const nlohmann::json& value);
 
-/// The value of `key`. Throws Error when it is missing or of another type.
+/// The value of `key`. Throws Error if it is missing or of another type.
 template <class T>
 T value_at(const nlohmann::json& object, const std::string& key, const std::string& where) {
   const auto found = object.find(key);

@@ -9,13 +9,13 @@
 
 namespace wanpar {
 
-/// Whether there is something of this name; who may not look, finds out when it is opened.
+/// Whether the path exists; true also without permission to look, which opening it then reports.
 bool is_there(const std::filesystem::path& path);
 
-/// A whole file in memory, read from disk as it is touched. Writes to the memory never reach the file.
+/// A file mapped into memory, copy-on-write: pages are read on first access, writes never reach the file.
 class MappedFile {
  public:
-  /// Throws Error when the file cannot be opened, is empty, or is a Git LFS pointer in place of the data.
+  /// Throws Error if the file cannot be opened, is empty, or is a Git LFS pointer instead of the data.
   static std::shared_ptr<MappedFile> open(const std::filesystem::path& path);
 
   ~MappedFile();
@@ -34,7 +34,7 @@ class MappedFile {
   size_t size_;
 };
 
-/// Where a tensor lies in a file: `offset` in bytes, `strides` in elements. The caller has checked the
+/// The location of a tensor in a file: `offset` in bytes, `strides` in elements. The caller checks the
 /// bounds.
 struct TensorLayout {
   uint64_t offset;
@@ -42,7 +42,7 @@ struct TensorLayout {
   std::span<const int64_t> strides;
   at::ScalarType dtype;
 
-  /// The tensor itself, lying in the mapping and keeping it alive; copied only where the file misaligns it.
+  /// The tensor, as a view of the mapping, which it keeps alive; copied only if it is misaligned in the file.
   at::Tensor of(const std::shared_ptr<MappedFile>& file) const;
 };
 

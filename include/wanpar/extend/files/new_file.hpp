@@ -7,8 +7,8 @@
 
 namespace wanpar {
 
-/// A stream of bytes into a PartFile. Every function throws Error, naming the file and what the system said,
-/// a full disk among it.
+/// An output stream into a PartFile. Every function throws Error, with the file and the system's error (such
+/// as a full disk).
 class NewFile {
  public:
   /// `file` outlives this.
@@ -16,7 +16,7 @@ class NewFile {
 
   void write(std::string_view bytes);
 
-  /// Hands all bytes to the system; the caller commits the file then.
+  /// Flushes all bytes to the system; the caller then commits the file.
   void close();
 
  private:
@@ -26,7 +26,7 @@ class NewFile {
   std::ofstream stream_;
 };
 
-/// Writes a file that appears whole or not at all. Throws Error.
+/// Writes a file that appears complete or not at all. Throws Error.
 void write_text(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace wanpar

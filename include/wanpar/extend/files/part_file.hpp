@@ -5,13 +5,13 @@
 
 namespace wanpar {
 
-/// A file that appears whole or not at all: it is written under `part()`, a name of its own beside its place,
-/// and commit() flushes it to the disk and gives it its name. Without commit() nothing stays, also where a
-/// signal ends the program (remove_parts_on_signals). A path that is a symbolic link stays one: what it
-/// points to is written.
+/// A file that appears complete or not at all: it is written as `part()`, a temporary file in the same
+/// folder, and commit() flushes it to disk and renames it. Without commit() the temporary file is removed,
+/// also when a signal ends the program (remove_parts_on_signals). A symbolic link is kept, and its target is
+/// written.
 class PartFile {
  public:
-  /// Makes the part, empty. Throws Error when the disk refuses.
+  /// Creates the temporary file, empty. Throws Error if the disk fails.
   explicit PartFile(std::filesystem::path path);
   ~PartFile();
   PartFile(PartFile&& other) noexcept;
@@ -20,7 +20,7 @@ class PartFile {
   const std::filesystem::path& path() const { return path_; }
   const std::filesystem::path& part() const { return part_; }
 
-  /// Throws Error when the disk refuses.
+  /// Throws Error if the disk fails.
   void commit();
 
  private:
@@ -28,27 +28,25 @@ class PartFile {
   void flush() const;
 
   std::filesystem::path path_;
-  std::filesystem::path target_;  // path_, links followed
+  std::filesystem::path target_;  // path_ with symbolic links resolved
   std::filesystem::path part_;
 };
 
-/// Gives all files their names, or none: where one cannot have it, those before it are as they were. Throws
-/// Error then.
+/// Commits all files or none: if one cannot be renamed, those before it are restored. Throws Error then.
 void commit_all(std::vector<PartFile> files);
 
-/// From now on SIGINT, SIGTERM and SIGHUP, where they are not ignored, remove the parts there are before they
-/// end the process.
+/// From now on SIGINT, SIGTERM and SIGHUP, unless ignored, remove all temporary files before they end the
+/// process.
 void remove_parts_on_signals();
 
-/// The file that a path names, links followed, as an absolute path.
+/// The absolute path with symbolic links resolved.
 std::filesystem::path target_of(const std::filesystem::path& path);
 
-/// Refuses early what would fail late: a path that is a folder, a device or a pipe, a folder that is missing
-/// or cannot be written, a name that is too long, and a disk with less than `expected_bytes` free. Throws
-/// Error, leaves no file.
+/// Throws Error for a path that cannot be written: a folder, a device or a pipe, a missing or read-only
+/// folder, a name that is too long, and a disk with less than `expected_bytes` free. Leaves no file.
 void check_writable(const std::filesystem::path& path, uintmax_t expected_bytes);
 
-/// Throws Error: `path` cannot be written for `reason`, and how much room the disk still has.
+/// Throws Error: `path` cannot be written for `reason`, with the free space of the disk.
 [[noreturn]] void throw_write_error(const std::filesystem::path& path, const char* reason);
 
 }  // namespace wanpar

@@ -10,32 +10,31 @@
 
 namespace wanpar {
 
-/// What a wrapped module is called with, flat: all tensors, those that were left out undefined, each by its
-/// name.
+/// The arguments of a wrapped module's call, flattened: every tensor under its name; omitted ones are
+/// undefined.
 struct Arguments {
   NamedTensors tensors;
-  int64_t count = 0;               ///< of the arguments that hold them
-  std::vector<std::string> plain;  ///< names of the values that hold none
-  std::string signature;  ///< shapes and dtypes of the tensors, values of all else, the mode of the module
-  std::string kinds;      ///< the same without the values of numbers
+  int64_t count = 0;               ///< number of arguments
+  std::vector<std::string> plain;  ///< names of the values without tensors
+  std::string signature;           ///< dtypes and shapes of tensors, values of all else, training mode
+  std::string kinds;               ///< the signature without the values of numbers
 };
 
-/// One call of a wrapped module on one rank, from a strategy's side. It ends with its life.
+/// A strategy's side of one call of a wrapped module on one rank. Destroyed when the call ends.
 class ForwardScope {
  public:
   virtual ~ForwardScope() = default;
-  /// Puts what the module is to be given in the place of what the wrapper was given.
+  /// Replaces the caller's arguments by those that the module is called with.
   virtual void enter(Arguments&) {}
-  /// Puts what the caller is to have in the place of the tensors of the result.
+  /// Replaces the tensors of the module's result by those that the caller gets.
   virtual void leave(NamedTensors& /*results*/) {}
-  /// The call has failed on this rank, wherever.
+  /// Called when the call has failed on this rank, in any layer.
   virtual void fail() {}
-  /// What to say beside an error of LibTorch's that the module ended in; empty where there is nothing.
+  /// A remark to add to a LibTorch error that the module threw; empty for none.
   virtual std::string remark(std::string_view /*error*/) const { return {}; }
 };
 
-/// Throws Error, which begins with `strategy` and names the `option`, where a name in it names nothing among
-/// the arguments.
+/// Throws Error, starting with `strategy` and naming the `option`, if one of `names` matches no argument.
 void check_names(const std::string& strategy, const std::string& option, const ValueNames& names,
                  const Arguments& arguments);
 

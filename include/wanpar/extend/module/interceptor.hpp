@@ -18,88 +18,87 @@ struct IValue;
 
 namespace wanpar {
 
-/// One call of an operator, above autograd and autocast. A handler may go on with a copy that has other
-/// inputs, or is computed by something else.
+/// One operator call, intercepted above autograd and autocast. A handler may pass on a copy with other inputs
+/// or another `compute`.
 struct Operator {
   const std::string& name;  ///< "aten::bmm"
   const c10::OperatorHandle& handle;
-  std::span<const c10::IValue> arguments;  ///< as the module gave them, by the operator's schema
-  Tensors inputs;                          ///< the tensors among them, those in lists too
-  std::function<Tensors(const Tensors& inputs)> compute;  ///< gives the tensors of its result
+  std::span<const c10::IValue> arguments;  ///< as the module passed them, in schema order
+  Tensors inputs;                          ///< the tensors among them, including those in lists
+  std::function<Tensors(const Tensors& inputs)> compute;  ///< returns the tensors of the result
 };
 
-/// What takes part in a forward. A strategy implements those of the interfaces below that it needs, and may
-/// look for another one by innermost().
+/// A participant in a forward. A strategy implements the handler interfaces below that it needs, and finds
+/// other handlers by innermost().
 class Handler {
  public:
   virtual ~Handler() = default;
 };
 
-/// Meets the operators that a module calls. Inside of `around` operators are ordinary: nothing is
-/// intercepted.
+/// Intercepts the operators that a module calls. Operators called inside `around` are not intercepted.
 class OperatorHandler : public virtual Handler {
  public:
   using Next = std::function<Tensors(const Operator&)>;
-  /// Takes the place of an operator, by the tensors of its result, or refuses it by an Error. `next` goes on:
-  /// to the handlers inside of this one, and at last to `compute`. What a handler wants to compute itself it
-  /// puts there, so that the others see the operator all the same.
+  /// Runs instead of an operator and returns the tensors of its result, or throws Error to reject it. `next`
+  /// calls the inner handlers and finally `op.compute`. To compute the result itself, a handler replaces
+  /// `compute`, so that inner handlers still see the operator.
   virtual Tensors around(const Operator& op, const Next& next) = 0;
 
-  /// The names of those that it is for ("aten::addmm"); it meets no others. Left empty, it meets all. Asked
-  /// once, when its scope begins, which throws Error for a name that no operator has. Where a strategy's
-  /// forward has called none of them, that is an Error as well: it would have changed nothing, silently.
+  /// Names of the operators to intercept ("aten::addmm"); all if empty. Asked once, on entering the scope,
+  /// which throws Error for a name that no operator has. A strategy's forward that called none of them is an
+  /// Error as well: it would have changed nothing, silently.
   virtual std::vector<std::string> operators() const { return {}; }
 
-  /// Whether it wants to meet all operators: asked when its scope begins, and then at each of them. One that
-  /// has nothing to do but at attentions when its scope begins meets those alone, and all others run at
-  /// native speed.
+  /// True if all operators must be intercepted; asked on entering the scope and at each operator. If false on
+  /// entering the scope, only attention is intercepted and all other operators run at native speed.
   virtual bool intercepts_operators() const { return true; }
 };
 
-/// Takes the place of the loop over a module's blocks. Of several the innermost is asked first.
+/// Replaces the loop over a module's blocks. The innermost of several handlers is called first.
 class BlocksHandler : public virtual Handler {
  public:
   using NextBlocks = std::function<at::Tensor(const BlockStack&, at::Tensor x, Tensors side)>;
-  /// What the blocks give; undefined where what comes after them is another rank's. `next` is the handler
-  /// around this one, and at last the loop itself.
+  /// The output of the blocks; undefined if what follows them runs on another rank. `next` calls the
+  /// enclosing handlers and finally the loop itself.
   virtual at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, Tensors side,
                                 const NextBlocks& next) = 0;
 };
 
-/// Splits tokens over ranks: is told where a module says that they begin and end.
+/// Splits tokens over ranks, where the module marks their beginning and end.
 class TokenHandler : public virtual Handler {
  public:
   virtual at::Tensor split_sequence(at::Tensor x, int64_t dim, std::initializer_list<Companion> companions,
                                     const std::optional<TokenGrid>& grid) = 0;
   virtual at::Tensor gather_sequence(at::Tensor x, int64_t dim) = 0;
-  /// Collective. x as one rank would have it.
+  /// Collective. All-gathers x along its sharded dimension.
   virtual at::Tensor unshard(at::Tensor x) = 0;
 };
 
-/// Keeps something about tensors: is told where one replaces another without an operator.
+/// Keeps records about tensors, and is notified when one replaces another without an operator.
 class SubstitutionHandler : public virtual Handler {
  public:
-  /// `replacement`, which was received, cut or cast out of sight, goes on in the place of `original`.
+  /// Called when `replacement` (received, sliced or cast outside the intercepted graph) replaces `original`.
+  /// Records kept for `original` apply to `replacement` from here on.
   virtual void on_substitute(const at::Tensor& original, const at::Tensor& replacement) = 0;
 };
 
-/// To be called in a backward, with the tensors that stand for the inputs of a part of the forward: while
-/// what it returns lives, that part may run once more.
+/// Re-activates handlers for recomputation in backward (activation checkpointing): call it with the
+/// recomputed segment's inputs; the returned guard deactivates them.
 using RecomputeScope = std::function<std::shared_ptr<void>(std::span<const at::Tensor> inputs)>;
 
-/// Takes part where a backward runs a part of the forward once more, long after its scope has ended.
+/// A handler that must be active again when backward recomputes a segment, after its forward scope has ended.
 class RecomputableHandler : public virtual Handler {
  public:
   virtual RecomputeScope recompute_scope(std::span<const at::Tensor> inputs) = 0;
 };
 
-/// Registers with LibTorch's dispatcher, once for the process, which the first wrapper does by itself: to be
-/// called before where other threads run operators by then. Throws Error where another library, or a second
-/// copy of this one, holds that place.
+/// Registers with LibTorch's dispatcher, once per process. The first wrapper does so by itself; call it
+/// earlier if other threads run operators by then. Throws Error if another library, or a second copy of this
+/// one, is registered under the same dispatch keys.
 void initialize();
 
-/// While it lives, the handler takes part in what this thread does. Scopes nest. Throws Error like
-/// initialize(), and where the handler is for an operator that there is none of.
+/// RAII: activates a handler on this thread. Scopes nest. Throws Error like initialize(), and if the handler
+/// names an operator that does not exist.
 class Scope {
  public:
   explicit Scope(Handler& handler);
@@ -107,8 +106,8 @@ class Scope {
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
-  /// To be called in a catch block around the module: throws on the Error that a handler threw, where a layer
-  /// between (the interpreter of TorchScript) has made something else of it.
+  /// Rethrows the handler's original Error if a layer between (TorchScript's interpreter) converted it, the
+  /// current exception otherwise. Call it in a catch block around the module.
   [[noreturn]] static void rethrow();
 
  private:
@@ -119,7 +118,7 @@ class Scope {
 /// The handlers of this thread, outermost first.
 std::span<Handler* const> handlers();
 
-/// The innermost handler of this thread that is a T; null where there is none.
+/// The innermost handler of this thread that is a T, or null.
 template <class T>
 T* innermost() {
   auto all = handlers();
@@ -128,7 +127,8 @@ T* innermost() {
   return nullptr;
 }
 
-/// Operators are ordinary while it lives: for what a strategy does outside of `around`.
+/// RAII: disables interception on this thread (cf. at::NoGradGuard). For operators that a strategy calls
+/// outside `around`.
 class NoInterceptGuard {
  public:
   NoInterceptGuard();
@@ -140,33 +140,34 @@ class NoInterceptGuard {
   bool was_excluded_;
 };
 
-/// An operator as the attention that it is; none for any other operator. Autocast has been done.
+/// The attention that an operator computes, after autocast; nullopt for any other operator.
 std::optional<Attention> as_attention(const Operator& op);
 
-/// The same operator, called with other numbers; its tensors are those that it is computed with.
+/// The same operator with other arguments. Their tensors are replaced by the inputs that it is computed with.
 Operator with_arguments(const Operator& op, std::vector<c10::IValue> arguments);
 
-/// The same operator on other tensors.
+/// The same operator with other input tensors.
 Operator with_inputs(const Operator& op, Tensors inputs);
 
-/// The same operator, whose own operators are met as well: for one of LibTorch's that is made of others.
+/// The same operator, decomposed: for a composite operator, the operators that it calls are intercepted too.
 Operator opened(const Operator& op);
 
-/// And an attention as an operator, with the arguments that are to live as long.
+/// An attention as an operator; `arguments` must outlive it.
 std::vector<c10::IValue> arguments_of(const Attention& call);
 Operator as_operator(const Attention& call, std::span<const c10::IValue> arguments);
 
-/// The attention by LibTorch's operator.
+/// Computes the attention by LibTorch's operator.
 at::Tensor attend(const Attention& call);
 
-/// Collective. x as one rank would have it: each handler of this thread gathers what it has split. So is a
-/// split tensor that was kept from a forward which has ended.
+/// Collective. The unsharded x: each token handler of this thread gathers what it has sharded. Also unshards
+/// a split tensor that outlived its forward.
 at::Tensor unshard(at::Tensor x);
 
-/// The replacement, with which the forward goes on in the place of the original, for all handlers to know.
+/// Notifies all handlers that `replacement` replaces `original`, and returns `replacement`.
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement);
 
-/// The reentry of all handlers of this thread together, in the thread's state as it is now (autocast).
+/// The RecomputeScope of all handlers of this thread, which also restores the thread's current state
+/// (autocast).
 RecomputeScope recompute_scope(std::span<const at::Tensor> inputs);
 
 }  // namespace wanpar

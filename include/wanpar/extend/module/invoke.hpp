@@ -15,14 +15,14 @@ struct Module;
 
 namespace wanpar {
 
-/// Runs forward of a TorchScript module by its operators as they stand in it, each for itself, where a
-/// strategy takes part. The optimised
-/// plans of its executor fuse operators and have a backward of their own, and strategies would see neither.
+/// Runs forward of a TorchScript module operator by operator, without graph optimization, if a strategy is
+/// active. The executor's optimized plans fuse operators and bring their own backward, which strategies could
+/// not intercept.
 c10::IValue run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs);
 
 namespace detail {
 
-/// The tensor that a TorchScript module gave. Throws Error where it gave something else.
+/// The tensor that a TorchScript module returned. Throws Error if it returned something else.
 at::Tensor tensor_of(const c10::IValue& result);
 
 template <class... Args>
@@ -35,23 +35,23 @@ inline constexpr bool kIsIValueList = sizeof...(Args) == 1 &&
 template <class M>
 concept ScriptModule = std::is_same_v<std::remove_cv_t<M>, torch::jit::Module>;
 
-/// A ModuleHolder or shared_ptr. Its own operator() must not be asked whether it takes some arguments: a
-/// ModuleHolder does not compile where it does not.
+/// A ModuleHolder or shared_ptr. Do not test a ModuleHolder's operator() in a requires-expression: with
+/// arguments that do not fit it is a hard error.
 template <class M>
 concept Held = requires(M m) {
   m.operator->();
 };
 
-/// What can be wrapped: a ModuleHolder or shared_ptr of a module, a TorchScript module, or anything that can
-/// be called.
+/// A module that can be called with these arguments: a ModuleHolder or shared_ptr of one, a TorchScript
+/// module, or any callable.
 template <class M, class... Args>
 concept Invocable = ScriptModule<M> ||
                     (Held<M>&& requires(M m, Args&&... args) { m->forward(std::forward<Args>(args)...); }) ||
                     (!Held<M> && !ScriptModule<M> &&
                      requires(M m, Args&&... args) { m(std::forward<Args>(args)...); });
 
-/// Calls a module, whatever kind it is. A TorchScript module that is given arguments gives a tensor; one that
-/// is given a list of IValues gives an IValue, as its own forward does.
+/// Calls a module of any kind. A TorchScript module returns a tensor, or an IValue when called with a list of
+/// IValues, like its own forward.
 template <class M, class... Args>
 requires Invocable<M, Args...>
 auto invoke(M& module, Args&&... args) {

@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-// What a module may be, and what it can do beside being called.
+// The kinds of modules that can be wrapped, and what they support besides being called.
 namespace wanpar {
 namespace detail {
 
@@ -20,7 +20,7 @@ concept HasOneCallOperator = requires {
   &CallProbe<M>::operator();
 };
 
-/// Whether a type can be called with something: a function, or a class with a call operator, a template too.
+/// Whether a type is callable: a function, or a class with a call operator, which may be a template.
 template <class M>
 constexpr bool is_callable() {
   if constexpr (std::is_pointer_v<M> || std::is_function_v<M>)
@@ -29,7 +29,7 @@ constexpr bool is_callable() {
       requires { M::kIsModule; } || requires { &M::operator(); })
     return true;
   else if constexpr (std::is_class_v<M> && !std::is_final_v<M>)
-    return !HasOneCallOperator<M>;  // that of the fallback alone
+    return !HasOneCallOperator<M>;  // not ambiguous: only the fallback has one
   else
     return std::is_class_v<M>;
 }
@@ -46,12 +46,11 @@ constexpr bool is_held_module() {
 
 }  // namespace detail
 
-/// What can stand left of |: a ModuleHolder or shared_ptr of a module, a TorchScript module, or anything
-/// callable.
+/// The left operand of |: a ModuleHolder or shared_ptr of a module, a TorchScript module, or any callable.
 template <class M>
 concept Wrappable = ScriptModule<M> || detail::is_held_module<M>() || detail::is_callable<M>();
 
-/// The module itself, for what all kinds of modules have.
+/// The module itself, dereferenced if it is held by a ModuleHolder or shared_ptr.
 template <class M>
 decltype(auto) module_of(M& module) {
   if constexpr (Held<M>)
@@ -60,14 +59,14 @@ decltype(auto) module_of(M& module) {
     return (module);
 }
 
-/// It knows whether it is training.
+/// A module with a training mode.
 template <class M>
 concept HasMode = requires(M& module) {
   module_of(module).train(true);
   module_of(module).is_training();
 };
 
-/// Whether a module is training; none where nobody knows.
+/// Whether a module is training; nullopt if it has no training mode.
 template <class M>
 std::optional<bool> mode_of(M& module) {
   if constexpr (requires {

@@ -15,23 +15,23 @@
 
 namespace wanpar {
 
-/// A module inside a strategy: called as before, with arguments and results of any shape (values.hpp), and a
-/// module itself. `Strategy` is what of it does not depend on the module's type:
+/// A module wrapped in a strategy. It is called like the module, with arguments and results of any shape
+/// (values.hpp), and can be wrapped again. `Strategy` is the part that does not depend on the module's type:
 ///
 ///     using Options;  Strategy(Options, const ModuleTensors&);
-///     static constexpr bool kByBlocks;           // a call runs the module by its blocks (by_blocks.hpp), so
-///                                                // that a BlocksHandler meets those of any kind of module
-///     bool is_alone() const;                     // a call can do without it
-///     std::vector<Communicator> groups() const;  // the ranks that a call may wait for
+///     static constexpr bool kByBlocks;           // run the module by its blocks (by_blocks.hpp), so that a
+///                                                // BlocksHandler intercepts those of any kind of module
+///     bool is_alone() const;                     // calls may bypass the strategy
+///     std::vector<Communicator> groups() const;  // the groups that a call communicates over
 ///     std::unique_ptr<ForwardScope> begin_forward(const Arguments&, std::shared_ptr<void> module);
 ///
-/// and, where it has something to say of them:
+/// and optionally
 ///
-///     NamedTensors named_shards() const;         // what an optimizer steps in the place of the parameters
-///     void place(NamedTensors& parameters);      // puts the Placement of the module's own ones beside them
-///     void check_to(To...);                      // throws Error where they are placed for good
+///     NamedTensors named_shards() const;               // what an optimizer steps instead of the parameters
+///     void set_placement(NamedTensors& parameters);    // sets the Placement of the module's own parameters
+///     void check_to(To...);                            // throws Error if parameters cannot be moved
 ///
-/// Copies share the module and the strategy's state.
+/// Copies share the module and the state of the strategy.
 template <class Module, class Strategy>
 class Wrapped : public Strategy {
  public:
@@ -73,7 +73,8 @@ class Wrapped : public Strategy {
   Module& inner() { return *module_; }
   const Module& inner() const { return *module_; }
 
-  /// Its parameters by its own names, as an optimizer steps them: this rank's shards where they are sharded.
+  /// The parameters to pass to an optimizer, under the module's names: this rank's shards if they are
+  /// sharded.
   NamedTensors named_parameters() const {
     if constexpr (requires { Strategy::named_shards(); })
       return Strategy::named_shards();
@@ -81,7 +82,8 @@ class Wrapped : public Strategy {
       return wanpar::named_parameters(*module_);
   }
   std::vector<at::Tensor> parameters() const { return tensors_in(named_parameters()); }
-  /// The module's own tensors, with what this strategy has done with them: for a strategy around this one.
+  /// The module's own parameters, with the placement that this strategy gives them: for an enclosing
+  /// strategy.
   NamedTensors module_parameters() const {
     auto parameters = wanpar::module_parameters(*module_);
     if constexpr (requires { Strategy::set_placement(parameters); }) Strategy::set_placement(parameters);
@@ -89,13 +91,13 @@ class Wrapped : public Strategy {
   }
   NamedTensors named_buffers() const { return wanpar::named_buffers(*module_); }
 
-  /// As torch::nn::Module has them.
+  /// As in torch::nn::Module.
   void zero_grad(bool set_to_none = true) { clear_gradients(parameters(), set_to_none); }
   void train(bool on = true) requires HasMode<Module> { module_of(*module_).train(on); }
   void eval() requires HasMode<Module> { train(false); }
   bool is_training() const requires HasMode<Module> { return module_of(*module_).is_training(); }
   std::optional<bool> training_mode() const { return mode_of(*module_); }
-  /// Throws Error under a strategy that has placed the parameters for good.
+  /// Throws Error if the strategy has fixed the device or dtype of the parameters.
   template <class... To>
   requires HasTo<Module, To...>
   void to(To... to) {
