@@ -16,11 +16,11 @@ inline constexpr const char* kCheckpointFormat = "wanpar checkpoint 1";
 /// "00002-of-00004.safetensors".
 std::string checkpoint_file(int rank, int ranks);
 
-/// Whether a folder is one that save_state_dict has written.
+/// Whether a folder is a checkpoint written by save_state_dict.
 bool is_checkpoint(const std::filesystem::path& folder);
 
-/// The files of a checkpoint. One is opened when elements of it are wanted, and of that only those are read.
-/// Throws Error, which names the file.
+/// Reads the files of a checkpoint. A file is opened when its elements are needed, and only those are read.
+/// Throws Error, with the file.
 class CheckpointFiles {
  public:
   explicit CheckpointFiles(std::filesystem::path folder);
@@ -29,9 +29,9 @@ class CheckpointFiles {
   const nlohmann::json& optimizers() const { return optimizers_; }
   const std::filesystem::path& index() const { return index_; }
 
-  /// Whether `to` can be read: a tensor of this name, shape and dtype, whose elements are there.
+  /// Throws Error unless the checkpoint has a tensor of this name, shape and dtype, with these elements.
   void check(const NamedTensor& to);
-  /// Fills a tensor that has been checked.
+  /// Reads into a tensor that has been checked.
   void read(const NamedTensor& to);
 
  private:

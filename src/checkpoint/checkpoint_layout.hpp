@@ -7,8 +7,8 @@
 
 namespace wanpar {
 
-/// Elements of a tensor that a rank holds, and two numbers by which other values are told apart; none where
-/// the first rank's count.
+/// The elements of a tensor that a rank holds, with a digest of their values; without a digest, the first
+/// rank's values are saved.
 struct HeldPiece {
   std::string name, dtype;
   std::vector<int64_t> sizes, strides;
@@ -17,7 +17,8 @@ struct HeldPiece {
   double tolerance = 0;
 };
 
-/// A tensor of a checkpoint: elements [begin, begin + count) of its memory, whole, lie in the file of `rank`.
+/// A tensor of a checkpoint. Chunk: elements [begin, begin + count), in memory order, are in the file of
+/// `rank`.
 struct StoredTensor {
   struct Chunk {
     int rank;
@@ -25,7 +26,7 @@ struct StoredTensor {
   };
   std::string dtype;
   std::vector<int64_t> sizes, strides;
-  std::vector<Chunk> chunks = {};  ///< one behind the other
+  std::vector<Chunk> chunks = {};  ///< consecutive
 
   int64_t numel() const;
 };
@@ -33,13 +34,13 @@ struct StoredTensor {
 /// By name.
 using StoredTensors = std::map<std::string, StoredTensor>;
 
-/// Who writes what, of what the ranks hold: each element once. What several ranks hold goes to the one that
-/// has the fewest bytes to write so far. Throws Error where ranks hold other values under one name, where two
-/// hold pieces that overlap, and where an element is on no rank.
+/// Plans which rank writes what: each element once. What several ranks hold is written by the one with the
+/// fewest bytes so far. Throws Error if ranks hold different values under one name, if two hold pieces that
+/// overlap partially, and if an element is on no rank.
 StoredTensors who_writes_what(const std::vector<std::vector<HeldPiece>>& of_ranks);
 
 nlohmann::json json_of(const StoredTensors& tensors);
-/// Throws Error, which begins with `where`, for what json_of() does not write, or places that leave holes.
+/// Throws Error, starting with `where`, for what json_of() does not write, and for chunks that leave holes.
 StoredTensors tensors_from(const nlohmann::json& json, const std::string& where);
 
 nlohmann::json json_of(const std::vector<HeldPiece>& pieces);

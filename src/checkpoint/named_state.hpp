@@ -11,10 +11,10 @@
 
 namespace wanpar {
 
-/// The tensors of a state, each once, and its optimizers, by names.
+/// The tensors of a state, each once, and its optimizers, by name.
 class NamedState {
  public:
-  /// Throws Error for two tensors of one name, and for an optimizer over tensors without one.
+  /// Throws Error for two tensors of the same name, and for an optimizer over tensors without a name.
   explicit NamedState(const StateDict& state);
 
   const NamedTensors& tensors() const { return tensors_; }
@@ -27,9 +27,9 @@ class NamedState {
   const std::vector<OptimizerState>& optimizers() const { return optimizers_; }
   const NamedTensor& parameter(const at::Tensor& tensor) const;
 
-  /// What the optimizers remember, under names as "optimizer/blocks.3.weight/exp_avg".
+  /// The optimizers' state, under names like "optimizer/blocks.3.weight/exp_avg".
   NamedTensors memories() const;
-  /// Their classes and groups: options, and names of parameters.
+  /// The optimizers' classes and groups: options, and names of parameters.
   nlohmann::json groups() const;
 
  private:
@@ -43,7 +43,7 @@ class NamedState {
 
 std::string memory_name(const std::string& parameter, const char* field);
 
-/// Whether what an optimizer remembers is like the parameter, and so sharded as that is.
+/// Whether an optimizer state tensor has the parameter's shape, and so its sharding.
 bool is_like(const at::Tensor& memory, const at::Tensor& parameter);
 
 }  // namespace wanpar

@@ -8,8 +8,7 @@
 
 namespace wanpar {
 
-/// A class of LibTorch's optimizers: what it is set to, and what it remembers of a parameter, by the names
-/// that both have in LibTorch.
+/// A LibTorch optimizer class: access to its options and its state of a parameter, by LibTorch's names.
 class OptimizerKind {
  public:
   using Options = torch::optim::OptimizerOptions;
@@ -20,14 +19,14 @@ class OptimizerKind {
   virtual ~OptimizerKind() = default;
   virtual const char* name() const = 0;
   virtual nlohmann::json options_of(const Options& options) const = 0;
-  /// Throws Error, which begins with `where`, for options of another class.
+  /// Throws Error, starting with `where`, for options of another class.
   virtual std::unique_ptr<Options> options_from(const nlohmann::json& json,
                                                 const std::string& where) const = 0;
   virtual std::unique_ptr<Memory> new_memory() const = 0;
   virtual void visit(Memory& memory, const VisitTensor& tensor, const VisitCount& count) const = 0;
 };
 
-/// Throws Error for a class that is not known.
+/// Throws Error for an unsupported class.
 const OptimizerKind& kind_of(const torch::optim::Optimizer& optimizer);
 
 }  // namespace wanpar

@@ -2,7 +2,7 @@
 
 namespace wanpar {
 
-/// Sets a flag for as long as it lives.
+/// RAII: sets a flag for as long as it lives.
 class Flag {
  public:
   explicit Flag(bool& flag) : flag_(flag) { flag_ = true; }

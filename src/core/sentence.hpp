@@ -3,10 +3,10 @@
 
 namespace wanpar {
 
-/// LibTorch's errors end with a stack trace.
+/// The first line of an error message: LibTorch's errors end with a stack trace.
 inline std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-/// To be called in a catch block: what is to be said of the exception at hand.
+/// Call in a catch block: the message of the current exception.
 std::string sentence_at_hand();
 
 }  // namespace wanpar

@@ -9,12 +9,12 @@ class OperatorHandle;
 
 namespace wanpar {
 
-/// Throws Error, which names the parameter and the operator, where the operator would read or write one whose
-/// memory is away.
+/// Throws Error, with the parameter and the operator, if the operator would access a parameter that is
+/// currently sharded (without memory).
 void require_memory(const c10::OperatorHandle& op, std::span<const at::Tensor> inputs);
 
-/// Operators on this tensor, and on views that are made of it from here on, are met wherever they are called:
-/// require_memory is asked of each.
+/// From now on, every operator on this tensor, and on new views of it, is intercepted anywhere (even outside
+/// a Scope), and checked by require_memory.
 void watch(const at::Tensor& tensor);
 
 }  // namespace wanpar

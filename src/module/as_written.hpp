@@ -7,8 +7,8 @@
 
 namespace wanpar {
 
-/// The code of a graph, calls of submodules put in their places, without any optimisation: every operator
-/// that stands in it is called, each for itself, and has its own node in the backward.
+/// Compiles a graph with submodule calls inlined but without optimization, so that every operator is called
+/// individually, and has its own autograd node.
 torch::jit::Code as_written(const std::shared_ptr<torch::jit::Graph>& graph, const std::string& name);
 
 }  // namespace wanpar

@@ -3,8 +3,8 @@
 
 namespace wanpar {
 
-/// While it lives, autocast keeps no converted weights: they would outlive weights that come and go, and one
-/// converted without gradients would be used again where gradients are wanted.
+/// RAII: disables autocast's cache of cast weights. Cached casts would outlive resharded weights, and a
+/// weight that was cast without gradients would be reused where gradients are required.
 class NoAutocastCache {
  public:
   NoAutocastCache() { at::autocast::set_autocast_cache_enabled(false); }

@@ -11,19 +11,19 @@ namespace wanpar {
 
 class ReentrantBackward;
 
-/// Tells when a backward begins and ends, from hooks that run inside of it.
+/// Detects the first hook of a backward pass, and runs a callback at its end.
 class BackwardPass {
  public:
   static bool is_running() { return current() >= 0; }
 
-  /// To be called from a hook: true for the first call in each backward, at whose end `at_end` is called.
+  /// Call from a hook: true for the first call in each backward, whose end will call `end`.
   bool begin_once(std::function<void()> end) {
     int now = current();
     if (std::exchange(id_, now) == now) return false;
     at_end(std::move(end));
     return true;
   }
-  /// Another number for each backward.
+  /// The number of the current backward, different for each.
   int id() const { return id_; }
 
  private:
@@ -35,7 +35,7 @@ class BackwardPass {
   int id_ = -1;
 };
 
-/// On the stack of handlers while a node of a backward calls another one, which is a part of that one.
+/// RAII handler: a re-entrant backward (of a recomputation) counts as part of the enclosing backward.
 class ReentrantBackward : public virtual Handler {
  public:
   ReentrantBackward() : id_(BackwardPass::current()) {}

@@ -8,11 +8,11 @@
 
 namespace wanpar {
 
-/// A forward through a module, to whose run_blocks a handler listens.
+/// A forward with an active BlocksHandler.
 class BlocksScope : public ForwardScope {
  public:
-  /// `end` is called behind a forward that came to its end, with its results: it throws Error when the module
-  /// has run no blocks. Throws Error inside of another handler of its type; `strategy` begins the sentence.
+  /// `end` is called with the results after a successful forward; it throws Error if the module has run no
+  /// blocks. Throws Error inside another handler of the same type; `strategy` starts the message.
   using End = std::function<void(const NamedTensors& results)>;
   BlocksScope(const std::string& strategy, std::shared_ptr<Handler> handler, End end);
 

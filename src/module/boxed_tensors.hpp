@@ -6,8 +6,9 @@
 
 namespace wanpar {
 
-/// Shows each tensor among an operator's arguments or results to `look`, those in lists too, in order. Lists
-/// go by what is in them: TorchScript gives those of optional tensors a type that LibTorch's own is not.
+/// Calls `look` for each tensor among an operator's arguments or results, including those in lists, in order.
+/// Lists are inspected element by element: TorchScript's type of lists of optional tensors differs from
+/// LibTorch's.
 template <class Look>
 void look_at_tensors(std::span<const c10::IValue> values, const Look& look) {
   for (auto& value : values) {
@@ -18,10 +19,10 @@ void look_at_tensors(std::span<const c10::IValue> values, const Look& look) {
   }
 }
 
-/// The tensors among an operator's arguments or results, those in lists too, in order.
+/// The tensors among an operator's arguments or results, including those in lists, in order.
 std::vector<at::Tensor> tensors_among(std::span<const c10::IValue> values);
 
-/// Puts others in their places.
+/// Replaces these tensors, in the same order.
 void put_back(const std::vector<at::Tensor>& tensors, std::span<c10::IValue> values);
 
 }  // namespace wanpar

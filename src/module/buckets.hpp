@@ -6,11 +6,11 @@
 
 namespace wanpar {
 
-/// Places in a list of tensors that travel as one flat tensor: of one dtype and device.
+/// Indices of tensors of one dtype and device that are communicated as one flat tensor.
 using Bucket = std::vector<size_t>;
 
-/// The tensors that `order` lists, in buckets of at most `bytes` (a larger tensor has one of its own). The
-/// bucket that is complete first comes first.
+/// Assigns the tensors, in `order`, to buckets of at most `bytes` (a larger tensor gets its own). Buckets are
+/// sorted by when they are complete.
 std::vector<Bucket> cut_into_buckets(const NamedTensors& tensors, std::span<const size_t> order,
                                      int64_t bytes);
 

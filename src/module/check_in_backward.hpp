@@ -5,8 +5,7 @@
 
 namespace wanpar {
 
-/// Each backward that passes x calls `check` first, which may throw: before any gradient of what x was made
-/// of.
+/// Calls `check`, which may throw, in each backward that passes x, before any gradient of the inputs of x.
 void check_in_backward(const at::Tensor& x, std::function<void()> check);
 
 }  // namespace wanpar

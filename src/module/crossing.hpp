@@ -3,15 +3,15 @@
 
 namespace wanpar {
 
-/// Is told what a strategy inside of it puts in the place of a tensor where a part of the module begins or
-/// ends: an argument cut, a result gathered.
+/// Notified when an inner strategy replaces a tensor at the boundary of a wrapped submodule: a sharded
+/// argument, a gathered result.
 class CrossingHandler : public virtual Handler {
  public:
   virtual void on_crossing(const at::Tensor& original, const at::Tensor& replacement) = 0;
 };
 
-/// Keeps tensors for as long as other ones are put in their places, and then tells; keeps nothing where
-/// nobody is to be told.
+/// Records tensors before a strategy replaces them, and then notifies the handlers; records nothing without
+/// handlers.
 class Crossing {
  public:
   explicit Crossing(const NamedTensors& originals) {

@@ -3,7 +3,7 @@
 
 namespace wanpar {
 
-/// Whether a tensor was made by deferred() and has no memory yet.
+/// Whether a tensor was created by deferred() and has no memory yet.
 inline bool is_deferred(const at::Tensor& tensor) {
   return tensor.defined() && tensor.has_storage() && !tensor.is_meta() && tensor.numel() > 0 &&
          tensor.storage().nbytes() == 0;

@@ -3,9 +3,8 @@
 
 namespace wanpar {
 
-/// On the stack of handlers during a forward whose gradients somebody reduces, each as it becomes ready. Code
-/// that goes backward several times for one forward, as micro-batches do, defers that: they are reduced at
-/// the end.
+/// Marks that an enclosing DataParallel reduces gradients as they become ready. Code that runs several
+/// backward passes per forward (micro-batching) calls defer(), so that they are reduced once at the end.
 class GradientReduction : public virtual Handler {
  public:
   void defer() { is_deferred_ = true; }

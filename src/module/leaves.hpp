@@ -6,19 +6,19 @@
 
 namespace wanpar {
 
-/// A node of a graph whose backward goes on to leaves that its edges do not show.
+/// An autograd node whose backward also reaches leaves that are not among its edges (a recomputation).
 class ReachesLeaves {
  public:
   virtual ~ReachesLeaves() = default;
   virtual const std::vector<at::Tensor>& leaves() const = 0;
 };
 
-/// The leaf tensors that need a gradient and that `results` depend on, other than through `arguments`.
+/// The leaves that require a gradient and that `results` depend on, other than through `arguments`.
 std::vector<at::Tensor> leaves_of(const std::vector<at::Tensor>& results,
                                   const std::vector<at::Tensor>& arguments);
 
-/// Whether `results` depend, other than through `arguments`, on what operators gave before this thread had
-/// made so many nodes.
+/// Whether `results` depend, other than through `arguments`, on autograd nodes that are older than sequence
+/// number `nodes`.
 bool depends_on_earlier(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments,
                         uint64_t nodes);
 
@@ -26,7 +26,7 @@ bool depends_on_earlier(const std::vector<at::Tensor>& results, const std::vecto
 bool depends_on(const std::vector<at::Tensor>& results, const at::Tensor& x,
                 const std::vector<at::Tensor>& arguments);
 
-/// x, which is a leaf, as something that an operator gave: it may be written to, and its memory is that of x.
+/// The leaf x as a non-leaf that shares its memory: it may be written to in place.
 at::Tensor as_given(const at::Tensor& x);
 
 }  // namespace wanpar

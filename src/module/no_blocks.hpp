@@ -4,7 +4,7 @@
 
 namespace wanpar {
 
-/// Throws what a strategy that works on blocks says of a module in which it met none.
+/// Throws Error: the strategy works on blocks, and the module has run none.
 [[noreturn]] inline void refuse_without_blocks(const std::string& strategy) {
   throw Error(
       strategy +

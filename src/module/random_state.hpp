@@ -5,7 +5,7 @@
 
 namespace wanpar {
 
-/// The states of LibTorch's default generators: the CPU's, and that of a device.
+/// The states of LibTorch's default random generators: the CPU's, and the device's.
 class RandomState {
  public:
   static RandomState now(at::Device device);

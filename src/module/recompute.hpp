@@ -7,16 +7,15 @@
 
 namespace wanpar {
 
-/// A part of a forward: one tensor of it, and what is given beside.
+/// A segment of a forward: a function of x and side tensors.
 using Part = std::function<at::Tensor(at::Tensor x, const std::vector<at::Tensor>& side)>;
 
-/// part(x, side) of which backward keeps the inputs only: it runs the part once more, within the strategies
-/// and with the random numbers of the first time, and goes back through that. Throws Error, now or in
-/// backward, where the second time would not be like the first.
+/// part(x, side), checkpointed: only the inputs are saved, and backward recomputes the segment, within the
+/// same strategies and with the same random numbers. Throws Error, now or in backward, if the recomputation
+/// would differ.
 at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<at::Tensor>& side);
 
-/// On the stack of handlers while a part runs for the first time: backward will not go through these
-/// operators.
+/// Active during the first run of a checkpointed segment: backward will not pass through its operators.
 class UnrecordedRun : public virtual Handler {};
 
 }  // namespace wanpar

@@ -15,75 +15,78 @@
 
 namespace wanpar {
 
-/// Where the bytes of a unit of parameters are while the unit is away: peers' shards, a file, pinned memory.
+/// Where the values of a unit of parameters are while it is not resident: peers' shards, a file, pinned
+/// memory.
 class Source {
  public:
   virtual ~Source() = default;
 
   using Buffers = std::vector<at::Tensor>;
-  /// Begins to bring them; what is returned is called once, waits, and gives them.
+  /// Starts fetching the values (an all-gather); the returned function, called once, waits for them.
   virtual std::function<Buffers()> fetch() = 0;
 
-  /// Another number whenever an operator has written to the values since.
+  /// A version that changes whenever an operator writes to the values.
   virtual int64_t version() const = 0;
 
-  /// Takes what was written to them meanwhile.
+  /// Copies values that were written while resident back to the source.
   virtual void write_back(const Buffers& buffers) = 0;
 };
 
-/// A storage of the module, and which bytes of which buffer of its source it is made of.
+/// A storage of the module, and the bytes of the source's buffer that it is a view of.
 struct StorageSlice {
   at::Tensor tensor;  ///< any tensor of that storage
   size_t buffer;
   int64_t begin, bytes;
-  std::string name;  ///< of a parameter in it
+  std::string name;  ///< the name of a parameter in it
 };
 
-/// Parameters that come and go together.
+/// Parameters that are unsharded and resharded together.
 struct ResidentUnit {
   std::string name;
   std::shared_ptr<Source> source;
   std::vector<StorageSlice> storages;
 };
 
-/// When a unit is let go of: once it is not among the next ones; after its backward; with the next forward.
+/// When a unit is resharded: after each use, unless it is needed next; after backward; when the next forward
+/// starts.
 enum class Reshard { after_use, after_backward, at_next_forward };
 
-//  Residency: parameters are there when an operator wants them, and only then.
+//  Residency: parameters have memory only while operators use them.
 //
-//     order learnt    a     b     c     d               operator touches b: wait for b, begin to fetch c,
-//     resident        ·    [b]   (c)    ·               let go of a. At most prefetch + 1 units are here
-//                          now  on its way              or on their way.
+//     order learnt    a     b     c     d               an operator uses b: wait for b, prefetch c, reshard
+//     resident        ·    [b]   (c)    ·               a. At most prefetch + 1 units are resident or being
+//                          now  prefetched              fetched.
 //
-// What is emptied and filled is the parameter's own StorageImpl, in place: views that the module made or that
-// autograd saved share it, so memory is really freed and every view sees the values again. It is never filled
-// by a tensor operator, which would count as a change of a saved tensor. In a backward, a hook on the node of
-// each operator that touched a unit brings the unit back, so backward() works outside of any scope.
+// The parameter's own StorageImpl is emptied and refilled in place. Views that the module made or that
+// autograd saved share it, so memory is really freed, and every view sees the values again. It is never
+// refilled by a tensor operator, which would bump the version of saved tensors. In backward, a pre-hook on
+// the node of each operator that used a unit unshards it again, so backward() works outside any scope.
 class Residency : public OperatorHandler,
                   public RecomputableHandler,
                   public std::enable_shared_from_this<Residency> {
  public:
   Residency(int64_t prefetch, Reshard reshard) : prefetch_(prefetch), reshard_(reshard) {}
 
-  /// Takes the unit's storages over and empties them.
+  /// Takes over the unit's storages and frees their memory.
   void add(ResidentUnit unit);
 
-  /// Lets all units go and forgets the orders learnt: a pass has failed on some rank.
+  /// After a pass has failed on some rank: reshards all units and forgets the learnt orders.
   void reset_after_failure();
   void begin_forward();
-  /// To be called within the scope: what the module gives, copied where it lies in a unit's memory.
+  /// Call within the scope: the module's result, cloned if it aliases the memory of a unit.
   at::Tensor clone_if_aliased(at::Tensor result);
   void end_forward();
 
   Tensors around(const Operator& op, const Next& next) override;
   RecomputeScope recompute_scope(std::span<const at::Tensor> inputs) override;
 
-  /// How often each of these units has been written to.
+  /// The versions of these units.
   std::vector<int64_t> versions(const std::vector<int>& units) const;
-  /// From a hook: these units are about to be needed by a backward, as they were in its forward.
+  /// Call from a hook: backward is about to use these units. Throws Error if they have changed since the
+  /// forward.
   void need_in_backward(const std::vector<int>& units, const std::vector<int64_t>& versions);
-  /// Brings them all; what is written to them until they are let go of is kept.
   void unshard_all();
+  /// Copies what was written to the resident units back to their sources.
   void write_back_all();
   void reshard_all();
 
@@ -97,8 +100,8 @@ class Residency : public OperatorHandler,
     int64_t bytes = 0;
     std::function<Source::Buffers()> pending = {};
     bool is_resident = false;
-    Source::Buffers buffers = {};       // while it is
-    std::vector<int64_t> written = {};  // of each slice: how often its tensor was written to when it came
+    Source::Buffers buffers = {};       // while resident
+    std::vector<int64_t> written = {};  // version of each tensor when it became resident
   };
 
   int unit_of(const at::Tensor& tensor) const;
@@ -119,8 +122,8 @@ class Residency : public OperatorHandler,
   std::unordered_map<c10::StorageImpl*, int> unit_of_storage_;
   VisitOrder forward_, backward_;
   BackwardPass pass_;
-  std::vector<int> step_;  // the units that the latest operator needed
-  /// Touched by operators that made no node: a custom autograd function, whose node comes to be after them.
+  std::vector<int> step_;  // the units that the latest operator used
+  /// Used by operators that made no node, inside a custom autograd function, whose node is created later.
   std::vector<int> units_without_node_;
   int64_t resident_bytes_ = 0, peak_bytes_ = 0;
 };

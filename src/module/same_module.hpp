@@ -7,12 +7,12 @@
 
 namespace wanpar {
 
-/// Collective. require_same for lists of tensors, which may differ in a name, shape or dtype.
+/// Collective. require_same for the names, shapes and dtypes of tensors.
 void require_same_module(const std::string& who, const std::vector<Communicator>& groups,
                          const NamedTensors& tensors);
 
-/// Collective. The same, but each rank may also hold tensors of its own: each of those that not all ranks
-/// hold is held by one alone, and every rank holds some. Tells whether it is so.
+/// Collective. As above, but also accepts pipeline stages: each tensor is held by all ranks or by exactly
+/// one, and every rank holds some of its own. Returns true for stages.
 bool require_same_or_own(const std::string& who, const Communicator& group, const NamedTensors& tensors);
 
 }  // namespace wanpar

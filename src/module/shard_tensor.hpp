@@ -6,18 +6,18 @@
 
 namespace wanpar {
 
-/// This rank's elements of a tensor that is sharded over a group, in memory that everybody may read and
-/// write: a parameter's shard, its gradient's, and what an optimizer makes of them. Its sizes are those of
-/// the shard. One number made of it (a norm, a sum, a dot product) is that of the tensor on all ranks, as
-/// LibTorch's clip_grad_norm_ and LBFGS want it; every rank of the group asks for it.
+/// This rank's shard of a tensor that is sharded over a group: of a parameter, of its gradient, or of
+/// optimizer state. Its sizes are those of the shard, and its memory is ordinary memory. A reduction to one
+/// number (norm, sum, dot product) is collective, and gives that of the full tensor, as LibTorch's
+/// clip_grad_norm_ and LBFGS need it.
 class ShardTensor : public c10::TensorImpl {
  public:
   ShardTensor(const at::Tensor& local, Communicator group, bool is_piece);
 
   const Communicator& group() const { return group_; }
-  /// Some elements of a shard (a slice), of which no number is that of a whole tensor.
+  /// A slice of a shard, whose reductions would not be those of a full tensor.
   bool is_piece() const { return is_piece_; }
-  /// The same memory, as a tensor of this rank alone.
+  /// The same memory as a plain tensor.
   at::Tensor local();
 
   c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(const c10::VariableVersion& version,
@@ -33,16 +33,15 @@ class ShardTensor : public c10::TensorImpl {
   bool is_piece_;
 };
 
-/// Null where the tensor is none.
+/// Null if the tensor is not a shard.
 ShardTensor* as_shard(const at::Tensor& tensor);
 
-/// A shard over the memory of a tensor. In a group of one it is the tensor itself.
+/// A shard that shares the memory of a tensor. In a group of one, the tensor itself.
 at::Tensor shard_of(const at::Tensor& local, const Communicator& group, bool is_piece = false);
-/// The memory of a shard; any other tensor is itself, an undefined one too.
+/// A shard as a plain tensor; any other tensor (undefined ones, too) as is.
 at::Tensor local_of(const at::Tensor& tensor);
 
-/// Runs an operator that was given a shard. Throws Error where each rank would make something else of its
-/// own.
+/// Runs an operator on shards. Throws Error if the result would depend on how the tensor is sharded.
 void on_shards(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
 }  // namespace wanpar

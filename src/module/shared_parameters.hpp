@@ -7,11 +7,11 @@
 
 namespace wanpar {
 
-/// Collective. Whether ranks of these groups are threads that hold the same memory as a parameter.
+/// Collective. Whether ranks of these groups are threads that share a parameter's memory.
 bool are_shared(const std::vector<Communicator>& groups, const NamedTensors& parameters);
 
-/// To be called in a backward, with parameters that ranks share: throws Error where that backward adds to
-/// their `.grad`, to which each rank would add what is the sum over all of them already.
+/// Call in a backward, with parameters that thread ranks share: throws Error if that backward accumulates
+/// into their `.grad`, to which each rank would add the sum over all ranks.
 void refuse_shared_accumulation(const std::string& who, const NamedTensors& parameters);
 
 }  // namespace wanpar

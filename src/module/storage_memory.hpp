@@ -7,40 +7,40 @@
 
 namespace wanpar {
 
-/// Gives the storage of a tensor other memory, which all its views see. No tensor operator does it: that
-/// would count as a change of the values.
+/// Replaces the memory of a tensor's storage, for all its views. Not by a tensor operator, which would bump
+/// the version counter.
 inline void set_memory(const at::Tensor& tensor, c10::DataPtr data, size_t bytes) {
   auto* storage = tensor.storage().unsafeGetStorageImpl();
   storage->set_data_ptr_noswap(std::move(data));
   storage->set_nbytes(bytes);
 }
 
-/// Leaves the storage of a tensor without memory.
+/// Frees the memory of a tensor's storage.
 inline void free_memory(const at::Tensor& tensor) {
   set_memory(tensor, c10::DataPtr(nullptr, tensor.device()), 0);
 }
 
-// Memory that comes and goes on the word of one owner, as that of sharded parameters does. The storage itself
-// says so, and whoever meets the tensor can see it.
+// Memory that is managed by one owner, as that of sharded parameters. The mark is on the storage itself,
+// visible to everyone who has the tensor.
 
-/// Takes the right to a storage, which keeps the memory that it has; false where somebody has it.
+/// Takes ownership of a storage, which keeps its memory; false if it is already owned.
 bool claim_memory(const at::Tensor& tensor);
-/// Whether somebody has it.
+/// Whether the storage is owned.
 bool is_claimed(const at::Tensor& tensor);
-/// Lends a claimed storage memory of `buffer`, from byte `begin` on, which stays alive for as long.
+/// Makes an owned storage a view of `buffer`, from byte `begin` on, which it keeps alive.
 void lend_memory(const at::Tensor& tensor, const at::Tensor& buffer, int64_t begin, int64_t bytes);
-/// Leaves a claimed storage without memory; `name` is what errors call it.
+/// Leaves an owned storage without memory; `name` is for errors.
 void take_memory_back(const at::Tensor& tensor, const std::string& name);
-/// The name of a tensor that has elements, but whose claimed storage is without memory; null for any other.
+/// The name of a tensor that has elements, but whose owned storage has no memory; null for any other.
 const std::string* name_of_absent(const at::Tensor& tensor);
-/// A tensor like x without memory, in the place of one that is elsewhere: whoever lets go of it, by
-/// zero_grad() say, is heard of by `dropped`.
+/// A tensor like x without memory: a placeholder for one that is stored elsewhere. Destroying it (by
+/// zero_grad(), for instance) calls `dropped`.
 at::Tensor stand_in_like(const at::Tensor& x, const std::string& name, std::function<void()> dropped);
 bool is_stand_in(const at::Tensor& tensor);
-/// Lets go of one unheard.
+/// Destroys a placeholder without calling `dropped`.
 void drop_stand_in(at::Tensor& tensor);
 
-/// Gives the right up: the storage keeps what it has.
+/// Gives up ownership; the storage keeps its memory.
 void release_memory(const at::Tensor& tensor);
 
 }  // namespace wanpar

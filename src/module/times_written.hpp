@@ -7,16 +7,16 @@
 
 namespace wanpar {
 
-/// How often x has been written to, by LibTorch's count; inference tensors have none.
+/// The version counter of x; 0 for inference tensors, which have none.
 inline int64_t times_written(const at::Tensor& x) {
   return x.defined() && !x.is_inference() ? x._version() : 0;
 }
 
-/// Of each.
+/// The version counter of each tensor.
 std::vector<int64_t> times_written(const NamedTensors& tensors);
 
-/// Throws Error where a module's forward has written to a parameter that every rank holds: each rank by its
-/// own samples. `before`: how often each had been written to before it; `strategy` begins the sentence.
+/// Throws Error if a module's forward has written to a replicated parameter, which would then differ by rank.
+/// `before`: the version counters before the forward; `strategy` starts the message.
 void refuse_written(const std::string& strategy, const NamedTensors& parameters,
                     const std::vector<int64_t>& before);
 

@@ -7,10 +7,10 @@
 
 namespace wanpar {
 
-/// The order in which a pass comes to units: learnt in one pass, expected in the next.
+/// The order in which a pass uses units: learnt in one pass, expected in the next.
 class VisitOrder {
  public:
-  /// A new pass. `guess` is what to expect where no pass has been seen yet.
+  /// Starts a new pass. `guess` is the expected order if none has been learnt yet.
   void begin_pass(std::vector<int> guess = {}) {
     if (!seen_.empty()) expected_ = std::exchange(seen_, {});
     if (expected_.empty()) expected_ = std::move(guess);

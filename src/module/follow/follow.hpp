@@ -9,12 +9,12 @@
 
 namespace wanpar {
 
-/// Where the elements of a followed dimension lie in a tensor: along `dim`, whose extent is before · length ·
-/// after (1 · length · 1 unless the dimension was merged with others).
+/// The placement of the samples in a tensor: along `dim`, whose extent is before · length · after (1 · length
+/// · 1 unless the dimension was merged with others, by reshape).
 struct SamplePlacement {
-  int split;       ///< which of several, 0, 1, …
-  int64_t length;  ///< this rank's share of it
-  int64_t total;   ///< all ranks' shares together
+  int split;       ///< which of several split dimensions, 0, 1, …
+  int64_t length;  ///< of this rank's shard
+  int64_t total;   ///< of all ranks' shards
   int64_t dim;
   int64_t before = 1, after = 1;
 
@@ -23,21 +23,21 @@ struct SamplePlacement {
   bool operator==(const SamplePlacement&) const = default;
 };
 
-/// Knows which tensors stem from one, and where in them it lies, by marks on plain tensors and on the memory
-/// below them.
+/// Tracks which tensors derive from a split one, and their placement, by records of plain tensors and of
+/// their storages.
 class Follow {
  public:
   void mark(const at::Tensor& tensor, const SamplePlacement& place);
-  /// The same for a view of memory that holds other things.
+  /// As mark(), but leaves the storage unmarked, as other tensors in it do not derive from the split one.
   void mark_without_storage(const at::Tensor& tensor, const SamplePlacement& place);
-  /// Null where the tensor does not stem from one.
+  /// Null if the tensor does not derive from a split one.
   const SamplePlacement* of(const at::Tensor& tensor) const;
   bool touches(std::span<const at::Tensor> tensors) const;
-  /// Whether the tensor has no mark, and its memory does.
+  /// Whether the tensor is unmarked, but its storage is marked.
   bool is_hidden(const at::Tensor& tensor) const;
 
  private:
-  // Weak pointers keep the address from being used again, not the memory.
+  // Weak pointers prevent reuse of the address, without keeping the memory.
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   using WeakMemory = c10::weak_intrusive_ptr<c10::StorageImpl>;
   struct Mark {

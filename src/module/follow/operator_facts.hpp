@@ -5,15 +5,15 @@
 
 namespace wanpar {
 
-/// What is known of an operator, found out once.
+/// Facts about an operator, computed once.
 struct OperatorFacts {
-  Rule view = nullptr, math = nullptr;  ///< its rule; LibTorch's own operators alone have one
-  bool is_random = false;               ///< it draws
-  bool is_composite = false;            ///< one of LibTorch's, made of other operators
-  bool fills = false;  ///< what it gives is the same everywhere along the dimensions that it makes
+  Rule view = nullptr, math = nullptr;  ///< its rule; only LibTorch's operators have one
+  bool is_random = false;               ///< draws random numbers
+  bool is_composite = false;            ///< a composite operator of LibTorch
+  bool fills = false;                   ///< its result is constant along the dimensions that it creates
 };
 
-/// Of every operator that it is asked about.
+/// A cache of OperatorFacts.
 class KnownOperators {
  public:
   const OperatorFacts& of(const Operator& op);

@@ -7,23 +7,22 @@
 
 namespace wanpar {
 
-/// A split dimension along which an operator looks at several tokens for each of its results.
+/// A sharded token dimension along which an operator (a convolution, a pool) needs halos.
 class AlongTokens {
  public:
   AlongTokens(SplitPlacement place, const Convolved& convolved);
 
-  /// Where the results lie.
+  /// The placement of the results.
   const SplitPlacement& result() const { return result_; }
   const ConvolvedShares& shares() const { return shares_; }
   const ConvolvedShares::Share& mine() const { return shares_.of_rank[place_.rank]; }
   bool has_results() const { return shares_.lengths[place_.rank] > 0; }
-  /// Which token the first one that this rank's results look at is; in front of the sequence a negative one.
+  /// The first token that this rank's results depend on; negative in the padding before the sequence.
   int64_t first() const { return begin_ - shares_.left + mine().skipped; }
 
-  /// Collective. This rank's tokens, and what of its neighbours' the results take; beyond the sequence there
-  /// is `beyond`.
+  /// Collective. This rank's tokens with the halo that its results need; `beyond` pads beyond the sequence.
   at::Tensor with_halo(const SplitGroup& group, const at::Tensor& part, double beyond = 0) const;
-  /// The same; beyond the sequence its first and last token go on.
+  /// As above, but replicates the first and the last token beyond the sequence.
   at::Tensor with_halo_replicate_padded(const SplitGroup& group, const at::Tensor& part) const;
 
  private:
@@ -36,7 +35,7 @@ class AlongTokens {
   int64_t begin_ = 0;  // of this rank's tokens
 };
 
-/// Where tokens follow each other over the ranks, one by one.
+/// nullopt unless the tokens are unmerged and lie in order over the ranks.
 std::optional<AlongTokens> along_tokens(const SplitPlacement& place, const Convolved& convolved);
 
 }  // namespace wanpar

@@ -5,22 +5,22 @@
 
 namespace wanpar {
 
-/// Along split tokens, the results of an operator each of which looks at `reach` tokens behind its first one.
-/// The first result's lies `padding` before the sequence, and that of each further one `stride` behind.
+/// A sliding window along sharded tokens: each result depends on its first token and the `reach` tokens after
+/// it. The first window starts `padding` before the sequence, each further one `stride` later.
 struct Convolved {
   int64_t padding, reach, stride;
-  int64_t results;  ///< how many there are
+  int64_t results;  ///< number of windows
 };
 
-/// Who computes which results, and what of its neighbours' tokens that takes.
+/// How the results are sharded, and which halos that needs.
 struct ConvolvedShares {
   struct Share {
-    int64_t skipped;  ///< of the tokens with neighbours, in front
+    int64_t skipped;  ///< leading tokens of shard and halo that are not needed
     int64_t needed;
   };
-  std::vector<int64_t> lengths;  ///< results of each rank
+  std::vector<int64_t> lengths;  ///< number of results of each rank
   std::vector<Share> of_rank;
-  int64_t left = 0, right = 0;  ///< neighbours, as many for every rank
+  int64_t left = 0, right = 0;  ///< halo widths, the same on every rank
 };
 ConvolvedShares convolved_shares(const Convolved& convolution, const TokenLayout& layout);
 

@@ -7,16 +7,16 @@ namespace wanpar {
 
 class SplitTensor;
 
-/// Every operator on split tensors, registered under the key that they carry.
+/// The boxed kernel of every operator on split tensors, registered under their dispatch key.
 void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
-/// While it lives, operators compute, and nothing else.
+/// RAII: excludes autograd and autocast.
 class BelowAutograd {
   c10::impl::ExcludeDispatchKeyGuard guard_{c10::autograd_dispatch_keyset_with_ADInplaceOrView |
                                             c10::autocast_dispatch_keyset};
 };
 
-/// The content of a copy of a view, made anew where its base has been written to. Collective.
+/// Collective. The content of a copy that stands for a view, renewed if its base has been written to.
 const at::Tensor& renewed(SplitTensor& view);
 
 }  // namespace wanpar

@@ -8,13 +8,14 @@ namespace wanpar {
 
 using SplitRules = std::unordered_map<std::string_view, SplitRule>;
 
-/// How LibTorch's operator of this name ("add", of aten::add_ as well) runs on parts; null where it does not.
+/// The sharding rule of LibTorch's operator of this name ("add", for aten::add_ as well); null if there is
+/// none.
 SplitRule split_rule(std::string_view name);
 
-/// Each element for itself, inputs broadcast.
+/// The rule of elementwise operators, with broadcasting.
 bool elementwise(SplitCall& call);
 
-// By what they do.
+// The rules by kind of operator.
 const SplitRules& rules_of_views();
 const SplitRules& rules_of_elements();
 const SplitRules& rules_of_products();

@@ -12,21 +12,21 @@
 
 namespace wanpar {
 
-/// What an operator that ran on parts has given.
+/// The placement of the output of an operator that ran on shards.
 struct OutputPlacement {
   enum Kind {
     replicated,   ///< the same on every rank
-    sharded,      ///< of the whole result, at `place`
-    partial_sum,  ///< of the whole result, which is their sum
-    partial_max,  ///< of the whole result, which is the greatest of them
+    sharded,      ///< a shard, with placement `place`
+    partial_sum,  ///< to be summed over the ranks
+    partial_max,  ///< to be reduced by max over the ranks
   };
   Kind kind = replicated;
   std::optional<SplitPlacement> place = {};
 };
 
-/// One operator that has met split tensors, below autograd: its arguments as one rank would give them, and
-/// what this rank gives to it in their place. A rule looks at the first, says the second by give*(), and
-/// runs.
+/// One call of an operator on split tensors, below autograd: its global arguments, and the local ones that
+/// this rank passes instead. A rule inspects the global arguments, sets the local ones by give*(), and runs
+/// the operator.
 class SplitCall {
  public:
   using Geometry = SplitTensor::Geometry;
@@ -38,72 +38,71 @@ class SplitCall {
   const std::string& name() const { return op_.schema().name(); }
   const SplitGroup& group() const { return *group_; }
 
-  // As one rank would give it.
+  // The global arguments.
   size_t size() const { return count_; }
   std::span<const c10::IValue> arguments() const { return {stack_.data() + first_, count_}; }
   const c10::IValue& argument(size_t i) const { return stack_[first_ + i]; }
-  /// Where the schema has an argument of this name.
+  /// The index of the argument of this name.
   std::optional<size_t> index(std::string_view name) const;
-  /// The argument of this name; null where the operator has none.
+  /// The argument of this name; null if the operator has none.
   const c10::IValue* named(std::string_view name) const;
-  /// The i-th argument where it is a tensor; undefined otherwise.
+  /// The i-th argument if it is a tensor; undefined otherwise.
   const at::Tensor& tensor(size_t i) const;
-  /// Null where that is no split tensor.
+  /// The placement of the i-th argument; null if it is not sharded.
   const SplitPlacement* place(size_t i) const { return placement_of(tensor(i)); }
-  /// Whether any is split: a copy of a view is not.
+  /// Whether any argument is sharded; a copy that stands for a view is not.
   bool has_parts() const;
-  /// The first that is split.
+  /// The first argument that is sharded.
   std::optional<size_t> first_split() const;
-  /// The integer argument of this name, counted from the front of `dims` dimensions; none where it was left
-  /// out.
+  /// The dimension argument of this name, wrapped to `dims` dimensions; nullopt if it was omitted.
   std::optional<int64_t> dim(std::string_view name, int64_t dims) const;
-  /// The list of dimensions of this name, likewise.
+  /// The dimension-list argument of this name, likewise.
   std::optional<std::vector<int64_t>> dims(std::string_view name, int64_t dims) const;
 
-  // As this rank gives it.
+  // The local arguments; those that are not set are passed as they are, and must not be split tensors.
   void give(size_t i, c10::IValue value) { here_[i] = std::move(value); }
-  /// The part of the i-th argument, a tensor; none of those that are left as they are is split.
+  /// Passes this rank's shard of the i-th argument.
   void give_own_part(size_t i) { here_[i] = as_split(tensor(i))->part(); }
   void give_full(size_t i) { here_[i] = full_tensor(tensor(i)); }
-  /// What of the i-th argument, a tensor, meets parts that lie like `place` (along its dimension place.dim):
-  /// the part of it that lies likewise. Collective where it is split otherwise.
+  /// Passes the shard of the i-th argument with placement `place` (along its dimension place.dim). Collective
+  /// if it is sharded differently, and must be redistributed.
   void give_part(size_t i, const SplitPlacement& place);
-  /// The same for one that may have a single element for all of them, or no such dimension (a negative one).
-  /// False where it has neither that nor as many as the whole.
+  /// As give_part, for an argument that may broadcast: with extent 1, or without this dimension (a negative
+  /// one). False if its extent is neither 1 nor the global extent.
   bool give_broadcast(size_t i, const SplitPlacement& place);
-  /// The part that a tensor has of parts that lie so.
+  /// This rank's shard of a tensor with placement `place`.
   at::Tensor part(const at::Tensor& x, const SplitPlacement& place) const;
 
-  /// Runs the operator as this rank gives it; each result is what `given` says, the last of those for all
-  /// that follow.
+  /// Runs the operator on the local arguments; `given` are the placements of its outputs, the last one for
+  /// all that follow.
   bool run(std::initializer_list<OutputPlacement> given);
-  /// The same, with floating-point results times a factor.
+  /// As run(), and scales floating-point outputs by a factor.
   bool run_scaled(double factor, const OutputPlacement& given);
-  /// What the operator gives as this rank gives it, with which to make the results.
+  /// Runs the operator on the local arguments, and returns its outputs for result().
   torch::jit::Stack ran() const;
-  /// What it gives, by no elements along `dim`, for a first argument like `part` that has none there: an
-  /// operator may refuse such a one, so it is asked for what it makes of `extent` zeros.
+  /// The outputs, empty along `dim`, for a first argument like `part` that is empty there: as the operator
+  /// may reject empty tensors, it runs on `extent` zeros.
   torch::jit::Stack ran_for_none(const at::Tensor& part, int64_t dim, int64_t extent);
-  /// The results are these.
+  /// Sets the outputs of the call, with these placements.
   bool result(torch::jit::Stack results, std::initializer_list<OutputPlacement> given);
-  /// The operator is a view of its first argument, and what it gives lies at these places.
+  /// Runs a view operator on the first argument's shard; `places` are the placements of its outputs.
   bool run_view(const std::vector<SplitPlacement>& places);
-  /// What another of LibTorch's functions gave as a view of the first argument's part.
+  /// Sets the outputs to views of the first argument's shard that another function has made.
   bool result_view(const std::vector<at::Tensor>& parts, const std::vector<SplitPlacement>& places);
 
-  /// The operator gives this view of the first argument's part, which lies so.
+  /// Sets the output to this view of the first argument's shard, with this global geometry.
   bool result_view(at::Tensor part, const SplitPlacement& place, const Geometry& geometry);
-  /// What is a view of the first argument, and lies at this place.
+  /// A split tensor that is a view of the first argument.
   at::Tensor view_of_first(at::Tensor part, const SplitPlacement& place, const Geometry& geometry) const;
-  /// The operator is a view that no part holds; these are copies of what `op` gives for the arguments, the
-  /// first of which is `base`.
+  /// For a view that no shard holds: sets the outputs to copies that stand for the views that `op` makes of
+  /// `arguments`, the first of which is `base`.
   bool result_copy(const at::Tensor& base, const c10::OperatorHandle& op, std::vector<c10::IValue> arguments,
                    const std::vector<at::Tensor>& copies);
 
-  /// Sizes, strides and offsets of what the operator gives on one rank, a view of its first argument.
+  /// Global sizes, strides and offsets of the outputs of a view operator.
   std::vector<Geometry> geometry() const;
 
-  /// The operator on whole tensors, on every rank: right for whatever it does.
+  /// Runs the operator on full tensors, on every rank: correct for any operator.
   void run_replicated();
 
  private:
@@ -122,7 +121,7 @@ class SplitCall {
   c10::SmallVector<c10::IValue, 10> here_;
 };
 
-/// How an operator runs on parts. False, before anything was exchanged, where it cannot.
+/// A sharding rule: runs an operator on shards. Returns false, before any communication, if it cannot.
 using SplitRule = bool (*)(SplitCall&);
 
 }  // namespace wanpar

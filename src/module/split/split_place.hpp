@@ -6,11 +6,11 @@
 
 namespace wanpar {
 
-/// Where a rank's elements of a split dimension lie in a tensor: along `dim`, whose extent is before · length
-/// · after (1 · length · 1 unless the dimension was merged with others).
+/// The placement of a split tensor: sharded along `dim`, whose local extent is before · length · after (1 ·
+/// length · 1 unless the dimension was merged with others, by reshape).
 struct SplitPlacement {
   std::shared_ptr<const TokenLayout> layout;
-  int rank;  ///< which of the layout's it is
+  int rank;  ///< this rank, in the layout
   int64_t dim;
   int64_t before = 1, after = 1;
 
@@ -19,17 +19,17 @@ struct SplitPlacement {
   int64_t extent() const { return before * length() * after; }
   int64_t global_extent() const { return before * total() * after; }
   bool is_merged() const { return before * after != 1; }
-  /// Of all elements along the dimension, merged ones included.
+  /// The layout of all elements along the dimension, including merged ones.
   TokenLayout elements() const { return is_merged() ? layout->merged(before, after) : *layout; }
   SplitPlacement at(int64_t other_dim) const {
     auto moved = *this;
     moved.dim = other_dim;
     return moved;
   }
-  /// The tokens [begin, end), which lie side by side on each rank that has several of them.
+  /// The slice of tokens [begin, end), which is contiguous on each rank.
   struct Part;
   Part part(int64_t begin, int64_t end) const;
-  /// Whether the same elements lie on the same ranks, along whatever dimension.
+  /// Whether the same elements are on the same ranks, along any dimension.
   bool is_like(const SplitPlacement& other) const {
     return before == other.before && after == other.after &&
            (layout == other.layout || *layout == *other.layout);
@@ -38,7 +38,7 @@ struct SplitPlacement {
 
 struct SplitPlacement::Part {
   SplitPlacement place;
-  int64_t first, count;  ///< where they are among this rank's, and how many
+  int64_t first, count;  ///< the range of the slice in this rank's shard
 };
 
 inline SplitPlacement::Part SplitPlacement::part(int64_t begin, int64_t end) const {

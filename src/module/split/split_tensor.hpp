@@ -12,14 +12,14 @@
 
 namespace wanpar {
 
-/// A tensor of which each rank holds a part, and which is for whoever asks what it would be on one rank: its
-/// sizes and strides are those of the whole. It lies below autograd, which sees one tensor like any other,
-/// and has no memory of its own to be read past the dispatcher.
+/// A distributed tensor (cf. DTensor): each rank holds a shard, but sizes and strides are global. It lives
+/// below autograd, which sees an ordinary tensor, and has no storage that could be accessed without the
+/// dispatcher.
 ///
-/// Operators on it run on the parts (src/module/split/dispatch.cpp).
+/// Operators on it run on the shards (src/module/split/dispatch.cpp).
 class SplitTensor : public c10::TensorImpl {
  public:
-  /// Of the whole.
+  /// Global sizes, strides and offset.
   struct Geometry {
     at::DimVector sizes, strides;
     int64_t offset = 0;
@@ -27,14 +27,14 @@ class SplitTensor : public c10::TensorImpl {
     static Geometry of(const at::Tensor& tensor) {
       return {at::DimVector(tensor.sizes()), at::DimVector(tensor.strides()), tensor.storage_offset()};
     }
-    /// A tensor without memory that lies so.
+    /// A tensor of this geometry without memory.
     at::Tensor without_memory(at::ScalarType dtype) const;
   };
-  /// Counts what is written to memory that several tensors may be views of.
+  /// Counts writes to memory that several tensors may be views of.
   using Writes = std::shared_ptr<int64_t>;
 
-  /// What stands where one rank has a view that no part holds (one token, a window): a copy of it, renewed
-  /// when its base has been written to, and written back when it has been.
+  /// Describes a copy that stands for a view which no shard holds (one token, a window): it is renewed when
+  /// its base has been written to, and written back when it has been written to itself.
   struct View {
     at::Tensor base;
     c10::OperatorHandle op;
@@ -48,18 +48,18 @@ class SplitTensor : public c10::TensorImpl {
   SplitTensor(at::Tensor content, std::shared_ptr<View> view, std::shared_ptr<const SplitGroup> group,
               const Geometry& geometry, Writes writes);
 
-  /// This rank's part.
+  /// This rank's shard.
   const at::Tensor& part() const { return part_; }
-  /// None for a copy of a view.
+  /// nullopt for a copy that stands for a view.
   const std::optional<SplitPlacement>& place() const { return place_; }
   const std::shared_ptr<View>& view() const { return view_; }
   const std::shared_ptr<const SplitGroup>& group() const { return group_; }
   const Writes& writes() const { return writes_; }
   Geometry geometry() const;
-  /// What stands for a view of it may not be written to.
+  /// Views of it must not be written to.
   bool is_read_only() const { return is_read_only_; }
   void make_read_only() { is_read_only_ = true; }
-  /// Puts another content in the place of a copy of a view.
+  /// Replaces the content of a copy that stands for a view.
   void renew(at::Tensor content) { part_ = std::move(content); }
 
   c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(const c10::VariableVersion& version,
@@ -81,37 +81,36 @@ class SplitTensor : public c10::TensorImpl {
   bool is_read_only_ = false;
 };
 
-/// Null where the tensor is none.
+/// Null if the tensor is not split.
 SplitTensor* as_split(const at::Tensor& tensor);
-/// Null where no part of it is split: for a copy of a view, too.
+/// The placement of a split tensor; null for other tensors, and for a copy that stands for a view.
 const SplitPlacement* placement_of(const at::Tensor& tensor);
 
-/// A tensor of which this is the part of this rank. Its strides follow from those of the part where they are
-/// not given.
+/// The split tensor with this rank's shard `part`. Without `geometry`, its strides are derived from the
+/// shard's.
 at::Tensor split_tensor(at::Tensor part, SplitPlacement place, std::shared_ptr<const SplitGroup> group,
                         const std::optional<SplitTensor::Geometry>& geometry = {});
 
-/// This rank's elements of a whole tensor: a view where they lie side by side.
+/// This rank's shard of a full tensor; a view if it is contiguous.
 at::Tensor part_of(const at::Tensor& whole, const SplitPlacement& place);
-/// Collective. The tensor as one rank would have it, out of autograd's sight; itself where it is not split.
+/// Collective. All-gathers a split tensor, not differentiable; any other tensor is returned as is.
 at::Tensor full_tensor(const at::Tensor& tensor);
 
-// The same as parts of a graph: gradients that come for a split tensor may be split or whole, as what they
-// are the gradients of may.
+// Differentiable versions. The gradient of a split tensor may be split or full.
 
-/// This rank's part of what it is given, whole; the gradient is joined.
+/// Shards a replicated tensor; the gradient is gathered.
 at::Tensor split(const at::Tensor& whole, const SplitPlacement& place,
                  std::shared_ptr<const SplitGroup> group);
-/// Collective. The gradient is cut.
+/// Collective. Unshards a split tensor; the gradient is sharded.
 at::Tensor unsplit(const at::Tensor& tensor);
-/// The part of this rank, in which to compute something that gives parts.
+/// This rank's shard as a plain tensor, for local computation (cf. DTensor::to_local).
 at::Tensor part_in_graph(const at::Tensor& tensor);
-/// What has been computed with parts.
+/// The split tensor of a locally computed shard (cf. DTensor::from_local).
 at::Tensor of_parts(const at::Tensor& part, const SplitPlacement& place,
                     std::shared_ptr<const SplitGroup> group,
                     const std::optional<SplitTensor::Geometry>& geometry = {});
 
-/// A whole tensor that meets parts gets a whole gradient.
+/// Makes the gradient of a replicated input replicated, too (unsharded if it arrives split).
 void keep_gradient_replicated(const at::Tensor& whole);
 
 }  // namespace wanpar

@@ -5,58 +5,59 @@
 
 namespace wanpar {
 
-/// Tokens [begin, end) of the whole sequence.
+/// Tokens [begin, end) of the sequence.
 struct Range {
   int64_t begin, end;
   int64_t size() const { return end - begin; }
   bool operator==(const Range&) const = default;
 };
 
-/// What one rank holds, in this order.
+/// The tokens of one rank, in this order.
 using Ranges = std::vector<Range>;
 
 int64_t length(const Ranges& ranges);
 
-/// These ranges of x along dim, joined.
+/// Slices these ranges of x along dim, and concatenates them.
 at::Tensor select_ranges(const at::Tensor& x, int64_t dim, const Ranges& ranges);
 
-/// Which tokens each rank holds, empty shares included.
+/// The tokens of each rank; shards may be empty.
 ///
-/// In order: the ranks' shares follow each other. Balanced: each rank of the ring gets one range from the
-/// front and its mirror image from the back, so that causal attention costs all of them alike:
+/// In order: shards follow each other in rank order. Balanced (zigzag): each rank of the ring gets one range
+/// from the front and its mirror image from the back, which balances causal attention:
 ///
 ///     ring of 3      0 0 1 1 2 2 2 2 1 1 0 0
 class TokenLayout {
  public:
   TokenLayout(int64_t total, int ring, int ulysses, bool balanced);
-  /// What each rank holds, said outright; together they hold every token once.
+  /// The tokens of each rank given explicitly; together they hold every token once.
   TokenLayout(std::vector<Ranges> ranks, int ulysses);
 
   int64_t total() const { return total_; }
   int size() const { return static_cast<int>(ranks_.size()); }
-  /// What one rank holds.
+  /// The tokens of one rank.
   const Ranges& of(int ring_rank, int ulysses_rank) const {
     return ranks_[ring_rank * ulysses_ + ulysses_rank];
   }
   const Ranges& of(int rank) const { return ranks_[rank]; }
-  /// What the ulysses group at each place of the ring holds together.
+  /// The tokens of each ulysses group, by ring rank.
   std::vector<Ranges> groups() const;
-  /// How many tokens each rank holds.
+  /// The number of tokens of each rank.
   std::vector<int64_t> lengths() const;
-  /// And each rank of one ulysses group.
+  /// The number of tokens of each rank of one ulysses group.
   std::vector<int64_t> lengths(int ring_rank) const;
-  /// Whether each rank's share follows that of the rank before it.
+  /// Whether each rank's shard follows that of the previous rank.
   bool is_in_order() const;
-  /// The ranks' tokens, joined along dim in their order, put into the order of the sequence.
+  /// Reorders gathered shards, concatenated along dim in rank order, into the order of the sequence.
   at::Tensor in_order(const at::Tensor& x, int64_t dim) const;
-  /// The inverse: the tokens of the sequence by rank.
+  /// The inverse of in_order: from the order of the sequence to rank order.
   at::Tensor by_rank(const at::Tensor& x, int64_t dim) const;
 
-  /// Each token merged with others: `before` times all of them, each `after` long.
+  /// The layout after merging dimensions: `before` repetitions of all tokens, each token `after` elements
+  /// long.
   TokenLayout merged(int64_t before, int64_t after) const;
-  /// Several sequences joined one behind the other, each rank holding its tokens of all of them.
+  /// The layout of concatenated sequences: each rank holds its tokens of all of them.
   static TokenLayout joined(const std::vector<TokenLayout>& parts);
-  /// Shares that follow each other, of these lengths.
+  /// Shards in order, of these lengths.
   TokenLayout with_lengths(const std::vector<int64_t>& lengths) const;
   /// The tokens [begin, end) as a sequence of their own.
   TokenLayout part(int64_t begin, int64_t end) const;

@@ -7,15 +7,15 @@
 
 namespace wanpar {
 
-/// What becomes of the gradients of a parameter that several stages use, where the module lists it.
+/// Whether gradients of a listed parameter that several stages use are rejected, or summed over the stages.
 enum class Shared { refused, summed };
 
-/// The leaves that a stage's blocks depend on, other than through what they are given. Throws Error for one
-/// whose gradient would not be whole on `stage`.
+/// Checks the leaves that a stage's blocks depend on, other than through their arguments. Throws Error if
+/// `stage` would get only a part of the gradient of one.
 void check_inside(const Tensors& leaves, const NamedTensors& parameters,
                   const std::deque<PipelineStack>& stacks, int stage, Shared shared);
 
-/// Likewise the leaves that all else depends on.
+/// The same for the leaves that the parts outside the blocks depend on.
 void check_outside(const Tensors& leaves, const NamedTensors& parameters,
                    const std::deque<PipelineStack>& stacks, Shared shared);
 

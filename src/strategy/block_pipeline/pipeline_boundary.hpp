@@ -6,21 +6,21 @@
 
 namespace wanpar {
 
-/// What a stage gives to the next one for the first micro-batch, and so for each other one but for its number
-/// of samples.
+/// The activation that a stage sends for the first micro-batch; for the others only the number of samples
+/// differs.
 struct Boundary {
   at::ScalarType dtype{};
   bool requires_grad = false;
-  bool writes = false;  ///< whether it has written to what it was given
+  bool writes = false;  ///< whether the stage writes to its input in place
   std::vector<int64_t> shape;
 
   static Boundary of(const at::Tensor& x);
-  /// As it is told to other ranks.
+  /// As text, to send it to other ranks.
   std::string text() const;
   static Boundary from_text(const std::string& text);
 };
 
-/// Of each stage in order.
+/// The boundary after each stage, in order.
 using Boundaries = std::vector<Boundary>;
 
 }  // namespace wanpar

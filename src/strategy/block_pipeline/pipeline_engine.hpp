@@ -14,7 +14,7 @@
 
 namespace wanpar {
 
-/// One rank's side of the strategy: takes the place of the loop over the blocks.
+/// BlockPipeline on one rank: replaces the loop over the blocks.
 class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this<PipelineEngine> {
  public:
   PipelineEngine(BlockPipelineOptions options, NamedTensors parameters, NamedTensors buffers);
@@ -25,37 +25,37 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
   bool is_first() const { return stages().rank() == 0; }
   bool is_last() const { return stages().rank() == stages().size() - 1; }
   std::vector<PipelineEvent>& trace() { return trace_; }
-  /// The stacks met so far, in the order in which a forward runs them.
+  /// The block stacks seen so far, in forward order.
   std::deque<PipelineStack>& stacks() { return stacks_; }
-  /// What stages give, by what they were given.
+  /// The boundaries learnt in first passes, by signature of the inputs.
   std::map<std::string, Boundaries>& learnt() { return learnt_; }
-  /// Tells that parameters differ by stage from now on.
+  /// Notes that parameters may differ by stage from now on.
   void set_trained() { is_trained_ = true; }
 
-  /// Collective. A pass through the module begins, which every rank has called with these.
+  /// Collective. Starts a pass through the module; checks that the arguments are equal on every rank.
   void begin_pass(const Arguments& given);
   void begin_pass();
-  /// It has come to its end.
+  /// Ends the pass; checks that the results are equal on every rank.
   void end_pass(const NamedTensors& results);
   void rebalance(const Communicator& replicas);
   void synchronize();
 
-  /// One micro-batch on its way through the module of a stage, in training.
+  /// The pass of one micro-batch through the module of a stage, in train_step.
   struct Passage {
-    at::Tensor received = {};  ///< in place of what comes before the blocks; none on the first stage
-    bool is_split;             ///< whether there are other micro-batches
-    at::Tensor left = {};      ///< what the blocks gave; what comes after runs on the last stage alone
+    at::Tensor received = {};  ///< input of the stage's blocks; undefined on the first stage
+    bool is_split;             ///< whether there are several micro-batches
+    at::Tensor left = {};      ///< output of the stage's blocks; the part after runs on the last stage only
   };
   void set_passage(Passage* passage) { passage_ = passage; }
-  /// Throws Error when the module has run no blocks.
+  /// Throws Error if the module has run no blocks.
   void end_passage() const;
 
-  /// Throws Error where `results` depend on parameters whose gradients would not be whole, other than through
-  /// `arguments`.
+  /// Throws Error if `results` depend, other than through `arguments`, on parameters of which a stage would
+  /// get only a part of the gradient.
   void check_outside(const Tensors& results, const Tensors& arguments, Shared shared) const;
-  /// Throws Error where the ranks are threads that share the parameters.
+  /// Throws Error if thread ranks share the parameters.
   void check_own_parameters() const;
-  /// The parameters, where threads share them.
+  /// The parameters, if thread ranks share them.
   const NamedTensors& shared() const { return shared_; }
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
@@ -75,7 +75,7 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
   void check_inside(const at::Tensor& y, Tensors given, const Tensors& side, Shared shared) const;
   void share_states(NamedTensors states);
 
-  /// What a stack was given, and gives, where its first block has written to the one.
+  /// The input and output of a stack whose first block has written to its input.
   struct Written {
     at::Tensor given, result;
   };
@@ -88,10 +88,10 @@ class PipelineEngine : public BlocksHandler, public std::enable_shared_from_this
   Passage* passage_ = nullptr;
   std::map<std::string, Boundaries> learnt_;
   std::vector<PipelineEvent> trace_;
-  std::vector<Written> written_;  // in the pass at hand
+  std::vector<Written> written_;  // in the current pass
 };
 
-/// Which parameters need a gradient, in a text that differs where that does.
+/// Which parameters require a gradient, as text to compare.
 std::string trained_among(const NamedTensors& parameters);
 
 }  // namespace wanpar

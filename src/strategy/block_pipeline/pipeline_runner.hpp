@@ -11,33 +11,33 @@
 
 namespace wanpar {
 
-/// What a stage computes. What it is given is undefined where there is no neighbour, or no gradient; an
-/// undefined gradient it gives means zeros. An activation whose gradient is wanted is a leaf that requires
-/// it.
+/// The computations of a stage. Their input is undefined if there is no neighbour, or no gradient; an
+/// undefined gradient as output means zeros. A received activation is a leaf, which requires a gradient if
+/// one is sent back.
 struct StageWork {
   using Compute = std::function<at::Tensor(int64_t micro_batch, at::Tensor received)>;
-  Compute forward;        ///< from an activation to the next one
-  Compute backward = {};  ///< from the gradient of what forward gave to that of what it was given
-  std::function<bool()> has_written = {};  ///< whether forward has written to what is given on this rank
+  Compute forward;                         ///< from the received activation to the one to send
+  Compute backward = {};                   ///< from the gradient of forward's output to that of its input
+  std::function<bool()> has_written = {};  ///< whether forward has written in place to this rank's input
 };
 
-/// Carries out the steps of one stage: computes, and exchanges with its neighbours while it does.
+/// Executes the schedule of one stage, overlapping computation with communication to its neighbours.
 class StageRunner {
  public:
-  /// `sizes` are the samples of each micro-batch; what comes lies on `device`.
+  /// `sizes` are the numbers of samples of the micro-batches; activations are received on `device`.
   StageRunner(Communicator group, at::Device device, std::vector<int64_t> sizes, StageWork work,
               std::vector<PipelineEvent>& trace);
 
-  /// Collective. The first micro-batch passes the stages one after the other, and all ranks learn what each
-  /// gives. What fails on one stage is thrown on every rank. `is_batched` says whether dimension 0 of what a
-  /// stage gives must be the samples.
+  /// Collective. Passes the first micro-batch through the stages, and broadcasts the boundary after each. A
+  /// failure on one stage is thrown on every rank. `is_batched` tells whether dimension 0 of a stage's output
+  /// must be the batch.
   Boundaries learn(const std::function<bool(int stage)>& is_batched);
 
-  /// Collective. The steps; forwards that `learn` has done already are left out.
+  /// Collective. Executes the steps, without forwards that learn() has done already.
   void run(const PipelineSteps& steps, const Boundaries& boundaries);
 
  private:
-  /// Exchanges with one neighbour, in the order of their beginning.
+  /// The exchanges with one neighbour, in the order in which they were started.
   struct Link {
     struct Posted {
       Pending<std::vector<at::Tensor>> exchange;
@@ -54,7 +54,7 @@ class StageRunner {
   bool is_first() const { return group_.rank() == 0; }
   bool is_last() const { return group_.rank() == group_.size() - 1; }
   bool is_done(const PipelineStep& step) const;
-  /// Whether gradients pass between this stage and the next, the previous one.
+  /// Whether gradients are exchanged with the next stage, and with the previous one.
   bool next_gives_gradients() const { return !is_last() && boundaries_[group_.rank()].requires_grad; }
   bool previous_wants_gradients() const {
     return !is_first() && boundaries_[group_.rank() - 1].requires_grad;

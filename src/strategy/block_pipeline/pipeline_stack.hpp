@@ -11,32 +11,32 @@
 
 namespace wanpar {
 
-/// A stack of blocks as it is spread over stages: who has which blocks, whose parameters these are, and how
-/// long the blocks of this stage take.
+/// A block stack distributed over stages: the blocks and parameters of each stage, and the times of this
+/// stage's blocks.
 class PipelineStack {
  public:
-  /// Throws Error when the blocks cannot be spread so.
+  /// Throws Error if the blocks cannot be split so.
   PipelineStack(const BlockStack& blocks, const BlockSplit& split, const Communicator& stages);
 
   int64_t size() const { return size_; }
   const BlockRanges& ranges() const { return ranges_; }
-  /// The blocks of this stage as a stack of their own, each timed when it runs.
+  /// The blocks of this stage as a stack of their own; runs are timed.
   BlockStack part(const BlockStack& blocks);
   void begin_pass() { watch_.reset(mine().size()); }
 
-  /// Throws Error where a block of this stage has been constructed deferred and not been loaded.
+  /// Throws Error if a block of this stage was constructed deferred and has not been loaded.
   void check_memory() const;
   /// Whether the blocks list their parameters.
   bool lists_tensors() const { return !tensors_.empty(); }
   static constexpr int kOutside = -1, kSeveral = -2;
-  /// The stage whose blocks, and no others, hold this parameter or buffer; or kOutside, or kSeveral.
+  /// The only stage whose blocks hold this parameter or buffer; or kOutside, or kSeveral.
   int owner(const at::Tensor& tensor) const;
-  /// The versions of this stage's buffers and parameters, which change when one is written to.
+  /// The version counters of this stage's buffers and parameters.
   std::vector<int64_t> versions() const;
 
-  /// Collective. Each parameter and buffer of a block, as its stage has it, on every rank.
+  /// Collective. Broadcasts the parameters and buffers of each block from its stage.
   void synchronize() const;
-  /// Collective. Ranges by the seconds of the last pass.
+  /// Collective. Balances the ranges by the times of the last pass.
   void rebalance(const Communicator& replicas);
 
  private:
@@ -51,8 +51,8 @@ class PipelineStack {
   Stopwatch watch_;
 };
 
-/// The stage whose blocks alone hold a tensor, over all stacks: PipelineStack::kOutside or kSeveral
-/// otherwise.
+/// The only stage, over all stacks, whose blocks hold a tensor; otherwise PipelineStack::kOutside or
+/// kSeveral.
 int owner_among(const std::deque<PipelineStack>& stacks, const at::Tensor& tensor);
 
 }  // namespace wanpar

@@ -3,21 +3,22 @@
 
 namespace wanpar {
 
-/// What a forward over the stages keeps for its backward: this stage's part of the graph, a micro-batch at a
-/// time, cut off at leaves where tensors come in.
+/// What a pipelined forward saves for backward: this stage's part of the autograd graph for each micro-batch,
+/// detached at leaves where tensors enter the stage.
 class PipelineTape : public std::enable_shared_from_this<PipelineTape> {
  public:
   PipelineTape(std::shared_ptr<PipelineEngine> engine, std::vector<int64_t> sizes, at::Tensor x,
                std::vector<at::Tensor> side, std::vector<Side> side_kinds);
 
-  /// What the blocks are to be given for a micro-batch, with a leaf behind it; `received` is one already.
+  /// The blocks' input for a micro-batch: a non-leaf over a leaf, which is `received`, or the samples of x on
+  /// the first stage.
   at::Tensor enter(int64_t micro_batch, const at::Tensor& received);
-  /// The leaves at which this stage's graph of a micro-batch ends.
+  /// The leaves of this stage's graph for a micro-batch.
   Tensors given(int64_t micro_batch) const;
   const std::vector<at::Tensor>& side(int64_t micro_batch) const { return sides_[micro_batch]; }
   void leave(int64_t micro_batch, at::Tensor y) { left_[micro_batch] = std::move(y); }
 
-  /// The result of all stages with this tape as its history.
+  /// The result of the pipeline with this tape as its grad_fn.
   static at::Tensor attach(std::shared_ptr<PipelineTape> tape, at::Tensor result, Boundaries boundaries);
 
  private:

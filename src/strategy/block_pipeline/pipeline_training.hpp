@@ -4,7 +4,7 @@
 
 namespace wanpar {
 
-/// Collective. One forward and one backward of each micro-batch, as BlockPipeline::train_step says.
+/// Collective. Implements BlockPipeline::train_step: one forward and backward of each micro-batch.
 at::Tensor train_step(const std::shared_ptr<PipelineEngine>& engine, const Model& forward, Tensors inputs,
                       at::Tensor target, const BlockPipelineStrategy::Loss& loss,
                       const TrainOptions& options);

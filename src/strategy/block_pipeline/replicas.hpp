@@ -4,8 +4,8 @@
 
 namespace wanpar {
 
-/// Collective. The mean of the losses of ranks that trained the same stage on other samples; their gradients
-/// become the mean likewise. One that a rank lacks counts as zeros.
+/// Collective. Averages losses and gradients over ranks that trained the same stage on other samples, and
+/// returns the mean loss. An undefined gradient counts as zeros.
 double average_over(const Communicator& replicas, const NamedTensors& parameters, double loss);
 
 }  // namespace wanpar

@@ -8,14 +8,15 @@
 
 namespace wanpar {
 
-/// How long each of several things took in all, on the CPU by its clock, elsewhere by events in the stream.
+/// The total time of each of several blocks: by the host's clock on the CPU, by events in the stream
+/// elsewhere.
 class Stopwatch {
  public:
-  /// Forgets all times; from now on there are `things`.
+  /// Clears all times; from now on there are `things` blocks.
   void reset(size_t things);
   void start(at::Device device);
   void stop(size_t thing);
-  /// Blocks until the device has done what was measured.
+  /// Blocks until the device has reached the last event.
   std::vector<double> seconds();
 
  private:

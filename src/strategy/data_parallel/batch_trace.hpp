@@ -12,23 +12,23 @@
 
 namespace wanpar {
 
-/// Where the batch is in a tensor.
+/// The batch dimension of a tensor.
 struct BatchPlacement {
-  std::optional<int64_t> dim = {};  ///< none where the tensor does not stem from the batch
-  int64_t each = 1;                 ///< elements along it of each sample
-  std::string lost = {};            ///< why that is not known; empty where it is
+  std::optional<int64_t> dim = {};  ///< nullopt if the tensor does not depend on the batch
+  int64_t each = 1;                 ///< elements per sample along it
+  std::string lost = {};            ///< why the batch dimension is unknown; empty if it is known
 };
 
-/// Knows where the batch lies in the tensors of a forward of which each rank runs some samples, operator by
-/// operator. What needs samples of other ranks, or is not known, loses it, which is no matter until a result
-/// stems from there.
+/// Tracks the batch dimension through the operators of a forward in which each rank runs a shard of the
+/// batch. An operator that mixes samples, or is not known, loses it; that is an error only if a result
+/// depends on it.
 class BatchTrace : public OperatorHandler, public SubstitutionHandler, public CrossingHandler {
  public:
   BatchTrace();
-  /// x holds this rank's samples in its dimension 0.
+  /// Marks an input: dimension 0 of x is this rank's shard of the batch.
   void mark_batch(const at::Tensor& x);
   BatchPlacement of(const at::Tensor& x) const;
-  /// What lost the batch of a tensor with a history that is kept, beside these; empty where there is none.
+  /// Why the batch was lost in a live tensor with a grad_fn other than the results; empty if there is none.
   std::string kept_beside(const Tensors& results) const;
 
   Tensors around(const Operator& op, const Next& next) override;
@@ -55,9 +55,9 @@ class BatchTrace : public OperatorHandler, public SubstitutionHandler, public Cr
   KnownOperators operators_;
   Follow follow_;
   std::unordered_map<const at::TensorImpl*, Lost> lost_;
-  std::unordered_map<const at::TensorImpl*, Weak> even_;  // the same for every sample, or drawn for each
+  std::unordered_map<const at::TensorImpl*, Weak> even_;  // constant over samples, or drawn for each
   int64_t here_ = 0;
-  int backward_;  // that the forward runs in; −1: in none
+  int backward_;  // the backward that the forward runs in; −1: none
 };
 
 }  // namespace wanpar

@@ -9,7 +9,7 @@
 
 namespace wanpar {
 
-/// One rank's side of the strategy.
+/// DataParallel on one rank.
 class DataEngine {
  public:
   DataEngine(DataParallelOptions options, NamedTensors parameters, NamedTensors buffers);
@@ -20,25 +20,25 @@ class DataEngine {
   const DataParallelOptions& options() const { return options_; }
   const Communicator& group() const { return options_.group; }
   bool is_global_batch() const { return options_.mode == BatchMode::global; }
-  /// Whether .gather names every result there may be.
+  /// Whether .gather names all results.
   bool states_all_results() const;
   const NamedTensors& buffers() const { return buffers_; }
 
-  /// Backwards, from now on, leave gradients as they are; pauses nest.
+  /// From now on, backward does not reduce gradients. Nests.
   void pause();
   void resume();
 
-  /// Before the module is called.
+  /// Call before the module.
   void prepare();
-  /// Behind it. Throws Error for a module that has written to a parameter: each rank by its own samples.
+  /// Call after the module. Throws Error if it has written to a parameter, which would then differ by rank.
   void check_parameters() const;
 
-  /// Is every gradient that the results need one of the module's parameters or of the arguments?
+  /// Throws Error if the results depend on a leaf that is neither a parameter of the module nor an argument.
   void check_leaves(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments);
 
-  /// Whether a backward of a forward that begins now may average gradients.
+  /// Whether a backward of a forward that starts now may reduce gradients.
   bool reduces() const;
-  /// A result of the module, whose gradients come in several parts or each at once.
+  /// Watches a result of the module for its backward, which brings each gradient at once, or in parts.
   void watch(at::Tensor& result, bool in_parts);
   std::vector<std::string> unused() const;
 
@@ -49,8 +49,8 @@ class DataEngine {
 
   DataParallelOptions options_;
   NamedTensors parameters_, buffers_;
-  std::vector<int64_t> parameter_versions_;  // before the call
-  std::vector<int64_t> buffer_versions_;     // when the buffers were last made alike
+  std::vector<int64_t> parameter_versions_;  // version counters before the call
+  std::vector<int64_t> buffer_versions_;     // version counters when the buffers were last synchronised
   std::shared_ptr<GradientReducer> reducer_;
   bool averages_are_known_ = false;
   int pauses_ = 0;

@@ -16,15 +16,15 @@ struct Node;
 
 namespace wanpar {
 
-/// Averages the gradients of parameters over the ranks, while the backward that makes them is under way.
+/// All-reduces (averages) the gradients of parameters, overlapping with the backward that computes them.
 ///
-/// A hook behind each parameter's gradient counts its bucket down; a bucket that is full, and all before it,
-/// leaves at once. The engine's last callback sends what is left and waits. Behind its gradients a bucket
-/// carries two marks for each parameter, "had one here" and "had none here", so that every rank learns of a
-/// parameter that had a gradient on some ranks only, and no rank waits for it.
+/// A post-hook on each parameter's AccumulateGrad counts down its bucket; a bucket is reduced as soon as it
+/// and all before it are complete. The final callback of the engine reduces the remaining buckets and waits.
+/// Besides its gradients a bucket carries two flags per parameter, "had a gradient here" and "had none here",
+/// so that every rank learns of a parameter that had a gradient on some ranks only, and no rank waits for it.
 ///
-/// A backward that comes by a watched result reduces while it is under way. One that comes to the parameters
-/// past all results (a loss that the module keeps, a penalty on weights) reduces at its end.
+/// A backward through a watched result overlaps reduction with computation. One that reaches the parameters
+/// without passing a result (a loss stored by the module, a penalty on weights) reduces at its end.
 class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
  public:
   struct Options {
@@ -32,29 +32,29 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
     bool find_unused;
   };
 
-  /// Collective. Throws Error when the ranks' parameters differ, or when another reducer serves one of them.
+  /// Collective. Throws Error if the ranks' parameters differ, or if another reducer serves one of them.
   GradientReducer(Communicator group, NamedTensors parameters, Options options);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// Takes the hooks away; a backward still to come through a watched result is an Error.
+  /// Removes the hooks; a later backward through a watched result throws Error.
   void release();
 
-  /// Are these the parameters, and the hooks still behind their gradients?
+  /// Whether these are the parameters, and the hooks are still on their gradient accumulators.
   bool serves(const NamedTensors& parameters) const;
 
-  /// A result, through which a backward will come. `in_parts`: of a parameter it brings the gradient in
-  /// several parts, and what is averaged is their sum.
+  /// Watches a result for its backward. `in_parts`: the backward accumulates each gradient in several steps
+  /// (micro-batches), so it is reduced only at the end.
   void watch(at::Tensor& result, bool in_parts);
 
-  /// Backwards only note gradients, or average them, too.
+  /// While paused, backward only records which parameters had a gradient.
   void pause(bool on);
 
-  /// A new forward: what a backward that threw has left is forgotten.
+  /// Starts a new forward: drops what a backward that threw has left behind.
   void begin_forward();
 
-  /// Parameters without a gradient on some rank, in the last backward that reduced.
+  /// The parameters without a gradient on some rank, in the last backward that reduced.
   const std::vector<std::string>& unused() const { return unused_; }
 
  private:
@@ -87,9 +87,9 @@ class GradientReducer : public std::enable_shared_from_this<GradientReducer> {
   std::mutex mutex_;  // parameters on several devices come from several threads of the engine
   std::vector<BucketReduction> reductions_;
   std::vector<size_t> reduction_of_;  // of each parameter
-  size_t next_ = 0;                   // the first reduction that has not left
-  int task_ = -1;                     // the backward under way that reduces, as the engine numbers it
-  bool in_parts_ = false;             // does it bring gradients in parts?
+  size_t next_ = 0;                   // the first reduction that has not been started
+  int task_ = -1;                     // graph task id of the backward that reduces
+  bool in_parts_ = false;             // whether it accumulates gradients in parts
   std::vector<bool> had_one_;         // a gradient since the last reduction
   std::vector<bool> arrived_;         // in this backward
   std::vector<int64_t> order_;        // of arrival

@@ -11,16 +11,16 @@
 
 namespace wanpar {
 
-/// What keys and values of displaced steps are.
+/// How displaced steps use the other ranks' keys and values.
 struct StaleKeys {
-  std::optional<at::ScalarType> dtype;  ///< that they travel and wait in; the model's where left out
-  std::optional<Reach> reach;           ///< everything where left out
-  bool is_waited_for;                   ///< what is within reach is of this step, too
+  std::optional<at::ScalarType> dtype;  ///< in which they are sent and stored; the model's by default
+  std::optional<Reach> reach;           ///< the tokens that attention is limited to; all by default
+  bool is_waited_for;                   ///< keys and values within reach are of this step, not stale
 };
 
-/// Attention of this patch's queries to its own keys and values, and to the others' of this step, or, in a
-/// displaced one, of the step before. `place` says how the tokens lie in rows or frames; the call is prepared
-/// and has one batch dimension, its mask is whole. Outside of steps it has gradients.
+/// Attention of this patch's queries to its own keys and values, and to the other patches' of this step, or
+/// of the previous one in displaced steps. `place` is the placement of the tokens in rows or frames; the call
+/// is prepared and has one batch dimension, its mask covers all tokens. Differentiable outside of steps.
 at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement& place,
                                const StaleKeys& options, PatchSteps& steps, Attention call);
 

@@ -9,7 +9,7 @@
 
 namespace wanpar {
 
-/// The ranks that patches are dealt to, in steps that may be displaced.
+/// The ranks of a PatchParallel, one patch each; steps may be displaced.
 class PatchGroup : public SplitRanks {
  public:
   PatchGroup(const PatchParallelOptions& options, std::shared_ptr<PatchSteps> steps)
@@ -28,12 +28,12 @@ class PatchGroup : public SplitRanks {
 
  private:
   void check_patches(int64_t count, int64_t ranks, int64_t patches, const char* what) const;
-  /// So many of these, dealt to all ranks.
+  /// The layout of `count` rows or frames over all ranks.
   std::shared_ptr<const TokenLayout> dealt(int64_t count, const char* what) const;
   SplitPlacement in_both(const TokenGrid& grid, int64_t dim) const;
   std::optional<Reach> reach() const;
-  /// Begins to join what each patch has, `all_extent` along `dim`, and keeps it for the next step; gives it
-  /// where this step waits for it.
+  /// Starts an all-gather of each patch's `own`, to `all_extent` along `dim`, and stores it in `buffer` for
+  /// the next step; returns it in synchronous steps, nullopt in displaced ones.
   std::optional<at::Tensor> gathered(StaleBuffer& buffer, at::Tensor own, int64_t dim,
                                      std::span<const int64_t> extents, int64_t all_extent) const;
 

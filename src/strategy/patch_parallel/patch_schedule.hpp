@@ -8,14 +8,14 @@
 namespace wanpar {
 
 enum class PatchMode {
-  exact,        ///< no step has been told: nothing is kept
+  exact,        ///< without update_step: nothing is stored
   warm_up,      ///< synchronous, at the beginning
-  synchronous,  ///< exact, and kept for the next step
-  displaced,    ///< the others' of the step before
+  synchronous,  ///< exact, and stored for the next step
+  displaced,    ///< uses the other ranks' stale activations
 };
 std::string text_of(PatchMode mode);
 
-/// Which steps of a sampler are synchronous.
+/// Decides which denoising steps are synchronous.
 class PatchSchedule {
  public:
   /// Throws Error for options that contradict one another.
@@ -28,7 +28,7 @@ class PatchSchedule {
 
   const std::optional<int64_t>& step() const { return step_; }
   PatchMode mode() const { return mode_; }
-  /// Whether there was no step before.
+  /// Whether there was no previous step.
   bool is_first() const { return step_ == first_; }
 
  private:

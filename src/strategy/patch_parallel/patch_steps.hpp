@@ -13,11 +13,11 @@
 
 namespace wanpar {
 
-/// What the ranks have sent, by rank: of this one, what it has sent itself; empty where one has sent nothing
-/// that is of use here.
+/// The tensors that the ranks have sent, by rank, including this one; undefined for ranks whose data is not
+/// needed.
 using FromRanks = std::vector<at::Tensor>;
 
-/// One place of a module where ranks exchange something of each step, and keep it for the next.
+/// The data of one exchange in the module, stored from one step to the next.
 class StaleBuffer {
  public:
   StaleBuffer(std::string what, std::vector<int64_t> shape)
@@ -26,12 +26,12 @@ class StaleBuffer {
   const std::string& what() const { return what_; }
   const std::vector<int64_t>& shape() const { return shape_; }
 
-  /// What the last step has left here; none before there was one.
+  /// Takes the data of the previous step, waiting for it if needed; nullopt if there is none.
   std::optional<FromRanks> take();
-  /// This step leaves what is here, or on its way.
+  /// Stores the data of this step, complete or in flight.
   void keep(int64_t step, FromRanks here);
   void keep(int64_t step, std::function<FromRanks()> coming, int64_t bytes);
-  /// How far this rank's own is from what it was in the last step, of its norm.
+  /// Records the relative change of this rank's own data since the previous step.
   void note_change(const at::Tensor& own, const at::Tensor& before);
 
   int64_t step() const { return step_; }
@@ -43,11 +43,11 @@ class StaleBuffer {
   std::vector<int64_t> shape_;
   std::optional<FromRanks> here_;
   std::function<FromRanks()> coming_;
-  at::Tensor staleness_;  // not read before somebody asks: on a GPU that waits
+  at::Tensor staleness_;  // read lazily: on a GPU that synchronises
   int64_t step_ = 0, bytes_ = 0;
 };
 
-/// The steps of a sampler on one rank: which are synchronous, and what each leaves for the next.
+/// The denoising steps on one rank: which are synchronous, and the buffers from one step to the next.
 class PatchSteps {
  public:
   explicit PatchSteps(const PatchParallelOptions& options)
@@ -55,20 +55,20 @@ class PatchSteps {
 
   /// Throws Error for a step out of order.
   void update(int64_t step);
-  /// Waits for what is in flight.
+  /// Waits for transfers in flight, and drops all buffers.
   void forget();
 
-  /// Collective. A call of the module begins. Throws Error, alike on all ranks, where they are in other
-  /// steps, or where this one cannot be displaced.
+  /// Collective. Starts a call of the module. Throws Error on all ranks if they are in different steps, or if
+  /// this step cannot be displaced.
   void begin_call(const SplitRanks& ranks, const std::string& kind);
   void end_call();
 
-  /// While it runs: whether what is exchanged is kept for the next step, and whether that of the last one is
-  /// taken. Exact outside of a call, as in a backward.
+  /// During a call: whether exchanges are stored for the next step, and whether the previous step's are used.
+  /// False outside a call, as in backward.
   bool keeps() const { return is_running_ && schedule_.mode() != PatchMode::exact; }
   bool is_displaced() const { return is_running_ && schedule_.mode() == PatchMode::displaced; }
   int64_t step() const { return *schedule_.step(); }
-  /// The next place of this call. Throws Error where it is another one than in the step before.
+  /// The buffer of the next exchange of this call. Throws Error if it differs from that in the previous step.
   StaleBuffer& next_buffer(const std::string& what, at::IntArrayRef shape);
   void count_sent(int64_t bytes) { bytes_sent_ += bytes; }
 
@@ -76,7 +76,7 @@ class PatchSteps {
 
  private:
   struct Call {
-    std::string kind;  // of its arguments
+    std::string kind;  // signature of its arguments
     std::vector<StaleBuffer> buffers;
   };
   void vote(const SplitRanks& ranks);
@@ -85,7 +85,7 @@ class PatchSteps {
   PatchSchedule schedule_;
   std::optional<double> max_staleness_;
   std::vector<Call> calls_;
-  size_t call_ = 0, next_buffer_ = 0;  // those that come next
+  size_t call_ = 0, next_buffer_ = 0;  // indices of the next call and exchange
   bool is_running_ = false;
   int64_t bytes_sent_ = 0;
 };

@@ -7,36 +7,37 @@
 
 namespace wanpar {
 
-/// How far a displaced step sees, where not everywhere: in rows or frames.
+/// The limit of attention in displaced steps, in rows or frames.
 struct Reach {
-  int64_t overlap;               ///< beyond the patch, or the chunk, on both sides
-  std::optional<int64_t> chunk;  ///< frames that see one another, whatever the patches
+  int64_t overlap;               ///< halo on both sides of the patch or chunk
+  std::optional<int64_t> chunk;  ///< frames per chunk, independent of the patches
 };
 
-/// Queries, and the keys that they attend to, as tokens of the whole.
+/// Queries, and the keys that they attend to, as global tokens.
 struct Window {
   Ranges queries, keys;
 };
 
-/// Which tokens of the others a patch needs, and who needs its own.
+/// Which tokens of other ranks a patch needs, and which of its own the others need.
 struct Sight {
   bool is_everything;
   std::vector<Window> windows;
-  Ranges tokens;             ///< that are needed, of one rank after the other, all of its own among them
-  std::vector<Ranges> from;  ///< of each rank: where in its tokens those are
-  std::vector<Ranges> to;    ///< where in this rank's own those are that each of the others needs
+  Ranges tokens;             ///< the tokens needed, in rank order, including all of its own
+  std::vector<Ranges> from;  ///< of each rank: the positions of those tokens in its shard
+  std::vector<Ranges>
+      to;  ///< for each rank: the positions, in this rank's shard, of the tokens that it needs
 };
 
-/// Of patch `here`; `held` are the tokens of each.
+/// Unlimited attention of patch `here`; `held` are the tokens of each patch.
 Sight everything(const std::vector<Ranges>& held, int here);
 
-/// The same, within reach, of tokens that lie in rows or frames as `place` says.
+/// Limited attention, for tokens in rows or frames with placement `place`.
 Sight within_reach(const std::vector<Ranges>& held, int here, const SplitPlacement& place,
                    const Reach& reach);
 
-/// Of tokens in this order, where those are that are among others.
+/// The positions, in `tokens`, of those that are among `others`.
 Ranges positions(const Ranges& tokens, const Ranges& others);
-/// And the tokens at such positions.
+/// The tokens at these positions.
 Ranges tokens_at(const Ranges& tokens, const Ranges& positions);
 
 }  // namespace wanpar

@@ -5,7 +5,7 @@
 
 namespace wanpar {
 
-/// The ranks that sequences are split over, ring × ulysses.
+/// The ranks of a SequenceParallel, ring × ulysses.
 class SequenceGroup : public SplitRanks {
  public:
   explicit SequenceGroup(SequenceParallelOptions options)

@@ -6,7 +6,7 @@
 
 namespace wanpar {
 
-/// Attention over tokens of which each rank has the part that `layout` gives it.
+/// Attention over tokens that are sharded by `layout`.
 at::Tensor split_attention(const SequenceParallelOptions& options, const TokenLayout& layout, Attention call);
 
 }  // namespace wanpar

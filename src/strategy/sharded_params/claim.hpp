@@ -5,8 +5,8 @@
 
 namespace wanpar {
 
-/// The right to a module's parameters. Throws Error where another wrapper, or another rank of this process,
-/// has one of them.
+/// RAII: exclusive ownership of a module's parameters by one sharding wrapper. Throws Error if another
+/// wrapper, or another thread rank, owns one of them.
 class ParameterOwnership {
  public:
   explicit ParameterOwnership(const NamedTensors& parameters);

@@ -13,94 +13,96 @@
 
 namespace wanpar {
 
-/// A parameter of the module, under every name that it has there.
+/// A parameter of the module, with all its names.
 struct Leaf {
   at::Tensor tensor;
   std::vector<std::string> names;
-  int64_t offset;              ///< from the beginning of its item
+  int64_t offset;              ///< in its item
   int64_t gradient_begin = 0;  ///< in the flat gradient
-  size_t shard = 0;            ///< which of the shards it is stepped by
-  bool was_trained = false;    ///< when that was last looked at
+  size_t shard = 0;            ///< index of the shard that it belongs to
+  bool was_trained = false;    ///< requires_grad when last checked
 };
 
-/// Parameters that share memory; nearly always one, which fills it.
+/// Parameters that share a piece of memory; nearly always a single one, which fills it.
 struct Item {
   std::vector<Leaf> leaves;
-  at::Tensor values;   ///< flat, as the module came; undefined where it was constructed without values
+  at::Tensor values;   ///< flat, as constructed; undefined if it was deferred
   int64_t begin = 0;   ///< in the flat parameter
-  bool moves = false;  ///< its storage holds more than it: it is to have one of its own
+  bool moves = false;  ///< its storage holds more than this item: it must get its own
   int unit = 0;
 
   int64_t size = 0;
 };
 
-/// The module's parameters as pieces of memory: tied ones once, a storage of several parameters in several.
+/// Groups the module's parameters by memory: tied parameters form one item; a storage of several separate
+/// parameters gives several items.
 std::vector<Item> items_of(const NamedTensors& parameters, const Units& units);
 
-/// What an optimizer steps: this rank's elements of a parameter, flat, as a view of the flat memory; the
-/// parameter itself where this rank has all of it.
+/// What an optimizer steps: this rank's shard of a parameter, a flat view of the flat parameter; the
+/// parameter itself if it is unsharded.
 struct Shard {
   std::vector<std::string> names;
   at::Tensor tensor;
-  std::shared_ptr<const ShardMetadata> metadata = {};  ///< null: all of it
+  std::shared_ptr<const ShardMetadata> metadata = {};  ///< null: unsharded
 };
 
-/// Items of one unit and dtype, one behind the other, and the part of them that this rank holds. Where that
-/// is all, in the dtype that the module computes in, the module's own memory stays as it is.
+/// A flat parameter (cf. FSDP): the concatenated items of one unit and dtype, of which this rank holds a
+/// shard. If it is unsharded, and the dtype of computation is the module's, the module's own memory is used.
 class FlatParameters {
  public:
   struct Options {
-    Communicator group;               ///< who shares them
-    std::vector<Communicator> alike;  ///< who holds the same shard
-    at::ScalarType compute;           ///< the dtype that the module sees
+    Communicator group;               ///< the ranks it is sharded over
+    std::vector<Communicator> alike;  ///< replicas: ranks that hold the same shard
+    at::ScalarType compute;           ///< the dtype of computation
     std::optional<at::ScalarType> reduce;
     bool take_from_rank_0;
   };
 
-  /// Collective where values are taken from rank 0. Gives the items storages of their own where they must.
+  /// Collective if values are taken from rank 0. Moves items to storages of their own where required.
   FlatParameters(std::vector<Item> items, Options options);
 
-  /// Where each storage of the module finds its bytes once the flat parameter is whole.
+  /// Which bytes of the unsharded flat parameter each storage of the module is a view of.
   std::vector<StorageSlice> storages(size_t buffer) const;
 
   Pending<at::Tensor> gather() const;
-  /// Collective. Each leaf whole, in the shard's dtype.
+  /// Collective. Calls `show` with each unsharded leaf, in the shard's dtype.
   void each_value(const std::function<void(const Leaf& leaf, const at::Tensor& value)>& show) const;
-  /// Keeps what was written to a gathered buffer, in this rank's part.
+  /// Copies what was written to a gathered buffer back to this rank's shard.
   void write_back(const at::Tensor& gathered);
-  /// Whether this rank has all, and it is what the module sees.
+  /// Whether this rank has all elements, in the dtype of computation: no gather is needed.
   bool is_unsharded() const;
-  /// Another number whenever an operator has written to the shards.
+  /// A version that changes whenever an operator writes to the shards.
   int64_t version() const;
 
-  /// What was frozen, or trained, by requires_grad_() on parameters or shards since, is so for both.
+  /// Synchronises requires_grad between parameters and shards, if it has been changed on either.
   void agree_on_training();
   bool is_trained() const;
 
   bool has_gradients() const;
-  /// The gradient of each leaf, undefined where it has none; the leaves have none afterwards.
+  /// Moves the gradients out of the leaves; undefined for leaves without one.
   std::vector<at::Tensor> take_gradients();
-  /// In place of those that the leaves have; none for leaves that the list does not reach.
+  /// Sets the gradients of the leaves; undefined beyond the end of the list.
   void put_gradients(std::vector<at::Tensor> gradients);
-  /// Begins to average the sum of lists of gradients over the group.
+  /// Starts a reduce-scatter (average) of the sum of lists of gradients.
   Pending<at::Tensor> reduce(const std::vector<std::vector<at::Tensor>>& lists) const;
-  /// Adds this rank's part of averaged gradients to those of the shards that had one on any rank.
+  /// Accumulates this rank's part of averaged gradients into the shards that had one on any rank.
   void accumulate(const at::Tensor& mean, const std::vector<bool>& had);
-  /// The leaves have something in the place of gradients that the shards hold: who drops that, drops those.
+  /// Gives the leaves placeholders for the gradients of the shards, so that zero_grad() on a leaf resets its
+  /// shard's.
   void stand_in_for_gradients();
-  /// And have it no more.
+  /// Removes the placeholders.
   void drop_stand_ins();
 
-  /// This rank's part of the values of an item, from its first element on.
+  /// Sets elements of an item, from index `from` on, in this rank's shard.
   void set(const Item& item, const at::Tensor& values, int64_t from);
-  /// The elements of an item that this rank holds: from, count.
+  /// The elements of an item in this rank's shard: first index, count.
   std::pair<int64_t, int64_t> own(const Item& item) const;
 
   const std::vector<Item>& items() const { return items_; }
   std::vector<Shard>& shards() { return shards_; }
   const std::vector<Shard>& shards() const { return shards_; }
   size_t leaves() const;
-  /// Every leaf, in order, with its number.
+  /// Calls action(index, leaf) for every leaf, in order.
   template <class Action>
   void each_leaf(const Action& action) const {
     size_t index = 0;
@@ -122,12 +124,12 @@ class FlatParameters {
   Options options_;
   at::ScalarType dtype_;
   std::vector<int64_t> sizes_;
-  int64_t gradient_size_ = 0;  // of the flat gradient
-  at::Tensor flat_;            // undefined where this rank has all
+  int64_t gradient_size_ = 0;  // in elements
+  at::Tensor flat_;            // this rank's shard; undefined if unsharded
   std::vector<Shard> shards_;
 };
 
-/// The elements of a flat parameter that a leaf of an item names; dimensions that were expanded have size 1.
+/// The view of a flat parameter with the geometry of a leaf; expanded dimensions have size 1.
 at::Tensor elements_of(const at::Tensor& flat, int64_t begin, const at::Tensor& leaf);
 
 }  // namespace wanpar

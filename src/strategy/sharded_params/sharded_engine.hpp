@@ -13,7 +13,7 @@
 
 namespace wanpar {
 
-/// One rank's side of the strategy: holds the shards, brings units through Residency, averages gradients.
+/// ShardedParams on one rank: holds the shards, unshards units by Residency, and reduces gradients.
 class ShardedEngine {
  public:
   ShardedEngine(ShardedParamsOptions options, const NamedTensors& parameters, const NamedTensors& buffers);
@@ -22,20 +22,20 @@ class ShardedEngine {
   Residency& residency() { return *residency_; }
   ShardedGradients& gradients() { return *gradients_; }
 
-  /// Whether this rank has all parameters, as the module sees them.
+  /// Whether this rank has all parameters, in the dtype of computation.
   bool is_unsharded() const { return is_unsharded_; }
-  /// And there is no other rank, so that a forward can do without us.
+  /// Whether, in addition, there is no other rank: the forward needs no hooks.
   bool is_alone() const;
-  /// Throws Error where parameters have no values yet.
+  /// Throws Error if parameters have no values yet.
   void check_values() const;
   void begin_forward();
-  /// Behind a forward. Throws Error for one that has written to a parameter which every rank holds.
+  /// Call after a forward. Throws Error if it has written to a replicated parameter.
   void check_parameters() const;
   void check_leaves(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments) const;
   void check_backward() const;
-  /// Of all parameters.
+  /// The placement of all parameters.
   const std::shared_ptr<Placement>& placement() const { return placement_; }
-  /// Parameters that were constructed deferred have been loaded.
+  /// Notes that deferred parameters have been loaded.
   void has_values() { without_values_.clear(); }
 
   std::vector<std::shared_ptr<ShardedUnit>>& units() { return units_; }
@@ -46,7 +46,7 @@ class ShardedEngine {
   }
 
  private:
-  /// Ranks remember alike which units are here and come next, until one has failed.
+  /// Ranks keep residency and prefetch orders in lockstep; after a failure on any rank, all reset them.
   void reset_after_failures();
   void check(const NamedTensors& parameters, const NamedTensors& buffers) const;
   void find_deferred(const NamedTensors& parameters);
@@ -58,15 +58,15 @@ class ShardedEngine {
   ParameterOwnership ownership_;
   ShardedParamsOptions options_;
   std::shared_ptr<Placement> placement_;
-  std::vector<Communicator> alike_;  // ranks that hold the same shards
+  std::vector<Communicator> alike_;  // replicas: ranks that hold the same shards
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   std::unordered_set<at::TensorImpl*> leaves_;
   bool is_unsharded_ = false, are_compared_ = false;
-  NamedTensors whole_;            // the parameters, where this rank has them all
-  std::vector<int64_t> written_;  // before the call
-  uint64_t disturbances_ = 0;     // of the groups, when units were last gathered
-  std::string without_values_;    // a parameter that was constructed deferred and has not been loaded
+  NamedTensors whole_;            // the parameters, if unsharded
+  std::vector<int64_t> written_;  // version counters before the call
+  uint64_t disturbances_ = 0;     // disturbances() of the groups at the last forward
+  std::string without_values_;    // a deferred parameter that has not been loaded
 
   std::shared_ptr<ShardedGradients> gradients_;
 };

@@ -16,39 +16,41 @@ struct Node;
 
 namespace wanpar {
 
-//  Averages the gradients of flat parameters over the ranks, while the backward that makes them is under way.
+//  Reduce-scatters (averages) the gradients of flat parameters, overlapping with the backward that computes
+//  them.
 //
 //     gathers     2 ─────────────▶ 1 ────────────▶ 0         the same order on every rank, whatever it uses:
-//     reductions     4 ─▶   3 ─▶      2 ─▶            1, 0   3 leaves between the gathers of 2 and of 1
+//     reductions     4 ─▶   3 ─▶      2 ─▶            1, 0   3 is issued between gathers 2 and 1
 //
-// A reduction leaves when its gradients are here and its place in that order has come, and at the latest when
-// its place is over; what has no gradient here counts as zeros. The last exchange of a backward tells which
-// flat parameters had a gradient anywhere, and whether some came after theirs had left: those go in a second
-// round. The order is a guess in the first backward and rank 0's from then on. Nothing reaches the shards
-// before the end, so that a backward which throws leaves no trace.
+// Reduce-scatters are issued in one fixed order: when the gradients are ready and all predecessors are
+// issued, at the latest when backward has passed the reduction's slot; a missing gradient counts as zeros. A
+// final all-reduce tells which flat parameters had a gradient on any rank, and whether gradients became ready
+// after their reduction was issued: those are reduced in a second round. The order is a guess in the first
+// backward, and rank 0's from then on. Shards are updated only at the end, so a backward that throws leaves
+// them unchanged.
 //
-// Where several models are in one backward, what each has complete when is no order that ranks share. Their
-// reductions leave where they gather and at the end, one model after the other. So it is in a first backward,
-// too, which shows whether there are others.
+// If several models take part in one backward, the order in which their gradients become ready may differ by
+// rank. Then reductions are issued only at gathers and at the end, one model after the other. The first
+// backward, which finds out whether there are others, does the same.
 class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
  public:
   struct Expected {
     FlatParameters* flat;
-    int64_t after;  ///< how many units a backward gathers before it
+    int64_t after;  ///< its slot: the number of units that backward gathers before it
   };
-  /// `order` is what to expect of a backward until the first one has shown it.
+  /// `order` is the expected order until the first backward has shown the actual one.
   ShardedGradients(Communicator group, std::vector<Communicator> alike, const std::vector<Expected>& order);
   ~ShardedGradients();
   ShardedGradients(const ShardedGradients&) = delete;
   ShardedGradients& operator=(const ShardedGradients&) = delete;
 
-  /// The module's leaves that are trained now tell when their gradients are there.
+  /// Hooks the gradient accumulators of the leaves that require a gradient now.
   void listen();
 
-  /// A unit is about to be gathered.
+  /// Call before a unit is gathered.
   void before_gather(int64_t unit);
 
-  /// Forgets what was exchanged in passes that failed.
+  /// After a failure on some rank: forgets the communication of failed passes.
   void reset_after_failure() {
     exchanges_ = 0;
     is_alone_ = false;
@@ -60,21 +62,21 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
  private:
   struct Reduction {
     FlatParameters* flat;
-    int64_t after;                        // how many gathers of the backward it comes behind
-    bool is_idle = false;                 // no rank had a gradient last time: not to be waited for
-    std::vector<bool> is_heard = {};      // which leaves tell
-    std::vector<bool> arrived = {};       // which leaves' gradients have come, or never will
-    size_t last_arrival = 0;              // how many gradients of all had come with the last of these
-    int64_t last_gather = 0;              // and how many gathers
-    std::vector<at::Tensor> before = {};  // gradients that were there already, of each leaf
+    int64_t after;                        // its slot: the number of gathers before it
+    bool is_idle = false;                 // no rank had a gradient last time: do not wait for it
+    std::vector<bool> is_heard = {};      // leaves with a hook
+    std::vector<bool> arrived = {};       // leaves whose gradient is ready, or never will be
+    size_t last_arrival = 0;              // the number of gradients that were ready with its last one
+    int64_t last_gather = 0;              // and the number of gathers
+    std::vector<at::Tensor> before = {};  // accumulated gradients before this backward, by leaf
     bool has_left = false;
-    std::vector<bool> had = {};  // of which shards a gradient has been here
+    std::vector<bool> had = {};  // shards that had a gradient on this rank
     std::optional<Pending<at::Tensor>> mean = {};
-    at::Tensor sum = {};  // of the means
+    at::Tensor sum = {};  // of the reduced means
 
     bool is_complete() const;
-    bool waits() const;  // whether gradients are here that have not left
-    void note();         // of which shards
+    bool waits() const;  // whether there are gradients that are not reduced yet
+    void note();         // records which shards have gradients
   };
   class Arriving;
   class Arrived;
@@ -100,18 +102,18 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
 
   BackwardPass pass_, gathering_;
-  std::weak_ptr<void> alive_;  // the backward at hand, whose callback holds it
+  std::weak_ptr<void> alive_;  // the current backward, whose callback holds it
   bool is_under_way_ = false;
-  size_t next_ = 0;  // of the order
+  size_t next_ = 0;  // index in order_
   std::deque<Reduction*> in_flight_;
   int64_t gathers_ = 0;    // in this backward
-  int64_t exchanges_ = 0;  // a number for what this rank gathered and reduced, in order
+  int64_t exchanges_ = 0;  // hash of the sequence of this rank's gathers and reductions
   size_t arrivals_ = 0;    // in this backward
   int pauses_ = 0;
   bool order_is_learnt_ = false;
-  const int64_t number_;      // in the order in which models were wrapped
-  bool has_company_ = false;  // in this backward
-  bool is_alone_ = false;     // on no rank there was any in the last one
+  const int64_t number_;      // of this model, in the order of wrapping
+  bool has_company_ = false;  // whether other models take part in this backward
+  bool is_alone_ = false;     // no other model took part in the last one, on any rank
 };
 
 }  // namespace wanpar

@@ -10,8 +10,7 @@
 
 namespace wanpar {
 
-/// A unit, of whose flat parameters each rank of the group holds a part: one for each dtype, and for what is
-/// trained and what is not.
+/// A unit of sharded parameters: one flat parameter per dtype, separately for trained and frozen ones.
 class ShardedUnit : public Source {
  public:
   ShardedUnit(std::string name, int64_t index) : name(std::move(name)), index_(index) {}
@@ -22,7 +21,7 @@ class ShardedUnit : public Source {
 
   std::string name;
   std::vector<FlatParameters> flats;
-  std::shared_ptr<ShardedGradients> gradients;  // of backwards that outlive the wrapper, too
+  std::shared_ptr<ShardedGradients> gradients;  // shared, as a backward may outlive the wrapper
 
  private:
   int64_t index_;

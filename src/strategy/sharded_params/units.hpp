@@ -13,16 +13,16 @@ struct Units {
   std::vector<int> of_parameter;
 };
 
-/// By the user's prefixes; what none of them names is the unit "root". Throws Error for one that names
-/// nothing.
+/// Units by the user's prefixes; all other parameters form the unit "root". Throws Error for a prefix without
+/// parameters.
 Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::string>& prefixes);
 
-/// By the names alone: the items of the outermost numbered lists, of at least two modules alike, and beside
-/// them the largest submodules that are no larger than the largest item.
+/// Units inferred from names: the items of the outermost numbered lists (of at least two modules of equal
+/// structure), and the largest other submodules that are no larger than the largest item.
 Units units_by_name(const NamedTensors& parameters);
 
-/// Each unit of fewer bytes is joined with those after it until they are as many, and named by its first and
-/// its last.
+/// Merges each unit of fewer bytes with the following ones until they reach `min_bytes`; a merged unit is
+/// named by its first and last unit.
 Units join_small_units(Units units, const NamedTensors& parameters, int64_t min_bytes);
 
 }  // namespace wanpar

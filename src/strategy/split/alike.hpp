@@ -10,9 +10,8 @@
 
 namespace wanpar {
 
-/// What every rank must have alike in a pass: the operators that meet split tokens, the numbers among their
-/// arguments, and the values of tensors that are not split. Noted where they meet, compared where the pass
-/// ends.
+/// Verifies that ranks ran the same pass: the sequence of operators on split tensors, their scalar arguments,
+/// and the values of their replicated tensors. Recorded at each operator, compared at the end of the pass.
 class Alike {
  public:
   void note_call(const std::string& op) {
@@ -23,7 +22,7 @@ class Alike {
     tensors_.push_back({op, x.sizes().vec(), Digest::of(x)});
   }
 
-  /// Collective. Throws Error, which begins with `who`, alike on all ranks, where something noted differs.
+  /// Collective. Throws Error on all ranks, starting with `who`, if a record differs.
   void compare(const std::string& who, const std::vector<Communicator>& grid) const;
 
  private:
@@ -38,7 +37,7 @@ class Alike {
   };
   std::vector<Number> numbers_;
   std::vector<NotedTensor> tensors_;
-  uint64_t path_ = 0;  // of all operators, hashed
+  uint64_t path_ = 0;  // hash of the sequence of operators
 };
 
 }  // namespace wanpar

@@ -10,19 +10,19 @@
 
 namespace wanpar {
 
-/// Attention of all tokens to all, of which each rank has the part that `place` gives it, by parts.
+/// Attention between tokens that are sharded with placement `place`, on local shards.
 using OverParts = std::function<at::Tensor(const SplitPlacement& place, Attention call)>;
 
-/// Attention some of whose inputs are split, with gradients for autograd; `over` carries it where keys are
-/// split as the queries are. Throws Error for one that cannot be split exactly.
+/// Attention with sharded inputs, differentiable; `over` computes it if keys are sharded like the queries.
+/// Throws Error if it cannot be sharded exactly.
 at::Tensor attention_on_parts(const Attention& call, const std::shared_ptr<const SplitGroup>& group,
                               MergedKeys merged, const OverParts& over);
 
-/// Attention that needs no other rank. One without queries or keys must not reach LibTorch's kernel, yet
-/// stay known to autograd: in backward this rank has to take part like every other. `who` begins errors.
+/// Attention on local tensors. Without queries or keys it bypasses LibTorch's kernel, but stays in the
+/// autograd graph: this rank must take part in the collectives of backward. `who` starts errors.
 at::Tensor local_attention(const std::string& who, const Attention& call);
 
-/// Which of all queries, and which of all keys, an attention has.
+/// The global queries and keys that a local attention covers.
 struct Between {
   Ranges queries;
   int64_t all_queries;
@@ -30,8 +30,8 @@ struct Between {
   int64_t all_keys;
 };
 
-/// Attention of these queries to these keys: a causal mask, and one given whole, are cut to their rows and
-/// columns. Throws Error for a mask of other rows or columns.
+/// Attention of these queries to these keys: a causal or global mask is sliced to their rows and columns.
+/// Throws Error for a mask of other extents.
 at::Tensor attention_between(const std::string& who, const Between& tokens, Attention call);
 
 }  // namespace wanpar

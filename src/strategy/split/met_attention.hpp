@@ -9,32 +9,31 @@
 
 namespace wanpar {
 
-/// What becomes of keys that are split as the queries are, in a dimension that is merged with others, so that
-/// each rank has many short ranges of it.
+/// What to do with keys that are sharded like the queries, but along a merged dimension, so that each rank
+/// has many short ranges: gather them, or attend across ranks.
 enum class MergedKeys { gathered, attended_over };
 
-/// How an attention of which some inputs are split is carried, and what is to be done to its inputs before,
-/// by their numbers.
+/// How to compute an attention with sharded inputs; inputs are given by their indices.
 struct AttentionPlan {
   enum Kind {
-    replicated,       ///< on every rank
-    sharded_keys,     ///< the keys are split as the queries are, and are attended over
-    sharded_queries,  ///< the queries are split, the keys are whole
-    sharded_batch,    ///< samples or heads are split, each of which attends for itself
+    replicated,       ///< on full tensors, on every rank
+    sharded_keys,     ///< queries and keys are sharded alike: attention across ranks
+    sharded_queries,  ///< queries are sharded, keys replicated: local attention
+    sharded_batch,    ///< samples or heads are sharded: local attention
   };
   Kind kind;
-  std::vector<size_t> to_unshard;  ///< inputs that are wanted whole
+  std::vector<size_t> to_unshard;  ///< inputs to all-gather first
   struct SlicedInput {
     size_t input;
     SplitPlacement place;
   };
-  std::vector<SlicedInput> to_slice;    ///< whole inputs of which each rank is to have its part
-  std::optional<SplitPlacement> place;  ///< of the queries, or of what is apart
-  int64_t from_end = 0;                 ///< its dimension in all of them and in the result
+  std::vector<SlicedInput> to_slice;    ///< replicated inputs to slice
+  std::optional<SplitPlacement> place;  ///< of the queries, or of samples or heads
+  int64_t from_end = 0;                 ///< its dimension, from the end, in inputs and result
 };
 
-/// Told by where queries, keys, values and mask lie: keys that are split otherwise than the queries are
-/// wanted whole, as is any mask that is split.
+/// Plans by the placements of queries, keys, values and mask. Keys that are sharded differently from the
+/// queries are gathered, and so is a sharded mask.
 AttentionPlan plan_attention(std::span<const at::Tensor> inputs, MergedKeys merged);
 
 }  // namespace wanpar

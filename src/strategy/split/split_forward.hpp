@@ -16,16 +16,16 @@
 
 namespace wanpar {
 
-/// Where tokens begin and end, for a module that does not say so.
+/// The sharded arguments and gathered results of a module without split_sequence.
 struct SplitEnds {
   std::vector<SplitInput> split;
   std::vector<GatherOutput> gather;
 };
 
-/// A line for each, to be compared.
+/// As text, to compare them over the ranks.
 std::string text_of(const std::vector<SplitInput>& split, const std::vector<GatherOutput>& gather);
 
-/// What one rank does between the beginning and the end of a forward in which tensors are split over ranks.
+/// One forward with split tensors, on one rank.
 class SplitForward : public ForwardScope, public TokenHandler, public OperatorHandler {
  public:
   SplitForward(std::shared_ptr<const SplitRanks> ranks, SplitEnds ends, std::shared_ptr<SplitModule> module,
@@ -41,8 +41,9 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
   at::Tensor gather_sequence(at::Tensor x, int64_t dim) override;
   at::Tensor unshard(at::Tensor x) override;
 
-  /// Random numbers that every rank draws for what is whole are the same where ranks have generators of their
-  /// own, seeded alike; those of a generator of the module's own are compared where they meet tokens.
+  /// Replicated random numbers must be equal on all ranks. Processes with equally seeded generators draw the
+  /// same; thread ranks share one generator, so their random operators are intercepted and rejected. Numbers
+  /// of the module's own generator are compared where they are combined with tokens.
   bool intercepts_operators() const override { return is_first_ && module_->is_in_one_process(); }
   Tensors around(const Operator& op, const Next& next) override;
 
@@ -51,11 +52,11 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
   using PlacementOf = std::function<std::optional<SplitPlacement>(int64_t extent, int64_t dim)>;
   at::Tensor shard(const at::Tensor& x, int64_t dim, const PlacementOf& place);
   void require_same_on_all(const at::Tensor& x) const;
-  /// An argument cut; one that is given twice is one tensor still.
+  /// Shards an argument; the same tensor passed twice stays one tensor.
   at::Tensor given(const at::Tensor& x, int64_t dim);
   at::Tensor gather(const at::Tensor& x, std::optional<int64_t> dim) const;
   at::Tensor gathered(const std::string& name, const at::Tensor& x) const;
-  /// What the module wrote into its arguments is the caller's, too.
+  /// Copies what the module wrote into its arguments back to the caller's tensors.
   void give_back();
 
   struct GivenTokens {
@@ -67,7 +68,7 @@ class SplitForward : public ForwardScope, public TokenHandler, public OperatorHa
   SplitEnds ends_;
   std::shared_ptr<SplitModule> module_;
   std::string kind_;
-  bool is_first_;  // of this kind: ranks compare what is to be alike
+  bool is_first_;  // of this signature: ranks compare replicated values
   Alike alike_;
   bool has_split_ = false;
   std::vector<at::Tensor> arguments_;

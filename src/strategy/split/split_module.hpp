@@ -8,23 +8,22 @@
 
 namespace wanpar {
 
-/// A module whose tensors ranks split: what they have found alike, when it was wrapped and in its calls
-/// since.
+/// A wrapped module with split tensors: what ranks have verified to be equal, on wrapping and in its calls.
 class SplitModule {
  public:
-  /// Collective. Throws Error, which begins with `who`, on every rank where the ranks' options (a line for
-  /// each that is to be alike) or parameters differ.
+  /// Collective. Throws Error on every rank, starting with `who`, if the ranks' `options` (one line each) or
+  /// parameters differ.
   SplitModule(const std::string& who, const std::vector<Communicator>& grid, const std::string& options,
               const NamedTensors& parameters);
 
-  /// All ranks are threads, and share one generator of random numbers.
+  /// Whether all ranks are threads of one process, which share one random generator.
   bool is_in_one_process() const { return is_in_one_process_; }
-  /// Parameters that ranks which are threads hold together.
+  /// The parameters, if thread ranks share them.
   const NamedTensors& shared() const { return shared_; }
 
-  /// Whether a call of this kind is the first one, in which ranks compare what is to be alike.
+  /// Whether no call of this signature has succeeded yet: then ranks compare replicated values.
   bool is_first_call(const std::string& kind);
-  /// That call has ended, and all was alike.
+  /// Notes that a call of this signature has succeeded.
   void add(const std::string& kind) { known_.insert(kind); }
 
  private:

@@ -12,8 +12,8 @@
 
 namespace wanpar {
 
-/// The ranks that a strategy splits tensors over, slow × fast, the fast ones fastest: what operators need of
-/// them, but for attention and for where tokens lie.
+/// The ranks that a strategy splits tensors over, slow × fast, where the fast axis varies fastest. Implements
+/// the communication of SplitGroup, except attention and layouts.
 class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitRanks> {
  public:
   SplitRanks(Communicator slow, Communicator fast) : slow_(std::move(slow)), fast_(std::move(fast)) {}
@@ -23,16 +23,16 @@ class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitR
   /// The innermost axis first.
   std::vector<Communicator> grid() const { return {fast_, slow_}; }
   int size() const { return slow_.size() * fast_.size(); }
-  /// Where the elements of an argument's dimension are to be; none where they stay whole. Throws Error, alike
-  /// on all ranks, where they cannot be split.
+  /// The placement of an argument's dimension; nullopt if it stays replicated. Throws Error on all ranks if
+  /// it cannot be split.
   virtual std::optional<SplitPlacement> placement(int64_t extent, int64_t dim) const = 0;
-  /// And those that a module states to be tokens, and the grid that they lie in.
+  /// The placement of tokens that a module marks by split_sequence, with their grid.
   virtual std::optional<SplitPlacement> placement_of_tokens(int64_t tokens, int64_t dim,
                                                             const std::optional<TokenGrid>&) const {
     return placement(tokens, dim);
   }
 
-  /// How an option names each axis, for a module that is wrapped twice: ".ring and .ulysses".
+  /// The options that name the axes, for errors: ".ring and .ulysses".
   virtual const char* axes() const = 0;
 
   int rank() const override { return slow_.rank() * fast_.size() + fast_.rank(); }
@@ -45,18 +45,17 @@ class SplitRanks : public SplitGroup, public std::enable_shared_from_this<SplitR
                              int64_t right) const override;
   void meets(const SplitCall& call) const override;
 
-  /// A pass begins on this thread, and until leave() goes on there; what operators meet in it is noted in
-  /// `alike` where there is one.
+  /// Starts a pass on this thread, until leave(); operators are recorded in `alike`, if it is not null.
   void enter(Alike* alike) const;
   void leave() const;
 
  protected:
-  /// To be called before each exchange: those of two threads of a rank would meet those of others in any
-  /// order.
+  /// Call before each exchange: throws Error on other threads than that of the pass, whose exchanges would be
+  /// in no defined order.
   void exchanges(const char* what) const;
 
  private:
-  /// Whether this thread is another than that of the pass, started by the module.
+  /// Whether this thread is not that of the pass, but was started by the module.
   bool is_beside_the_pass() const;
 
   Communicator slow_, fast_;

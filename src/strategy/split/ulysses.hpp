@@ -7,10 +7,10 @@
 
 namespace wanpar {
 
-/// Trades tokens for heads, calls `attend` on all tokens of the group and this rank's heads, and trades back;
-/// a group of one trades nothing. `lengths` are the tokens of each rank; heads are shared as evenly as whole
-/// numbers allow, none on some ranks included. `attend` is given a prepared call with one batch dimension,
-/// whose mask is cut to this rank's heads, with rows and columns whole.
+/// Ulysses attention: an all-to-all from tokens to heads, `attend` on all tokens of the group and this rank's
+/// heads, and an all-to-all back; a group of one communicates nothing. `lengths` are the numbers of tokens of
+/// the ranks; heads are split evenly (numbers differ by at most one, and may be 0). `attend` gets a prepared
+/// call with one batch dimension; its mask is sliced to this rank's heads, with all rows and columns.
 at::Tensor ulysses_attention(const Communicator& group, Attention call, const std::vector<int64_t>& lengths,
                              const std::function<at::Tensor(Attention)>& attend);
 
