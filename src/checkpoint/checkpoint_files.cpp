@@ -17,7 +17,7 @@ std::vector<int64_t> sizes_of(const NamedTensor& to) {
   return to.shard ? to.shard->sizes : to.tensor.sizes().vec();
 }
 
-/// Whether elements that follow one another in the file do so in memory.
+/// Whether the elements have the same memory order in the file and in the tensor.
 bool lies_as(const StoredTensor& stored, const NamedTensor& to) {
   if (to.shard) return to.shard->strides == stored.strides;
   return to.tensor.is_contiguous() &&
@@ -66,7 +66,7 @@ void CheckpointFiles::check(const NamedTensor& to) {
     if (chunk.begin < end && chunk.begin + chunk.count > begin) elements(to.name, chunk);
 }
 
-/// What lies in one file, flat.
+/// The elements of a chunk, flat.
 at::Tensor CheckpointFiles::elements(const std::string& name, const StoredTensor::Chunk& chunk) {
   const auto path = folder_ / checkpoint_file(chunk.rank, ranks_);
   auto [file, is_new] = files_.try_emplace(chunk.rank);

@@ -52,7 +52,7 @@ void add(std::vector<HeldBy>& all, const HeldPiece& piece, int rank) {
   all.push_back({&piece, {rank}});
 }
 
-/// What is wrong with places, as where tensors are saved or read, that do not lie one behind the other.
+/// The error in chunks that are not consecutive; empty if they are.
 std::optional<std::string> fault_of(const StoredTensor& tensor) {
   int64_t end = 0;
   for (auto& chunk : tensor.chunks) {

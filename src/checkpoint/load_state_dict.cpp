@@ -31,7 +31,7 @@ class Loading {
     for (size_t i = 0; i < saved; ++i) remember(state_.optimizers()[i], files_.optimizers()[i]);
   }
 
-  /// Collective. Nothing is in the checkpoint that no rank takes.
+  /// Collective. Throws Error if the checkpoint has tensors that no rank takes.
   void check_all_are_wanted(const Communicator& world) const {
     std::vector<std::string> names;
     std::vector<int64_t> is_wanted;
@@ -98,7 +98,7 @@ class Loading {
     remembered_.push_back(std::move(all));
   }
 
-  /// None where the optimizer had not stepped the parameter.
+  /// Null if the optimizer had not stepped the parameter.
   std::unique_ptr<torch::optim::OptimizerParamState> memory_of(const OptimizerKind& kind,
                                                                const NamedTensor& parameter) {
     auto memory = kind.new_memory();

@@ -27,7 +27,7 @@ NamedState::NamedState(const StateDict& state) {
   }
 }
 
-/// A tensor of several names is there under the first.
+/// A tensor with several names is listed under the first.
 void NamedState::add(NamedTensors& to, const NamedTensors& from) {
   std::unordered_map<const at::TensorImpl*, bool> seen;
   for (auto& item : from) {

@@ -27,7 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// What a rank has, and says of it.
+/// The tensors of a rank, and their description for the others.
 struct Having {
   std::map<std::string, at::Tensor> tensors;
   std::vector<HeldPiece> pieces;
@@ -42,7 +42,7 @@ HeldPiece piece_of(const NamedTensor& item) {
     piece.sizes = item.shard->sizes, piece.strides = item.shard->strides, piece.begin = item.shard->begin;
     return piece;
   }
-  const auto strides = c10::contiguous_strides(x.sizes());  // as it is written
+  const auto strides = c10::contiguous_strides(x.sizes());  // memory order in the file
   piece.sizes = x.sizes().vec(), piece.strides.assign(strides.begin(), strides.end());
   return piece;
 }
@@ -69,7 +69,7 @@ Having having(const StateDict& state) {
   return all;
 }
 
-/// Groups as one rank would have them: ranks may step other parameters, but by the same options.
+/// Merges the optimizer groups of all ranks: parameters may differ by rank, options must not.
 json joined(const std::vector<json>& of_ranks) {
   auto all = of_ranks[0];
   for (size_t rank = 1; rank < of_ranks.size(); ++rank) {
@@ -98,7 +98,7 @@ json joined(const std::vector<json>& of_ranks) {
   return all;
 }
 
-/// A new folder beside the one that is to be, on the same disk.
+/// A temporary folder next to the final one, on the same disk.
 fs::path make_part(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder.parent_path(), error);
@@ -115,7 +115,7 @@ fs::path make_part(const fs::path& folder) {
   }
 }
 
-/// Gives a complete folder its name; one that was there is gone then.
+/// Renames a complete folder to its final name, replacing an existing one.
 void name_folder(const fs::path& part, const fs::path& folder) {
   const int descriptor = ::open(part.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor >= 0) ::fsync(descriptor), ::close(descriptor);
@@ -124,7 +124,7 @@ void name_folder(const fs::path& part, const fs::path& folder) {
     fs::rename(part, folder, error);
   } else if (::renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
     fs::remove_all(part, error);
-  } else {  // on a network's disk, in two steps
+  } else {  // file systems without atomic exchange: in two steps
     const fs::path former = part.string() + ".former";
     fs::rename(folder, former);
     fs::rename(part, folder, error);
@@ -151,7 +151,7 @@ void save_state_dict(const StateDict& state, const fs::path& given, const Commun
     pieces.push_back(pieces_from(said["pieces"]));
     groups.push_back(std::move(said["groups"]));
   }
-  const auto tensors = who_writes_what(pieces);  // all ranks know the same, so all throw or none
+  const auto tensors = who_writes_what(pieces);  // equal input on all ranks: all throw or none
   const json index{{"format", kCheckpointFormat},
                    {"ranks", world.size()},
                    {"tensors", json_of(tensors)},

@@ -14,7 +14,7 @@ namespace {
 
 int64_t size(const std::string& text) { return static_cast<int64_t>(text.size()); }
 
-/// Collective. The root's text, which every rank knows to be so long at most.
+/// Collective. Broadcasts the root's text, in a message of fixed size.
 std::string broadcast_text(const Communicator& group, const std::string& text, int64_t length, int root) {
   if (length == 0) return {};
   auto bytes = at::zeros({length}, at::kByte);
@@ -23,7 +23,7 @@ std::string broadcast_text(const Communicator& group, const std::string& text, i
   return {static_cast<const char*>(bytes.data_ptr()), static_cast<size_t>(length)};
 }
 
-/// What `action` fails with; empty where it does not.
+/// The message of the exception that `action` throws; empty if it succeeds.
 std::string failure_of(const std::function<void()>& action) {
   try {
     action();
@@ -33,7 +33,7 @@ std::string failure_of(const std::function<void()>& action) {
   }
 }
 
-/// The first line in which two texts differ, of each.
+/// The first line in which two texts differ, from each text.
 std::pair<std::string, std::string> first_difference(const std::string& a, const std::string& b) {
   std::istringstream left(a), right(b);
   std::string one, other;
@@ -47,7 +47,7 @@ std::pair<std::string, std::string> first_difference(const std::string& a, const
   return {one, other};
 }
 
-/// What a group finds: a sentence that names the first difference, or one that a rank of it came with.
+/// The message about the first difference that the group finds, or that one of its ranks already had.
 std::string differing(const std::string& who, const std::string& what, const Communicator& group,
                       const std::string& lines, const std::string& known) {
   auto mine = at::tensor({stable_hash(lines), size(lines), size(known)}, at::kLong).to(group.device());
@@ -114,7 +114,7 @@ void require_same(const std::string& who, const std::string& what, const std::ve
 
 void Vote::go_on(const std::string& path, int64_t fingerprint) const {
   const auto way = hashed_with(stable_hash(path), fingerprint);
-  const auto mine = static_cast<int64_t>(way) >> 1;  // has a negative
+  const auto mine = static_cast<int64_t>(way) >> 1;  // can be negated without overflow
   auto all = greatest(at::tensor({mine, -mine, int64_t{-1}}, at::kLong));
   if (auto failed = all[2].item<int64_t>(); failed >= 0)
     throw AgreedError(
@@ -145,7 +145,8 @@ at::Tensor Vote::greatest(at::Tensor x) const try {
     if (group.size() > 1) x = group.all_reduce(x.to(group.device()), ReduceOp::max).get();
   return x.cpu();
 } catch (const AgreedError& error) {
-  for (auto& group : grid_) group.fail(error.what());  // ranks that share no axis with the one that failed
+  for (auto& group : grid_)
+    group.fail(error.what());  // tells ranks that share no axis with the one that failed
   throw;
 }
 

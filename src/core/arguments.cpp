@@ -39,7 +39,7 @@ bool movable(at::ScalarType dtype) {
   }
 }
 
-/// Whether LibTorch and the transports' libraries calculate with it.
+/// Whether LibTorch and the transports' libraries can reduce this dtype.
 bool has_arithmetic(at::ScalarType dtype) {
   switch (dtype) {
     case at::kUInt16:

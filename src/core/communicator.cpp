@@ -12,14 +12,14 @@
 
 namespace wanpar {
 
-/// What this rank has done in a group, whatever its calls are about.
+/// This rank's counters in a group, shared by copies with other labels.
 struct Counts {
   std::atomic<uint64_t> collectives = 0, failures = 0, disturbances = 0, forwards = 0;
   std::atomic<int> forwards_at_hand = 0;
 };
 
 struct Communicator::Group {
-  std::shared_ptr<Transport> transport;  // none in a group of one
+  std::shared_ptr<Transport> transport;  // null in a group of one
   std::chrono::milliseconds timeout;
   std::string about = {};
   std::shared_ptr<Counts> counts = std::make_shared<Counts>();
@@ -85,13 +85,13 @@ Pending<T> Communicator::pending(std::shared_ptr<Work> work, std::function<T()> 
   return Pending<T>(std::move(work), std::move(finish), group_->health);
 }
 
-/// As what transports reduce a dtype: one of many that are true is true, however many there are.
+/// The op to reduce a dtype with: a sum of bools is a logical or.
 ReduceOp as_numbers(ReduceOp op, at::ScalarType dtype) {
   if (dtype != at::kBool) return op;
   return op == ReduceOp::sum ? ReduceOp::max : op == ReduceOp::product ? ReduceOp::min : op;
 }
 
-/// What begins a call in the transport. Only one that has begun counts, so that the ranks number the next one
+/// Starts a call in the transport. A call counts only once it has started, so that ranks number the next one
 /// alike.
 template <class Begin>
 std::shared_ptr<Work> Communicator::begun(const Call& call, const Begin& begin) const {
@@ -144,7 +144,7 @@ Pending<at::Tensor> Communicator::all_gather(at::Tensor x, int64_t dim, std::spa
   }
   auto out = at::empty({volume(call.shape)}, x.options());
   auto whole = call.shape;
-  // Sent from its place in the result, which nobody sees before all is sent: no other copy is needed.
+  // Sent from its final position in the result, so no other copy is needed.
   auto place = bytes(out).split_with_sizes(counts)[rank()];
   if (x.numel() > 0) place.copy_(bytes(x.resolve_conj().resolve_neg().contiguous().view({-1})));
   auto work = begun(call, [&] { return transport()->all_gather(bytes(out), place, counts, call); });

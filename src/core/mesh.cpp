@@ -56,7 +56,7 @@ size_t Mesh::position(const std::string& axis) const {
   throw Error(fmt::format("Mesh: there is no axis '{}'; there is {}", axis, text(axes_)));
 }
 
-/// The ranks that share this one's position on all other axes, the last of the axes named running fastest.
+/// The ranks with this one's position on all other axes; the last of the given axes varies fastest.
 std::vector<int> Mesh::members(const std::vector<size_t>& axes) const {
   std::vector<int64_t> strides(axes_.size(), 1);
   for (size_t i = axes_.size(); i-- > 1;) strides[i - 1] = strides[i] * axes_[i].size;

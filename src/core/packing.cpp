@@ -19,7 +19,7 @@ std::vector<int64_t> with_extent(at::IntArrayRef shape, int64_t dim, int64_t ext
 int64_t volume(at::IntArrayRef shape) { return c10::multiply_integers(shape); }
 
 at::Tensor private_flat(at::Tensor x) {
-  x = x.resolve_conj().resolve_neg();  // which are no more than marks on memory that holds something else
+  x = x.resolve_conj().resolve_neg();  // lazy flags: materialise them
   bool given_away = x.use_count() == 1 && x.storage().use_count() == 1 && x.is_contiguous();
   if (!given_away) x = x.clone(at::MemoryFormat::Contiguous);
   return x.view({-1});

@@ -11,7 +11,7 @@ namespace {
 using Kind = PipelineStep::Kind;
 constexpr auto kNone = PipelineStep::kNone;
 
-/// The steps of one stage as they are written down; what has no neighbour to go to is left out.
+/// Records the steps of one stage; drops exchanges without a neighbour.
 class Script {
  public:
   Script(int64_t stage, int64_t stages) : is_first_(stage == 0), is_last_(stage == stages - 1) {}
@@ -56,8 +56,8 @@ PipelineSteps drain_back(int64_t stage, int64_t stages, int64_t micro_batches) {
 }
 
 PipelineSteps one_forward_one_backward(int64_t stage, int64_t stages, int64_t micro_batches) {
-  // On each link, what both sides exchange comes in the same order: single activations to fill the pipeline,
-  // then an activation for a gradient at a time, then the gradients left.
+  // Both ends of a link have the same order of exchanges: single activations to fill the pipeline, then pairs
+  // of activation and gradient, then the remaining gradients.
   auto warm_up = std::min(stages - 1 - stage, micro_batches), steady = micro_batches - warm_up;
   Script script(stage, stages);
   for (int64_t m = 0; m < warm_up; ++m) {

@@ -12,7 +12,7 @@
 namespace wanpar {
 namespace {
 
-/// What asks for shape, dtype or history alone.
+/// Operators that need only shape, dtype or autograd history.
 bool needs_no_memory(const std::string& name) {
   static const std::unordered_set<std::string> names{"aten::detach",
                                                      "aten::alias",

@@ -26,7 +26,7 @@ bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFl
                           call.key.sizes(), call.value.sizes(), mask, reason));
 }
 
-/// That the tensors are of kinds that go together.
+/// Checks that dtypes and devices match.
 void check_kinds(const Attention& call) {
   auto &q = call.query, &k = call.key, &v = call.value;
   if (q.dim() < 2 || k.dim() < 2 || v.dim() < 2) refuse(call, "each needs tokens and channels");
@@ -60,7 +60,7 @@ at::Tensor with_heads(const at::Tensor& x, int64_t heads) {
   return x.expand(shape);
 }
 
-/// One key head for all queries is a group too; groups of keys unlike those of values are none.
+/// A single key head is a group, too; keys and values must have the same number of heads.
 void settle_groups(Attention& call) {
   auto heads = call.query.size(-3), keys = call.key.size(-3), values = call.value.size(-3);
   if (!call.grouped) {
@@ -72,7 +72,7 @@ void settle_groups(Attention& call) {
   if (keys != values || keys == heads) repeat_heads(call);
 }
 
-/// The dimensions but the last `kept` broadcast to each other.
+/// Broadcasts all dimensions except the last `kept`.
 void expand_batch(Attention& call, int64_t kept) {
   auto n = call.query.dim() - kept;
   auto batch = call.query.sizes().slice(0, n).vec();
@@ -100,7 +100,7 @@ void prepare_mask(Attention& call) {
   call.mask = mask;
 }
 
-/// Scores in full, some query rows at a time. `out` is left alone where a kernel has given it.
+/// Materialises the scores of some query rows at a time. Keeps `out` if a kernel has computed it.
 AttentionPart by_operators(const Attention& call, at::Tensor out = {}) {
   auto mask = additive_mask(call);
   auto v = call.value.to(accumulator(call.value));
@@ -118,25 +118,25 @@ AttentionPart by_operators(const Attention& call, at::Tensor out = {}) {
   return {out, at::cat(maxima, 2), at::cat(sums, 2)};
 }
 
-/// What a kernel gives, and the weights anew where its log-sum-exp will not do.
+/// The kernel's result; recomputes the weights if its log-sum-exp is not precise enough.
 AttentionPart by_kernel(const Attention& call, const at::Tensor& out, const at::Tensor& lse) {
   if (!is_precise(lse, call.query.scalar_type())) return by_operators(call, out);
   return {out, lse, at::ones_like(lse)};
 }
 
 AttentionPart on_cpu(const Attention& call) {
-  // A row without keys would have to be told by the mask, and it is not where the mask is not alone.
+  // Rows without keys are detected by the mask, which works only if the mask is the only restriction.
   if (!has_same_channels(call) || (call.causal && call.mask)) return by_operators(call);
   auto mask = additive_mask(call);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       with_dense_channels(call.query), with_dense_channels(call.key), with_dense_channels(call.value), 0.0,
       call.causal, mask, call.scale);
-  // A row that may attend to nothing has lse 0 from the kernel, as if it had seen one key.
+  // For a row without keys the kernel returns lse 0, as if it had one key.
   if (mask) lse.masked_fill_(mask->eq(-kInfinity).all(-1).logical_and(lse.isnan().logical_not()), -kInfinity);
   return by_kernel(call, out, lse);
 }
 
-/// As CUDA's kernels read them, 16 bytes at a time: channels side by side, every row of them on a multiple.
+/// As CUDA's kernels require: contiguous channels, rows aligned to 16 bytes.
 at::Tensor aligned(const at::Tensor& x) {
   auto elements = 16 / static_cast<int64_t>(x.element_size());
   bool is = x.stride(-1) == 1 && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
@@ -174,7 +174,7 @@ AttentionPart on_cuda(const Attention& call) {
   return by_kernel(call, std::get<0>(result), std::get<1>(result).narrow(2, 0, call.query.size(2)));
 }
 
-/// Nothing to attend to, or nobody to attend: LibTorch's CPU kernel divides by zero there.
+/// No queries or no keys: LibTorch's CPU kernel would divide by zero.
 AttentionPart of_nothing(const Attention& call) {
   auto shape = call.query.sizes().vec();
   shape.back() = call.value.size(-1);
@@ -235,7 +235,7 @@ std::optional<at::Tensor> additive_mask(const Attention& call) {
   auto mask = *call.mask;
   if (mask.scalar_type() == at::kBool)
     return at::zeros(mask.sizes(), call.query.options()).masked_fill_(mask.logical_not(), -kInfinity);
-  // One in float32 stays so beside halves: its lowest number would be their −inf.
+  // A float32 mask stays float32 with half-precision scores: its lowest number would become −inf.
   return call.query.scalar_type() == at::kDouble ? mask.to(at::kDouble) : mask;
 }
 
@@ -250,7 +250,7 @@ at::Tensor mask_rows(const at::Tensor& mask, int64_t begin, int64_t n) {
 
 at::Tensor scores(const Attention& call, const std::optional<at::Tensor>& mask, int64_t begin, int64_t n) {
   auto type = accumulator(call.query);
-  // Scaled after the product, as in LibTorch's kernel: scores beside a mask of −1e4 are then rounded alike.
+  // Scaled after the product, as in LibTorch's kernel, so that sums with a mask of −1e4 round the same.
   auto result = at::matmul(call.query.narrow(2, begin, n).to(type), call.key.to(type).transpose(-2, -1))
                     .mul_(scale_of(call));
   if (mask) result.add_(mask_rows(*mask, begin, n));
@@ -267,7 +267,7 @@ at::Tensor shift(const at::Tensor& max) { return max.masked_fill(max.eq(-kInfini
 at::Tensor divisor(const at::Tensor& sum) { return sum.masked_fill(sum.eq(0), 1); }
 
 bool is_precise(const at::Tensor& lse, at::ScalarType dtype) {
-  // Halves round coarser than this by themselves; to ask a GPU would be to wait for it.
+  // Half precision rounds coarser than this anyway, and checking on a GPU would synchronise.
   if (is_half(dtype) && lse.is_cuda()) return true;
   auto size = lse.abs();
   return !size.gt(is_half(dtype) ? 1024 : 16).logical_and_(size.ne(kInfinity)).any().item<bool>();

@@ -45,14 +45,14 @@ AttentionGradients on_cpu(const Attention& call, const at::Tensor& out, const at
                           const at::Tensor& gradient) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   auto& dense = with_dense_channels;
-  // A query that met no key has lse −inf, and a gradient of 0 once its weights are exp(score − inf).
+  // A query without keys has lse −inf; with weights exp(score − inf) its gradient is 0.
   auto [query, key, value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       dense(gradient), dense(call.query), dense(call.key), dense(call.value), dense(out),
       lse.masked_fill(lse.eq(-infinity), infinity), 0.0, call.causal, additive_mask(call), call.scale);
   return {query, key, value, {}};
 }
 
-/// Back to the heads that were shared.
+/// Sums gradients over the query heads that share a key head.
 at::Tensor summed_by_group(const at::Tensor& d, int64_t heads) {
   return d.size(1) == heads ? d : d.unflatten(1, {heads, -1}).sum(2);
 }

@@ -20,13 +20,15 @@ void check_counts(int64_t blocks, int64_t stages) {
                     blocks, stages));
 }
 
-/// The best way to cut the first n blocks into so many ranges: its worth, and where the last range begins.
+/// The best split of the first n blocks into a number of ranges: its objective, and the start of the last
+/// range.
 struct Best {
   double worth = kNever;
   int64_t begin = 0;
 };
 
-/// Minimises a worth that grows range by range: `join(worth of the ranges before, cost of the last one)`.
+/// Minimises an objective defined range by range: `join(objective of the ranges before, cost of the last
+/// one)`.
 template <class Join>
 BlockRanges best_ranges(std::span<const double> costs, int64_t stages, const Join& join, double start) {
   auto blocks = static_cast<int64_t>(costs.size());
@@ -83,8 +85,8 @@ BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages) {
   auto largest = [](double before, double last) { return std::max(before, last); };
   double bound = 0;
   for (auto& range : best_ranges(costs, stages, largest, 0)) bound = std::max(bound, sum(costs, range));
-  // Many cuts have the smallest largest range: the sum of squares finds the most even one among them. Prefix
-  // sums round, hence the allowance.
+  // Many splits attain the smallest maximum: the sum of squares selects the most even one. The tolerance
+  // allows for rounding of prefix sums.
   bound *= 1 + 1e-12;
   auto evenness = [bound](double before, double last) {
     return last > bound ? kNever : before + last * last;

@@ -19,11 +19,11 @@ const std::unordered_set<std::string> kWithoutValues{
     "aten::empty", "aten::empty_strided", "aten::empty_like", "aten::new_empty", "aten::normal",
     "aten::rand",  "aten::randn",         "aten::rand_like",  "aten::randn_like"};
 
-/// Give their first input other values, which nobody has use for where it is deferred.
+/// In-place initialisers, which have no effect on deferred tensors.
 const std::unordered_set<std::string> kInitialisers{"aten::uniform_", "aten::normal_", "aten::zero_",
                                                     "aten::fill_", "aten::copy_"};
 
-/// Zeros for the whole storage, of which the tensor may be a view.
+/// Allocates zeros for the full storage, of which the tensor may be a view.
 void fill(const at::Tensor& tensor) {
   int64_t end = tensor.storage_offset() + 1;
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) end += (tensor.size(dim) - 1) * tensor.stride(dim);

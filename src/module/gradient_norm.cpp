@@ -11,7 +11,7 @@ namespace wanpar {
 
 namespace {
 
-/// On the gradients' own device, which is not waited for.
+/// Computed on the gradients' device, without synchronisation.
 at::Tensor square_norms(const std::vector<at::Tensor>& gradients) {
   auto known = std::find_if(gradients.begin(), gradients.end(), [](auto& g) { return g.defined(); });
   auto options = at::TensorOptions(at::kDouble).device(known == gradients.end() ? at::kCPU : known->device());
@@ -37,7 +37,7 @@ double global_norm(const std::vector<at::Tensor>& gradients, const Communicator&
 
 void scale_to_norm(const std::vector<at::Tensor>& parameters, double norm, double max) {
   at::NoGradGuard no_grad;
-  auto scale = max / (norm + 1e-6);  // as torch::nn::utils::clip_grad_norm_ has it
+  auto scale = max / (norm + 1e-6);  // as torch::nn::utils::clip_grad_norm_ does
   for (auto& parameter : parameters)
     if (!(scale >= 1) && parameter.grad().defined()) parameter.grad().mul_(scale);  // NaN, too
 }

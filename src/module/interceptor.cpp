@@ -1,4 +1,4 @@
-// How strategies enter modules that know nothing of them.
+// Operator interception by LibTorch's dispatcher.
 #include <wanpar/extend/module/interceptor.hpp>
 
 #include <ATen/ThreadLocalState.h>
@@ -32,19 +32,17 @@ constexpr c10::DispatchKeySet kBoth({kAttention, kOperators});
 
 using OperatorHandlers = c10::SmallVector<OperatorHandler*, 4>;
 
-/// What a handler threw last in this thread. TorchScript's interpreter gives on only the text of an
-/// exception.
+/// The last exception that a handler threw in this thread: TorchScript's interpreter passes on only its text.
 struct Thrown {
   std::exception_ptr error;
   std::string message;
 };
 
-/// Who takes part in what this thread does, outermost first: the one thing by which handlers find one
-/// another. The key may be on where this is empty, in a thread that took over another's dispatch state: then
-/// every operator is plain.
+/// The active handlers of this thread, outermost first. The dispatch key may be active without handlers, in a
+/// thread that inherited another's dispatch state: then operators are not intercepted.
 struct HandlerStack {
   std::vector<Handler*> all;
-  std::vector<WantedOperators> of_operators;  // those among them
+  std::vector<WantedOperators> of_operators;  // of the OperatorHandlers among them
   Thrown thrown;
 };
 thread_local HandlerStack stack;
@@ -59,8 +57,8 @@ auto remembering(const Action& action) {
   }
 }
 
-/// Autocast lies below the key: what it would do to the inputs is done here, so that a handler sends what is
-/// computed with. No handler is told of a cast, so the result goes on in the place of what was cast.
+/// Autocast is below the key: inputs are cast here, so that handlers communicate the dtype of computation.
+/// Casts are not intercepted, so they are reported by substitute().
 void cast_as_autocast_would(Attention& call) {
   auto device = call.query.device().type();
   if (!at::autocast::is_autocast_enabled(device) || call.query.scalar_type() == at::kDouble) return;
@@ -70,8 +68,8 @@ void cast_as_autocast_would(Attention& call) {
   if (call.mask && call.mask->is_floating_point()) cast(*call.mask);
 }
 
-/// Those that are to meet this operator, outermost first.
-OperatorHandlers those_for(const std::string& name, bool is_attention) {
+/// The handlers that intercept this operator, outermost first.
+OperatorHandlers interceptors_of(const std::string& name, bool is_attention) {
   OperatorHandlers result;
   for (auto& wanted : stack.of_operators) {
     auto& handler = wanted.handler();
@@ -80,17 +78,17 @@ OperatorHandlers those_for(const std::string& name, bool is_attention) {
   return result;
 }
 
-/// Each handler around the next one, and the operator itself innermost.
+/// Calls the handlers, outermost first, and finally the operator.
 Tensors pass(const OperatorHandlers& handlers, const Operator& op, size_t next = 0) {
   if (next == handlers.size()) return op.compute(op.inputs);
   return handlers[next]->around(
       op, [&handlers, next](const Operator& inner) { return pass(handlers, inner, next + 1); });
 }
 
-/// What a handler does to these inputs could be no part of the graph here: their gradient would be lost
-/// without an error.
+/// Throws Error for an operator below autograd on tensors that require a gradient: what handlers compute
+/// would not be part of the graph, and gradients would be lost silently.
 void require_autograd(const Operator& op) {
-  // torch::zeros_like and its kin make theirs below autograd, as nothing of theirs is a part of the graph.
+  // torch::zeros_like and similar functions run below autograd, as their results need no graph.
   if (at::GradMode::is_enabled() && !op.name.ends_with("_like") &&
       c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality) &&
       std::any_of(op.inputs.begin(), op.inputs.end(), [](auto& x) { return x.requires_grad(); }))
@@ -112,7 +110,7 @@ at::Tensor attention_kernel(const at::Tensor& query, const at::Tensor& key, cons
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const auto arguments = arguments_of(call);
   const auto op = as_operator(call, arguments);
-  const auto handlers = those_for(op.name, true);
+  const auto handlers = interceptors_of(op.name, true);
   return remembering([&] {
     require_autograd(op);
     return pass(handlers, op)[0];
@@ -123,8 +121,7 @@ bool same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), [](auto& x, auto& y) { return x.is_same(y); });
 }
 
-/// What the kernel gives for the arguments on a stack, with other tensors in the place of those that it was
-/// given.
+/// Calls the kernel with the arguments of a stack, with their tensors replaced.
 struct Kernel {
   Tensors operator()(const Tensors& inputs) {
     torch::jit::Stack call(arguments.begin(), arguments.end());
@@ -142,15 +139,15 @@ struct Kernel {
   c10::DispatchKeySet below;
   std::span<const c10::IValue> arguments;
   const Tensors& given;
-  torch::jit::Stack results = {};  // of the last call
-  Tensors outputs = {};            // among them
+  torch::jit::Stack results = {};  // of the latest call
+  Tensors outputs = {};            // the tensors among them
 };
 
 [[noreturn]] void refuse_handler(const Operator& op, const std::string& why) {
   throw Error(fmt::format("{}: a handler {}", op.name, why));
 }
 
-/// That a handler has given what the operator gives: as many tensors, and those that it writes to themselves.
+/// Checks a handler's result: the right number of tensors, and for in-place operators the same tensors.
 void check_outputs(const Operator& op, const torch::jit::Stack& known, const Tensors& outputs) {
   auto& schema = op.handle.schema();
   auto is_tensor = [](auto& value) { return value.type()->kind() == c10::TypeKind::TensorType; };
@@ -170,7 +167,7 @@ void check_outputs(const Operator& op, const torch::jit::Stack& known, const Ten
                      "put another tensor in the place of one that the operator writes to; write to that one");
 }
 
-/// The results of an operator, made of its tensors where no kernel has run.
+/// Boxes the results of an operator from their tensors, if no kernel has run.
 torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const Tensors& were,
                              const Tensors& outputs) {
   if (!known.empty()) {
@@ -185,7 +182,7 @@ torch::jit::Stack results_of(const Operator& op, torch::jit::Stack known, const 
 void every_operator(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* values) {
   NoInterceptGuard no_intercept;
   auto below = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kOperators);
-  const auto handlers = those_for(handle.schema().name(), false);
+  const auto handlers = interceptors_of(handle.schema().name(), false);
   const auto count = handle.schema().arguments().size();
   const std::span<const c10::IValue> arguments(values->data() + (values->size() - count), count);
   const auto given = tensors_among(arguments);
@@ -216,7 +213,7 @@ void every_operator_on_parts(const c10::OperatorHandle& op, c10::DispatchKeySet,
   is_split ? on_split_tensors(op, stack) : on_shards(op, stack);
 }
 
-/// Within an operator: its own operators are met like any others.
+/// RAII, within an operator: the operators that it calls are intercepted.
 class Intercepted {
  public:
   Intercepted() {
@@ -229,7 +226,8 @@ class Intercepted {
   Intercepted& operator=(const Intercepted&) = delete;
 };
 
-/// Not by a static object: a static archive would drop that, a second copy of it abort the process.
+/// Not by a static object: the linker may drop it from a static library, and a second copy would abort the
+/// process.
 void register_once() {
   static std::mutex mutex;
   static std::vector<c10::RegistrationHandleRAII> registrations;
@@ -261,7 +259,7 @@ void register_once() {
   }
 }
 
-/// Each handler inside of the next one, and the loop outermost.
+/// Calls the handlers, innermost first, and finally the loop.
 at::Tensor pass_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, Tensors side) {
   while (depth > 0)
     if (auto* handler = dynamic_cast<BlocksHandler*>(stack.all[--depth]))
@@ -273,14 +271,14 @@ at::Tensor pass_blocks(size_t depth, const BlockStack& blocks, at::Tensor x, Ten
   return x;
 }
 
-/// Each handler of this kind, innermost first.
+/// Calls `action` for each handler of this kind, innermost first.
 template <class Kind, class Action>
 void each_inwards_out(const Action& action) {
   for (size_t i = stack.all.size(); i-- > 0;)
     if (auto* handler = dynamic_cast<Kind*>(stack.all[i])) action(*handler);
 }
 
-/// A thread as it was in a forward: its dispatch state, and the handlers that take part again, no others.
+/// RAII: restores a forward's dispatch state, with only the handlers that take part in the recomputation.
 class Reentered {
  public:
   explicit Reentered(const at::ThreadLocalState& forward) : state_(forward) {}
@@ -325,7 +323,7 @@ void watch(const at::Tensor& tensor) {
 struct Scope::Guard {
   explicit Guard(bool all_operators) : include(all_operators ? kBoth : c10::DispatchKeySet(kAttention)) {}
   c10::impl::IncludeDispatchKeyGuard include;
-  // What TorchScript runs for a module that calls it: its optimised plans have a backward of their own.
+  // For TorchScript called inside the module: its optimized plans have a backward of their own.
   torch::jit::GraphOptimizerEnabledGuard as_written{false};
 };
 
@@ -351,7 +349,7 @@ void Scope::rethrow() {
   } catch (const Error&) {
     throw;
   } catch (const std::exception& at_hand) {
-    // A module may have caught what a handler threw, and fail at something else.
+    // A module may have caught the handler's error, and failed for another reason.
     bool is_its_text = last.error && std::string_view(at_hand.what()).find(last.message) != std::string::npos;
     if (is_its_text) std::rethrow_exception(last.error);
     throw;
@@ -404,7 +402,7 @@ at::Tensor gather_sequence(at::Tensor x, int64_t dim) {
 at::Tensor unshard(at::Tensor x) {
   NoInterceptGuard no_intercept;
   each_inwards_out<TokenHandler>([&](TokenHandler& handler) { x = handler.unshard(std::move(x)); });
-  return unsplit(x);  // one that was kept from a forward that has ended, too
+  return unsplit(x);  // also a split tensor that outlived its forward
 }
 
 at::Tensor substitute(const at::Tensor& original, at::Tensor replacement) {

@@ -19,10 +19,10 @@ std::shared_ptr<Node> node_of(const at::Tensor& x) {
   return x.defined() && x.requires_grad() ? torch::autograd::impl::gradient_edge(x).function : nullptr;
 }
 
-/// Calls `visit` for each node of the graph of `results` that is not behind `arguments`.
+/// Calls `visit` for each node of the graph of `results`, up to `arguments`.
 void walk(const std::vector<at::Tensor>& results, const std::vector<at::Tensor>& arguments,
           const std::function<void(Node*)>& visit) {
-  std::vector<std::shared_ptr<Node>> held;  // a leaf's node lives only while somebody holds it
+  std::vector<std::shared_ptr<Node>> held;  // a leaf's node lives only while it is referenced
   std::unordered_set<Node*> seen{nullptr};
   for (auto& argument : arguments) {
     held.push_back(node_of(argument));

@@ -36,7 +36,7 @@ variable_list without_gradient(const variable_list& x, const TensorMap& map) {
   NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   auto results = map(x);
-  // Neither an input itself nor a view of one: in-place operators on them would rewrite the history.
+  // Neither an input nor a view of one: in-place operators on them would rebase its history.
   for (auto& result : results) result = result.detach();
   return results;
 }

@@ -23,7 +23,7 @@ namespace {
 using torch::jit::Stack;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// What is made of this rank's elements becomes what is made of all: `local` runs the operator here.
+/// Reduces the local result, of `local`, over the ranks.
 using Reduction = at::Tensor (*)(const Stack& arguments, const Communicator& group,
                                  const std::function<at::Tensor()>& local);
 
@@ -35,7 +35,7 @@ at::Tensor over(const Communicator& group, const at::Tensor& x, ReduceOp op) {
   return (x.is_complex() ? at::view_as_complex(all) : all).to(x.scalar_type());
 }
 
-/// What is made of all by the same operation as of those of one rank; of truths, true is the greater.
+/// The reduce op that extends a local reduction over ranks; `any` is a max.
 template <ReduceOp op>
 at::Tensor combined(const Stack&, const Communicator& group, const std::function<at::Tensor()>& local) {
   return over(group, local(), op);
@@ -50,7 +50,7 @@ at::Tensor mean(const Stack& arguments, const Communicator& group, const std::fu
   return (all[0] / all[1]).to(mine.scalar_type());
 }
 
-/// A rank without elements has the least there is.
+/// A rank without elements contributes the identity.
 template <ReduceOp op>
 at::Tensor extreme(const Stack& arguments, const Communicator& group,
                    const std::function<at::Tensor()>& local) {
@@ -78,7 +78,7 @@ at::Tensor norm(const Stack& arguments, const Communicator& group, const std::fu
   return over(group, mine.to(at::kDouble).pow(p), ReduceOp::sum).pow(1 / p).to(mine.scalar_type());
 }
 
-/// Of all elements; those along a dimension have none that all ranks share.
+/// Reductions over all elements; along a dimension they are not defined for shards.
 const std::unordered_map<std::string_view, Reduction>& reductions() {
   static const std::unordered_map<std::string_view, Reduction> all{
       {"aten::sum", combined<ReduceOp::sum>},
@@ -99,12 +99,12 @@ const std::unordered_map<std::string_view, Reduction>& reductions() {
   return all;
 }
 
-/// Whether it makes one number of all elements of one tensor, or of two alike.
+/// Whether the operator reduces one tensor, or two of equal shape, to one number.
 bool is_of_all_elements(const c10::OperatorHandle& op, const Stack& arguments) {
   auto& schema = op.schema();
   if (schema.returns().size() != 1 || !schema.returns()[0].type()->isSubtypeOf(*c10::TensorType::get()))
     return false;
-  if (schema.overload_name() == "other") return false;  // the greater of two, element by element
+  if (schema.overload_name() == "other") return false;  // elementwise maximum
   for (size_t i = 1; i < arguments.size(); ++i) {
     auto& value = arguments[i];
     const bool is_none = value.isNone() || (value.isIntList() && value.toIntVector().empty());
@@ -113,7 +113,7 @@ bool is_of_all_elements(const c10::OperatorHandle& op, const Stack& arguments) {
   return true;
 }
 
-/// What neither brings elements together nor tells ranks apart, although it is not called pointwise.
+/// Operators that are independent of sharding, although not tagged pointwise.
 bool keeps_elements(const c10::OperatorHandle& op, const SplitFacts& facts) {
   static const std::unordered_set<std::string_view> names{
       "aten::randn_like", "aten::rand_like",    "aten::normal_",     "aten::uniform_",
@@ -125,7 +125,7 @@ bool keeps_elements(const c10::OperatorHandle& op, const SplitFacts& facts) {
   return name.starts_with("aten::new_") || name.starts_with("aten::_fused_") || !name.starts_with("aten::");
 }
 
-/// Elements meet those of the same place, of which this rank has as many: x·xᵀ is not made of shards.
+/// Elementwise operators need inputs of equal extent: x·xᵀ by broadcasting is rejected.
 bool are_side_by_side(const SplitFacts& facts, const std::vector<at::Tensor>& tensors) {
   if (!facts.is_elementwise) return true;
   const auto shard = std::find_if(tensors.begin(), tensors.end(), [](auto& x) { return as_shard(x); });
@@ -134,7 +134,7 @@ bool are_side_by_side(const SplitFacts& facts, const std::vector<at::Tensor>& te
   });
 }
 
-/// Shards side by side are shards of what is side by side.
+/// Concatenated shards are shards of the concatenated tensors.
 bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& tensors) {
   if (op.schema().name() != "aten::cat") return false;
   return std::all_of(tensors.begin(), tensors.end(), [](auto& x) { return as_shard(x) || x.numel() == 0; });
@@ -149,7 +149,7 @@ bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& 
       op.schema().name(), group.size() == 2 ? "rank" : fmt::format("{} ranks", group.size() - 1)));
 }
 
-/// Autograd would divide by the number of elements that it sees.
+/// mean: autograd would divide the gradient by the local number of elements.
 void refuse_mean_in_graph(const c10::OperatorHandle& op, const at::Tensor& x) {
   if (op.schema().name() == "aten::mean" && at::GradMode::is_enabled() && x.requires_grad())
     throw Error(

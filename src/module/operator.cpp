@@ -1,4 +1,4 @@
-// Operators called otherwise than the module did.
+// Operators with other arguments or inputs.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 

@@ -29,12 +29,12 @@ namespace {
 
 using torch::autograd::variable_list;
 
-/// What the random numbers of the first time were drawn from, where any were.
+/// The random states before and after the first run, if it has drawn random numbers.
 struct Draws {
   RandomState before, after;
 };
 
-/// The generators are in another state while it lives.
+/// RAII: sets the generators to another state.
 class DrawingFrom {
  public:
   DrawingFrom(const RandomState& state, at::Device device) : now_(RandomState::now(device)) {
@@ -61,7 +61,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
       auto result = run(inputs, inner);
       Scope part_of_the_outer_one(inner);
       check_leaves(result, inputs);
-      // What it has read of an earlier block's past the outer backward goes through as well.
+      // Graph of earlier blocks that the segment reads is also needed by the outer backward: retain it.
       if (result.requires_grad()) torch::autograd::backward({result}, {gradients[0]}, reads_the_past);
     }
     for (auto& x : inputs) x = x.defined() ? x.grad() : x;
@@ -98,7 +98,8 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
     }
   }
 
-  /// What it reads of other blocks must have the past that it had, and not that of their second runs.
+  /// Tensors of other blocks that the segment reads must have their original graph, not that of a
+  /// recomputation.
   void check_leaves(const at::Tensor& result, const variable_list& inputs) const {
     for (auto& leaf : leaves_of({result}, inputs))
       if (std::none_of(inner_leaves.begin(), inner_leaves.end(), [&](auto& x) { return x.is_same(leaf); }))
@@ -118,7 +119,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
     return result;
   }
 
-  /// With the numbers of the first time, leaving the generators as they are now.
+  /// Recomputes with the original random numbers, and restores the generators.
   at::Tensor draw_again(const variable_list& inputs) const {
     auto device = inputs[0].device();
     DrawingFrom former(draws->before, device);
@@ -133,16 +134,16 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
   Part part;
   RecomputeScope within;
   std::optional<Draws> draws;
-  std::vector<torch::autograd::SavedVariable> saved;  // x and what is beside it
+  std::vector<torch::autograd::SavedVariable> saved;  // x and the side tensors
   std::vector<int64_t> sizes;                         // of the result
   at::ScalarType dtype;
-  Digest first;  // of the result, the first time
+  Digest first;  // of the first result
   std::vector<at::Tensor> inner_leaves;
-  bool reads_the_past = false;  // other than by its inputs
+  bool reads_the_past = false;  // reads graph from before the segment, other than through its inputs
 };
 
-/// A part runs for the first time: sees whether it draws random numbers. The generator's state does not tell:
-/// other threads draw too.
+/// Active in the first run: detects whether it draws random numbers. The generator's state would not tell,
+/// since other threads draw, too.
 class Drawing : public OperatorHandler, public UnrecordedRun {
  public:
   Tensors around(const Operator& op, const Next& next) override {
@@ -155,7 +156,7 @@ class Drawing : public OperatorHandler, public UnrecordedRun {
   bool seen = false;
 
  private:
-  /// Dropout outside of training.
+  /// Dropout that is disabled.
   static bool is_off(const Operator& op) {
     auto index = op.handle.schema().argumentIndexWithName("train");
     return index && op.arguments[*index].isBool() && !op.arguments[*index].toBool();
@@ -174,8 +175,8 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   node->within = recompute_scope(inputs);
   auto before = RandomState::now(x.device());
   const auto nodes_before = at::sequence_number::peek();
-  // With its graph, of which nothing is kept but what the part itself keeps: a loss in a member has its
-  // gradient by that, and not by the second run.
+  // Runs with autograd, but the graph is dropped, except for what the segment stores itself: a loss in a
+  // member is differentiated by its own graph, not by the recomputation.
   at::Tensor first;
   Drawing drawing;
   {
@@ -194,7 +195,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   at::Tensor result;
   {
     at::NoGradGuard no_grad;
-    result = first.detach();  // what a block hands on as it was given has a history of its own
+    result = first.detach();  // a block may return its input, which has a history of its own
   }
   node->part = part;
   node->first = Digest::of(first);

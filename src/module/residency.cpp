@@ -28,7 +28,7 @@ bool contains(const std::vector<int>& units, int unit) {
   return std::find(units.begin(), units.end(), unit) != units.end();
 }
 
-/// Brings units back before the node runs whose operator had touched them.
+/// Pre-hook of an autograd node: unshards the units that the node's operator has used.
 class Refill : public torch::autograd::FunctionPreHook {
  public:
   Refill(std::shared_ptr<Residency> residency, std::vector<int> units)
@@ -73,7 +73,7 @@ void Residency::reset_after_failure() {
 }
 
 void Residency::begin_forward() {
-  if (BackwardPass::is_running()) return;  // a part of the forward that a backward computes again
+  if (BackwardPass::is_running()) return;  // a recomputation
   forward_.begin_pass();
   step_.clear();
   units_without_node_.clear();
@@ -89,7 +89,7 @@ at::Tensor Residency::clone_if_aliased(at::Tensor result) {
 void Residency::end_forward() {
   if (BackwardPass::is_running()) return;
   step_.clear();
-  // What was used last is what a backward needs first; without one, nothing stays.
+  // Backward needs first what was used last; without gradients, reshard all.
   if (!at::GradMode::is_enabled() && reshard_ != Reshard::at_next_forward) reshard_all();
 }
 
@@ -118,7 +118,7 @@ Tensors Residency::around(const Operator& op, const Next& next) {
 void Residency::hook_nodes(std::span<const at::Tensor> outputs, const std::vector<int>& touched) {
   bool has_node = false;
   for (auto& output : outputs) {
-    // The backward of a view reads nothing.
+    // The backward of a view reads no values.
     if (unit_of(output) >= 0) return;
     has_node |= hook(output, touched);
   }

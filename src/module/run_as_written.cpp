@@ -18,7 +18,7 @@ namespace {
 using torch::jit::Code;
 using torch::jit::Graph;
 
-/// The code of a graph, made once.
+/// The compiled code of a graph, cached.
 Code code_of(const std::shared_ptr<Graph>& graph) {
   struct Entry {
     std::weak_ptr<Graph> graph;
@@ -45,7 +45,8 @@ Code as_written(const std::shared_ptr<Graph>& graph, const std::string& name) {
 }
 
 c10::IValue run_as_written(const torch::jit::Module& module, std::vector<c10::IValue> inputs) {
-  if (handlers().empty()) return torch::jit::Module(module).forward(std::move(inputs));  // nobody looks
+  if (handlers().empty())
+    return torch::jit::Module(module).forward(std::move(inputs));  // no strategy is active
   auto method = module.get_method("forward");
   inputs.insert(inputs.begin(), module._ivalue());
   method.function().getSchema().checkAndNormalizeInputs(inputs, {});

@@ -37,7 +37,7 @@ bool is_readable(const at::Tensor& x) {
          x.storage().nbytes() > 0;
 }
 
-/// A number in [0, 1) for each place, in no order that data have.
+/// A pseudo-random weight in [0, 1) for each index.
 double weight_of(int64_t place) {
   const auto turns = static_cast<double>(place) * 0.6180339887498949;
   return turns - std::floor(turns);
@@ -47,7 +47,7 @@ at::Tensor weights_of(int64_t places, const at::TensorOptions& options) {
   return at::arange(places, options.dtype(at::kDouble)).mul_(0.6180339887498949).frac_().to(options);
 }
 
-/// Of two numbers each.
+/// Whether two digests are equal up to `tolerance`.
 bool are_close(const double* one, const double* other, double tolerance) {
   const auto allowed = tolerance * std::max(one[1], other[1]);
   return std::abs(one[0] - other[0]) <= allowed && std::abs(one[1] - other[1]) <= allowed;
@@ -62,7 +62,7 @@ Digest Digest::of(const at::Tensor& given) {
   const auto x = split ? split->part() : local_of(given);
   if (!is_readable(x)) return {at::zeros({2}, at::kDouble)};
   auto flat = (x.is_complex() ? at::view_as_real(x.detach().resolve_conj()) : x.detach()).reshape({-1});
-  // What was computed in float32 or less is told apart in float32, at a fifth of the time.
+  // For values in float32 or less, float32 is precise enough, in a fifth of the time.
   const bool is_wide = flat.scalar_type() == at::kDouble || !flat.is_floating_point();
   const auto options = x.options().dtype(is_wide ? at::kDouble : at::kFloat);
   auto numbers = at::zeros({2}, options.dtype(at::kDouble));

@@ -1,5 +1,4 @@
-// How a TorchScript module is cut at its blocks. Its forward is a graph in which submodules are called by
-// name:
+// Splits a TorchScript module at its blocks. Its forward is a graph in which submodules are called by name:
 //
 //     %a = embed(x)    %b = blocks.0(%a, t)    %c = blocks.1(%b, t)    %y = head(%c)
 //     ──── before ───  ───────────────── blocks ──────────────────    ─── after ──
@@ -23,7 +22,7 @@ using torch::jit::Graph;
 using torch::jit::Node;
 using GraphValue = torch::jit::Value;
 
-/// Where a module hangs: "blocks.0" as its parts; none for a value that is no submodule.
+/// The path of a submodule value, as its parts ("blocks", "0"); nullopt for other values.
 std::vector<std::string> path_of(const GraphValue* object) {
   std::vector<std::string> path;
   while (object->node()->kind() == c10::prim::GetAttr) {
@@ -39,7 +38,7 @@ bool is_call_of_submodule(const Node* node) {
          node->output()->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
-/// Puts the calls that a Sequential makes in the place of the call of it, so that its children are seen.
+/// Inlines calls of a Sequential, so that calls of its children become visible.
 void open_sequentials(Graph& graph) {
   for (bool found = true; found;) {
     found = false;
@@ -55,14 +54,14 @@ void open_sequentials(Graph& graph) {
   }
 }
 
-/// Calls in a row; `position` is that of x among the arguments, self being 0.
+/// Consecutive calls; `position` is the index of x among the arguments, where self is 0.
 struct Run {
   std::vector<Node*> calls;
   size_t position = 1;
 };
 
-/// The position at which `call` takes the result of `before`, all other arguments being the same; 0 where it
-/// doesn't.
+/// The position at which `call` takes the result of `before`, with all other arguments equal; 0 if it does
+/// not.
 size_t follows(const Node* before, const Node* call) {
   if (before->inputs().size() != call->inputs().size() || before->output()->uses().size() != 1) return 0;
   auto parent = [](const Node* node) {
@@ -83,7 +82,7 @@ size_t follows(const Node* before, const Node* call) {
 
 Run longest_run(Graph& graph) {
   Run longest;
-  std::map<const GraphValue*, Run> ending_in;  // by the result of its last call
+  std::map<const GraphValue*, Run> ending_in;  // by the output of its last call
   for (auto* node : graph.nodes()) {
     if (!is_call_of_submodule(node)) continue;
     Run run{{node}};
@@ -106,12 +105,12 @@ Run longest_run(Graph& graph) {
 
 std::vector<Node*> nodes_of(Graph& graph) { return {graph.nodes().begin(), graph.nodes().end()}; }
 
-/// What can be had again in another graph without running anything.
+/// Nodes that can be cloned into another graph without side effects.
 bool is_free(const Node* node) {
   return node->kind() == c10::prim::GetAttr || node->kind() == c10::prim::Constant;
 }
 
-/// A value as it can be found again in a copy of its graph.
+/// The location of a value, to find it in a copy of its graph.
 struct Place {
   int64_t node;  // −1: an input of the graph
   size_t output;
@@ -128,8 +127,8 @@ struct ScriptStack::Parts {
 
   torch::jit::Module module;
   std::vector<torch::jit::Module> blocks;
-  size_t position = 0;  // of x among a block's arguments, self not counted
-  size_t others = 0;    // how many arguments it has beside
+  size_t position = 0;  // of x among a block's arguments, without self
+  size_t others = 0;    // number of its other arguments
   torch::jit::Code before, after;
 };
 
@@ -158,7 +157,7 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
     return Place{index.at(value->node()), value->offset()};
   };
 
-  // What passes from before to the blocks (x, then their other arguments) and past them to after.
+  // Values that go from before to the blocks (x, then their other arguments), and past them to after.
   std::vector<Place> to_blocks{place(run.calls.front()->input(run.position))}, past;
   for (size_t i = 1; i < run.calls.front()->inputs().size(); ++i)
     if (i != run.position) to_blocks.push_back(place(run.calls.front()->input(i)));
@@ -221,7 +220,7 @@ c10::IValue ScriptStack::forward(std::vector<c10::IValue> inputs) const {
   parts_->module.get_method("forward").function().getSchema().checkAndNormalizeInputs(stack);
   auto arguments = stack;
   torch::jit::InterpreterState(parts_->before)
-      .run(stack);  // leaves x, the blocks' other arguments, and what goes past them
+      .run(stack);  // pushes x, the blocks' other arguments, and the values that go past them
 
   auto past = stack.begin() + 1 + static_cast<std::ptrdiff_t>(parts_->others);
   std::vector<c10::IValue> others(stack.begin() + 1, past);

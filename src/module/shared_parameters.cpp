@@ -12,7 +12,7 @@
 namespace wanpar {
 namespace {
 
-/// Where this rank's parameters are: the process, by its number and an address of its own, and each address.
+/// Identifies this rank's parameters: the process (by its id and an address), and each parameter's address.
 at::Tensor places_of(const NamedTensors& parameters) {
   static const int here = 0;
   std::vector<int64_t> places{::getpid(), reinterpret_cast<int64_t>(&here)};
@@ -44,7 +44,7 @@ void refuse_shared_accumulation(const std::string& who, const NamedTensors& para
            std::any_of(parameters.begin(), parameters.end(),
                        [&](auto& parameter) { return parameter.tensor.is_same(leaf->variable); });
   };
-  // Empty: a backward() to all leaves. Otherwise to some of them, or, by autograd::grad, to none.
+  // Empty: a backward() to all leaves. Otherwise a backward with inputs, or autograd::grad.
   if (tasks && (tasks->empty() || std::any_of(tasks->begin(), tasks->end(), adds)))
     throw Error(fmt::format(
         "{}: several ranks are threads that share this module's parameters, and each would add the "

@@ -6,7 +6,7 @@
 namespace wanpar {
 namespace {
 
-/// What the memory of a storage belongs to: a buffer, or what it came with.
+/// The owner of a storage's memory: a buffer, or the original data pointer.
 struct Owner {
   std::string name = {};
   at::Tensor buffer = {};
@@ -19,7 +19,7 @@ void drop(void* context) {
   if (owner->dropped) owner->dropped();
 }
 
-// Two functions that do the same: which of them a storage would be freed by says whether it is claimed.
+// Two equal deleters: which of them a storage has tells whether it is owned.
 void drop_claimed(void* owner) { drop(owner); }
 void drop_released(void* owner) { drop(owner); }
 
@@ -55,7 +55,7 @@ void lend_memory(const at::Tensor& tensor, const at::Tensor& buffer, int64_t beg
 }
 
 void take_memory_back(const at::Tensor& tensor, const std::string& name) {
-  // Of a device on which nothing can be read: torch::save would write an empty tensor otherwise.
+  // On a device that cannot be read: torch::save would silently write an empty tensor otherwise.
   auto* owner = new Owner{.name = name};
   set_memory(tensor, c10::DataPtr(nullptr, owner, &drop_claimed, at::kMeta), 0);
 }

@@ -17,7 +17,7 @@ struct Result {
   std::vector<at::Tensor> outputs;
 };
 
-/// Hands on each operator's result, as the strategies inside have left it.
+/// Records each operator's result, as computed by the inner strategies.
 class Observer : public OperatorHandler, public SubstitutionHandler {
  public:
   explicit Observer(std::function<void(Result)> found) : found_(std::move(found)) {}
@@ -27,14 +27,14 @@ class Observer : public OperatorHandler, public SubstitutionHandler {
     if (is_apart_) return outputs;
     Result result{op.name, {}};
     bool is_filled = op.name.find("::empty") == op.name.npos && op.name.find("::new_empty") == op.name.npos;
-    if (is_filled)  // other memory holds what it held before
+    if (is_filled)  // uninitialised memory is not compared
       for (auto& output : outputs) result.outputs.push_back(unshard(output).detach().clone());
     found_(std::move(result));
     return outputs;
   }
 
-  /// A view or a cast holds what the bare module has there. Other samples, or what another rank has made, do
-  /// not, and neither does anything behind them.
+  /// A view or a cast has the values of the bare module. A shard of the batch, or another rank's activation,
+  /// does not; nor does anything that follows.
   void on_substitute(const at::Tensor& original, const at::Tensor& replacement) override {
     bool is_cast = replacement.scalar_type() != original.scalar_type();
     is_apart_ |= replacement.sizes() != original.sizes() || (!is_cast && !replacement.is_alias_of(original));
@@ -45,7 +45,7 @@ class Observer : public OperatorHandler, public SubstitutionHandler {
   bool is_apart_ = false;
 };
 
-/// Numbers of any kind as real ones; a complex number is two.
+/// Converts to float64; a complex number becomes two.
 at::Tensor wide(const at::Tensor& x) {
   return (x.is_complex() ? at::view_as_real(x.resolve_conj()) : x).to(at::kDouble);
 }
@@ -55,7 +55,7 @@ struct Observed {
   std::vector<at::Tensor> gradients;
 };
 
-/// A pass that is looked at, and the gradients of the inputs that ask for them.
+/// Runs an observed pass, with the gradients of the inputs that require them.
 Observed observe(Model model, std::vector<at::Tensor> inputs, const std::function<void(Result)>& found) {
   std::vector<at::Tensor> asking;
   for (auto& x : inputs)
@@ -78,7 +78,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 double difference(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) return kInfinity;
   if (a.numel() == 0) return 0;
-  // Infinities that stand in both, as in masks, are no difference.
+  // Equal infinities, as in masks, are no difference.
   auto apart = at::where(wide(a).eq(wide(b)), 0.0, wide(a) - wide(b)).abs();
   return apart.nan_to_num(kInfinity, kInfinity).max().item<double>();
 }
@@ -90,13 +90,13 @@ double greatest(const at::Tensor& x) {
 }  // namespace
 
 Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& inputs, double tolerance) {
-  // A strategy may go without looking at operators where it remembers the way: as it would for the user.
+  // Without gradients, strategies use cached plans, as they would for the user.
   at::Tensor remembered;
   {
     at::NoGradGuard no_grad;
     remembered = wrapped.call(inputs);
   }
-  at::AutoGradMode gradients(true);  // with them it looks
+  at::AutoGradMode gradients(true);  // with gradients, strategies intercept every operator
   std::vector<Result> expected;
   const auto keep = [&](Result result) { expected.push_back(std::move(result)); };
   const auto before = observe(bare, inputs, [](const Result&) {});

@@ -16,7 +16,7 @@ namespace {
 
 const char* kCheckpointing = "ActivationCheckpointing";
 
-/// How often the tensors of a block have been written to.
+/// The version counters of a block's tensors.
 int64_t times_block_written(const BlockStack& blocks, int64_t index) {
   int64_t sum = 0;
   if (!blocks.tensors) return sum;
@@ -24,7 +24,7 @@ int64_t times_block_written(const BlockStack& blocks, int64_t index) {
   return sum;
 }
 
-/// Whether backward may want to come through this block at all.
+/// Whether backward may pass through this block.
 bool is_trained(const BlockStack& blocks, int64_t index, const at::Tensor& x,
                 const std::vector<at::Tensor>& side) {
   auto wants = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
@@ -37,7 +37,7 @@ class Checkpointing : public BlocksHandler {
  public:
   explicit Checkpointing(std::shared_ptr<void> module) : module_(std::move(module)) {}
 
-  /// The forward has come to its end.
+  /// Call at the end of the forward.
   void end_pass() const {
     if (!has_met_blocks_) refuse_without_blocks(kCheckpointing);
   }

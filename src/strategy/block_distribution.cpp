@@ -34,7 +34,7 @@ class DistributionEngine : public BlocksHandler {
 
   at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                         const NextBlocks& next) override {
-    if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
+    if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside a block
     auto& ranges = ranges_for(blocks);
     auto home = x.device();
     Flag inside(is_inside_);
@@ -46,7 +46,7 @@ class DistributionEngine : public BlocksHandler {
             return run(begin + index, std::move(y), beside);
           },
           [begin, tensors = blocks.tensors](int64_t index) { return tensors(begin + index); }};
-      // A copy to the CPU is waited for: nothing there would wait for it.
+      // A copy to the CPU must be synchronous: CPU operators do not wait for streams.
       auto moved = [device = options_.devices[i]](const at::Tensor& t) {
         return t.to(device, device.is_cuda());
       };

@@ -8,7 +8,7 @@
 namespace wanpar {
 namespace {
 
-/// add of add_; __and__ as it is.
+/// "add" for "add_"; "__and__" is unchanged.
 std::string_view without_underscore(std::string_view name) {
   return name.ends_with("_") && !name.ends_with("__") ? name.substr(0, name.size() - 1) : name;
 }

@@ -22,7 +22,7 @@ Verdict meets_another(const at::Tensor& x, int64_t dim, const SamplePlacement& p
                       x.size(dim), place.dim, place.extent(), place.global_extent())};
 }
 
-/// Split elements with weights on the other operand: the split must not be what is summed over.
+/// A product with a replicated weight: the split dimension must not be contracted.
 Verdict product(Step& step, size_t left, size_t right) {
   auto *a = step.place(left), *b = step.place(right);
   if (a && b) return {{}, "multiplies two tensors of the split dimension"};
@@ -35,7 +35,7 @@ Verdict product(Step& step, size_t left, size_t right) {
   if (is_summed) return sums_over(place);
   if (from_end > 2 && other.dim() >= from_end && !step.fits(other, other.dim() - from_end, place))
     return meets_another(other, other.dim() - from_end, place);
-  // A vector loses its one dimension, and takes the other's last with it.
+  // For a vector operand the contracted dimensions disappear.
   if (x.dim() > 1 && other.dim() > 1)
     place.dim = std::max(x.dim(), other.dim()) - from_end;
   else if (b && other.dim() == 1)
@@ -45,7 +45,7 @@ Verdict product(Step& step, size_t left, size_t right) {
 
 Verdict product_of_two(Step& step) { return product(step, 0, 1); }
 
-/// bias + a b. The bias broadcasts to the product.
+/// bias + a b, where the bias broadcasts to the product.
 Verdict product_added(Step& step) {
   if (step.place(0)) return {{}, "adds a product to split elements in one operator"};
   auto verdict = product(step, 1, 2);
@@ -57,7 +57,7 @@ Verdict product_added(Step& step) {
   return verdict;
 }
 
-/// W x + b: the split may lie along any dimension of x but the last.
+/// W x + b: x may be split along any dimension but the last.
 Verdict linear(Step& step) {
   auto* place = step.place(0);
   if (!place || step.place(1) || step.place(2)) return is_weight();
@@ -70,7 +70,7 @@ Verdict linear(Step& step) {
   return {*place};
 }
 
-/// Of each row of the first operand from all of the second.
+/// Each row of the result depends on a row of the first operand and on all of the second.
 Verdict distances(Step& step) {
   auto* place = step.place(0);
   auto& other = step.tensor(1);
@@ -90,7 +90,7 @@ Verdict normalised_last(Step& step) {
   return {*place};
 }
 
-/// Normalises over channels and places of each sample.
+/// Normalises over channels and space of each sample.
 Verdict normalised_by_sample(Step& step) {
   auto* place = step.place(0);
   if (!place) return is_weight();
@@ -98,7 +98,7 @@ Verdict normalised_by_sample(Step& step) {
   return {*place};
 }
 
-/// By statistics that it is given, unless it takes those of the batch.
+/// Uses given statistics, or those of the batch.
 Verdict normalised_by_batch(Step& step) {
   auto* place = step.place(0);
   if (!place) return is_weight();
@@ -107,7 +107,7 @@ Verdict normalised_by_batch(Step& step) {
   return {*place};
 }
 
-/// Works along `dim`, and gives every element back.
+/// Works along `dim`, with output of the input's shape.
 Verdict along(Step& step) {
   auto* place = step.place(0);
   auto dim = step.dim("dim", step.dims());
@@ -116,7 +116,7 @@ Verdict along(Step& step) {
   return {*place};
 }
 
-/// Drops the dimensions that it reduces.
+/// Removes the dimensions that it reduces.
 Verdict reduced(Step& step) {
   auto* place = step.place(0);
   if (!place) return {{}, "reduces by split elements"};
@@ -130,16 +130,16 @@ Verdict reduced(Step& step) {
   return {result};
 }
 
-/// max and min, of two tensors or over a dimension.
+/// max and min: of two tensors, or over a dimension.
 Verdict extreme(Step& step) { return step.named("other") ? elementwise(step) : reduced(step); }
 
-/// A kernel of one along the split that takes each element once sees each for itself.
+/// A convolution with kernel size 1 and stride 1 along the split dimension treats elements independently.
 Verdict convolved(Step& step) {
   auto* place = step.place(0);
   if (!place || step.place(1)) return is_weight();
   auto& weight = step.tensor(1);
   auto dims = weight.dim();
-  auto dim = place->dim + dims - step.dims();  // without a batch
+  auto dim = place->dim + dims - step.dims();  // the input may have no batch dimension
   if (dim == 0) return {*place};
   if (dim == 1) return sums_over(*place);
   if (auto* transposed = step.named("transposed"); transposed && transposed->toBool())
@@ -163,10 +163,10 @@ Verdict dropped(Step& step) {
   return {*step.place(0)};
 }
 
-/// Takes no more than a dtype or a device from its second operand.
+/// Uses only dtype and device of its second operand.
 Verdict kept_if_own(Step& step) { return step.place(0) ? Verdict{*step.place(0)} : Verdict{}; }
 
-/// One element for all, made as many as the split ones, is split like them.
+/// A tensor of extent 1 that is expanded to the split extent is split alike.
 Verdict expanded_as(Step& step) {
   auto &self = step.tensor(0), &other = step.tensor(1);
   if (auto* own = step.place(0)) {
@@ -180,7 +180,7 @@ Verdict expanded_as(Step& step) {
   return {like};
 }
 
-/// Picks along another dimension than the split one; the index has the dimensions of what it picks from.
+/// Gathers along a dimension other than the split one; the index has the same number of dimensions.
 Verdict picked(Step& step) {
   std::optional<SamplePlacement> found;
   for (size_t i : {size_t{0}, size_t{2}})
@@ -201,7 +201,7 @@ Verdict picked(Step& step) {
   return {*found};
 }
 
-/// Tensors joined along another dimension than the split one, in which all must be split alike.
+/// Concatenation along a dimension other than the split one, along which all tensors must be split alike.
 Verdict joined(Step& step, bool is_new_dim) {
   auto& tensors = step.op.inputs;
   const SamplePlacement* first = nullptr;
@@ -215,7 +215,7 @@ Verdict joined(Step& step, bool is_new_dim) {
     auto* place = step.follow.of(x);
     if (place && *place != *first) return {{}, "joins tensors that are split differently"};
     if (place) continue;
-    // Here one element for all is no answer: nothing is broadcast.
+    // Concatenation does not broadcast: extent 1 does not fit.
     if (x.dim() != dims || x.size(first->dim) != first->global_extent() || !step.fits(x, first->dim, *first))
       return {{}, "joins split tensors with one that is not split"};
   }
@@ -227,7 +227,7 @@ Verdict joined(Step& step, bool is_new_dim) {
 Verdict concatenated(Step& step) { return joined(step, false); }
 Verdict stacked(Step& step) { return joined(step, true); }
 
-/// Written over something that was made for it: else what it is part of would not be known.
+/// copy_ into a tensor created for it; otherwise the storage's placement would be unknown.
 Verdict copied(Step& step) {
   auto *from = step.place(1), *onto = step.place(0);
   auto &self = step.tensor(0), &source = step.tensor(1);
@@ -336,7 +336,7 @@ Rule rule_of_math(std::string_view name) {
       {"copy", copied},
       {"type_as", kept_if_own},
       {"expand_as", expanded_as},
-      // Elementwise without the tag that says so.
+      // Elementwise, but without the pointwise tag.
       {"gelu", elementwise},
       {"leaky_relu", elementwise},
       {"hardswish", elementwise},

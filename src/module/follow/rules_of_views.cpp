@@ -20,8 +20,7 @@ Verdict at_dim(SamplePlacement place, int64_t dim) {
 
 Verdict kept(Step& step) { return {*step.place(0)}; }
 
-/// The same elements in the same order under another shape: the split dimension is where as many elements
-/// stand before and behind it as did.
+/// Reshape: the split dimension is the one with the same number of elements before and after it.
 Verdict reshaped(Step& step) {
   auto& place = *step.place(0);
   Sizes in = step.sizes, out = step.outputs[0].sizes();
@@ -37,14 +36,14 @@ Verdict reshaped(Step& step) {
     if (found.extent() != out[d]) continue;
     auto merged = [](const SamplePlacement& p) { return p.before * p.after; };
     bool better = !best || merged(found) < merged(*best) ||
-                  (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
+                  (merged(found) == merged(*best) && d == place.dim);  // prefer the same index
     if (better) best = found;
   }
   if (!best) return {{}, fmt::format("from {} to {} tears the split dimension {} apart", in, out, place.dim)};
   return {best};
 }
 
-/// The dimensions are named, so that those beside them are known to stay.
+/// An operator with explicit dimensions: all others stay.
 Verdict flattened(Step& step) {
   auto& place = *step.place(0);
   auto first = *step.dim("start_dim", step.dims()), last = *step.dim("end_dim", step.dims());
@@ -109,7 +108,7 @@ Verdict squeezed(Step& step) {
   int64_t gone = 0;
   for (auto d : dims.value_or(every)) {
     if (d == place.dim && place.global_extent() == 1) return {{}, "drops the split dimension"};
-    // A share of one element must not vanish: on the other ranks the dimension is there.
+    // A local extent of 1 must not be squeezed: on other ranks the dimension stays.
     if (d == place.dim && step.sizes[d] == 1)
       return {{}, fmt::format("may drop the split dimension {}; name other dimensions", d)};
     gone += d < place.dim && step.sizes[d] == 1;
@@ -117,13 +116,13 @@ Verdict squeezed(Step& step) {
   return at_dim(place, place.dim - gone);
 }
 
-/// Dimensions are added in front.
+/// Adds leading dimensions.
 Verdict expanded(Step& step) {
   auto& place = *step.place(0);
   return at_dim(place, place.dim + step.outputs[0].dim() - step.dims());
 }
 
-/// x[a:b] that takes all of the whole takes all of a share.
+/// x[a:b] that covers the global extent covers the shard.
 Verdict sliced(Step& step) {
   auto& place = *step.place(0);
   auto dim = step.dim("dim", step.dims());
@@ -140,7 +139,7 @@ Verdict sliced(Step& step) {
   return {{}, fmt::format("takes part of dimension {}, which is split", place.dim)};
 }
 
-/// Works along one dimension and leaves the others alone.
+/// Works along one dimension; the others stay.
 Verdict beside(Step& step) {
   auto& place = *step.place(0);
   auto dim = step.dim("dim", step.dims());
@@ -163,7 +162,7 @@ Verdict beside_several(Step& step) {
           fmt::format("along dimension {}, which is split, needs the elements of other ranks", place.dim)};
 }
 
-/// repeat and tile: the numbers say it.
+/// repeat and tile.
 Verdict repeated(Step& step) {
   auto& place = *step.place(0);
   auto* list = step.named("repeats");
@@ -182,7 +181,7 @@ Verdict padded(Step& step) {
   return {place};
 }
 
-/// The last dimension, of pairs, becomes one of complex numbers.
+/// view_as_complex: the last dimension, of pairs, disappears.
 Verdict as_complex(Step& step) {
   auto& place = *step.place(0);
   if (place.dim == step.dims() - 1) return {{}, "takes the split dimension for pairs"};

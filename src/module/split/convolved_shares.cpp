@@ -11,9 +11,9 @@ int64_t rounded_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 ConvolvedShares convolved_shares(const Convolved& c, const TokenLayout& layout) {
   ConvolvedShares shares;
-  // A rank has the results that begin at its tokens. What the ends cost is lost in front, where zeros have
-  // been put before causal windows, but behind where a stride makes less of them: there zeros have been put
-  // behind.
+  // A rank computes the windows that start at its tokens. Results that the ends of the sequence cost are
+  // taken from the front, where causal windows are padded, but with a stride from the back, where those are
+  // padded.
   const auto all = rounded_up(layout.total(), c.stride);
   const auto lost = c.stride == 1 ? std::max<int64_t>(0, all - c.results) : 0;
   int64_t begin = 0, first = 0;  // of this rank's tokens, and of its results

@@ -22,7 +22,7 @@ void refuse_what_nobody_can(const SplitCall& call) {
                     call.group().name(), call.name()));
 }
 
-/// aten::unsqueeze of aten::unsqueeze_; none where there is none.
+/// aten::unsqueeze for aten::unsqueeze_; nullopt if there is none.
 std::optional<c10::OperatorHandle> making_a_new_view(c10::OperatorName name) {
   if (!name.name.ends_with("_")) return {};
   name.name.pop_back();
@@ -31,7 +31,7 @@ std::optional<c10::OperatorHandle> making_a_new_view(c10::OperatorName name) {
   return c10::Dispatcher::singleton().findSchema({name.name, "int"});  // aten::transpose
 }
 
-/// A tensor becomes what the operator that makes a new view of it gives.
+/// In-place view operators: the tensor becomes the result of the out-of-place operator.
 void view_in_place(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const at::Tensor tensor = torch::jit::peek(*stack, 0, op.schema().arguments().size()).toTensor();
   const auto& group = SplitCall(op, split_facts(op), *stack).group();
@@ -57,11 +57,12 @@ void keep_gradients_whole(const SplitCall& call) {
 
 void on_split_tensors(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const auto view = c10::Dispatcher::singleton().findSchemaOrThrow("aten::view", "");
-  if (op.schema().name() == "aten::_reshape_alias") {  // its strides are those of the whole
+  if (op.schema().name() == "aten::_reshape_alias") {  // its strides are global
     stack->pop_back();
     return on_split_tensors(view, stack);
   }
-  if (op.schema().name() == "aten::max_pool1d") {  // without gradients LibTorch's own reads the memory
+  if (op.schema().name() ==
+      "aten::max_pool1d") {  // without gradients LibTorch's kernel accesses the memory directly
     static const auto with_indices =
         c10::Dispatcher::singleton().findSchemaOrThrow("aten::max_pool1d_with_indices", "");
     on_split_tensors(with_indices, stack);

@@ -1,4 +1,4 @@
-// Convolutions: along split places, ranks look at their neighbours' tokens.
+// Convolutions: along sharded dimensions, by a halo exchange.
 #include <ATen/ATen.h>
 
 #include "module/split/along_tokens.hpp"
@@ -7,7 +7,7 @@
 namespace wanpar {
 namespace {
 
-/// The arguments of convolution, and of convolution_backward behind its gradient and beside its bias.
+/// The common arguments of convolution and convolution_backward.
 struct Numbers {
   std::vector<int64_t> stride, padding, dilation;
   bool is_transposed;
@@ -18,7 +18,7 @@ struct Numbers {
         dilation(call.argument(first + 2).toIntVector()),
         is_transposed(call.argument(first + 3).toBool()) {
     for (auto* each : {&stride, &padding, &dilation})
-      if (each->size() == 1) each->resize(dims - 2, each->front());  // one for all
+      if (each->size() == 1) each->resize(dims - 2, each->front());  // one value for all dimensions
   }
 };
 
@@ -29,7 +29,7 @@ bool is_each_for_itself(const SplitPlacement& place, const at::Tensor& weight, c
          !numbers.is_transposed;
 }
 
-/// LibTorch does not convolve what has no elements in space.
+/// LibTorch rejects convolutions of tensors without spatial elements.
 bool is_nothing(const SplitPlacement& place) { return place.dim > 1 && place.extent() == 0; }
 
 std::optional<AlongTokens> along_tokens(const SplitPlacement& place, const at::Tensor& weight,
@@ -78,7 +78,7 @@ bool convolution_backward(SplitCall& call) {
   const auto mask = call.argument(10).toBoolList();
   const std::initializer_list<OutputPlacement> given{{OutputPlacement::sharded, place},
                                                      {OutputPlacement::partial_sum}};
-  // Where a rank has no results.
+  // For ranks without results.
   auto zeros = [&] {
     const at::Tensor none;
     return torch::jit::Stack{mask[0] ? at::zeros_like(part) : none, mask[1] ? at::zeros_like(weight) : none,

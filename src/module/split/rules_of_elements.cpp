@@ -1,4 +1,4 @@
-// Operators that work on each element for itself, or along a dimension that is not split.
+// Elementwise operators, and operators along a dimension that is not sharded.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -15,8 +15,8 @@ int64_t most_dims(const SplitCall& call) {
   return dims;
 }
 
-/// Where the result is split, counted from its front: as the tensor that is written to, or as one that is not
-/// broadcast along its split dimension.
+/// The placement of the result: that of the tensor written to, or of an input that does not broadcast along
+/// its sharded dimension.
 std::optional<SplitPlacement> place_of_result(const SplitCall& call, int64_t dims) {
   auto at_front = [&](size_t i) {
     return call.place(i)->at(call.place(i)->dim + dims - call.tensor(i).dim());
@@ -39,7 +39,7 @@ std::optional<SplitPlacement> place_of_result(const SplitCall& call, int64_t dim
   return {};
 }
 
-/// All tensors have one shape, along whatever dimensions the operator does not work.
+/// All tensors have the same shape, except along the dimensions that the operator works on.
 bool alike(SplitCall& call, const SplitPlacement& place) {
   for (size_t i = 0; i < call.size(); ++i) {
     auto& x = call.tensor(i);
@@ -52,7 +52,7 @@ bool alike(SplitCall& call, const SplitPlacement& place) {
   return call.run({{OutputPlacement::sharded, place}});
 }
 
-/// Works along `dim`.
+/// Operators along `dim`, which must not be sharded.
 bool along(SplitCall& call) {
   const auto first = *call.first_split();
   const auto place = *call.place(first);
@@ -69,7 +69,7 @@ bool along_several(SplitCall& call) {
   return alike(call, *place);
 }
 
-/// Along the last two dimensions.
+/// Operators along the last two dimensions.
 bool of_matrices(SplitCall& call) {
   auto* place = call.place(0);
   if (!place || place->dim >= call.tensor(0).dim() - 2) return false;
@@ -86,7 +86,7 @@ bool index_selected(SplitCall& call) {
   return call.run({{OutputPlacement::sharded, like}});
 }
 
-/// x[…, index, …]: one index, or several side by side.
+/// x[…, index, …]: one index, or several adjacent ones.
 bool indexed(SplitCall& call) {
   std::vector<std::optional<at::Tensor>> indices;
   for (auto& index : call.argument(1).toListRef()) indices.push_back(index.toOptional<at::Tensor>());
@@ -135,7 +135,7 @@ bool embedded_backward(SplitCall& call) {
   return call.run({{OutputPlacement::partial_sum}});
 }
 
-/// Sizes among the arguments that are those of the first one: what is made is split like it.
+/// Factories with sizes: if those are the sizes of the first argument, the result is sharded alike.
 bool made_like(SplitCall& call) {
   auto* place = call.place(0);
   if (!place) return false;
@@ -149,7 +149,7 @@ bool made_like(SplitCall& call) {
   return call.run({{OutputPlacement::sharded, like}});
 }
 
-/// With strides as well: what the whole has is made whole.
+/// Factories with sizes and strides: the result is replicated.
 bool made(SplitCall& call) {
   if (!call.place(0)) return false;
   call.give_own_part(0);
@@ -165,7 +165,7 @@ bool repeated(SplitCall& call) {
   return call.run({{OutputPlacement::sharded, place.at(d)}});
 }
 
-/// The gradients of slice and select along another dimension, which name the sizes that those had.
+/// The backward of slice and select along another dimension, with the input's sizes as argument.
 bool spread_back(SplitCall& call, bool is_selected) {
   auto* place = call.place(0);
   if (!place) return false;
@@ -181,7 +181,7 @@ bool spread_back(SplitCall& call, bool is_selected) {
 bool sliced_backward(SplitCall& call) { return spread_back(call, false); }
 bool selected_backward(SplitCall& call) { return spread_back(call, true); }
 
-/// OutputPlacement one more dimension at the end.
+/// The result has one more dimension at the end.
 bool unfolded_backward(SplitCall& call) {
   auto* place = call.place(0);
   if (!place || *call.dim("dim", static_cast<int64_t>(call.argument(1).toIntVector().size())) == place->dim)
@@ -213,7 +213,7 @@ bool elementwise(SplitCall& call) {
 
 const SplitRules& rules_of_elements() {
   static const SplitRules rules = {
-      // Elementwise without the tag that says so.
+      // Elementwise, but without the pointwise tag.
       {"copy", elementwise},
       {"_to_copy", elementwise},
       {"clone", elementwise},

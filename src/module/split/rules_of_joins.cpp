@@ -1,4 +1,4 @@
-// Tensors joined, or padded.
+// Concatenation and padding.
 #include <ATen/ATen.h>
 
 #include "module/split/rules.hpp"
@@ -6,7 +6,7 @@
 namespace wanpar {
 namespace {
 
-/// Along another dimension than the split one, along which all have the same elements.
+/// Concatenation along a dimension that is not sharded; all tensors must be sharded alike.
 bool joined_beside(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlacement& place,
                    const SplitPlacement& result) {
   std::vector<at::Tensor> parts;
@@ -24,7 +24,7 @@ const SplitPlacement& first_place(const std::vector<at::Tensor>& tensors) {
   return *placement_of(tensors[0]);
 }
 
-/// One sequence behind the other: each rank has its tokens of all of them.
+/// Concatenation of sequences: each rank holds its tokens of all of them.
 bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const SplitPlacement& first) {
   std::vector<TokenLayout> layouts;
   std::vector<SplitPlacement> places;
@@ -48,7 +48,8 @@ bool joined_along(SplitCall& call, const std::vector<at::Tensor>& tensors, const
 
 bool joined(SplitCall& call) {
   auto tensors = call.argument(0).toTensorVector();
-  std::erase_if(tensors, [](auto& x) { return x.dim() == 1 && x.numel() == 0; });  // LibTorch skips those
+  std::erase_if(tensors,
+                [](auto& x) { return x.dim() == 1 && x.numel() == 0; });  // LibTorch skips those, too
   const auto first = first_place(tensors);
   const auto dim = *call.dim("dim", tensors[0].dim());
   if (dim == first.dim) return joined_along(call, tensors, first);
@@ -62,8 +63,8 @@ bool stacked(SplitCall& call) {
   return joined_beside(call, tensors, first, first.at(first.dim + (dim <= first.dim)));
 }
 
-/// Who has so many more elements in front or behind: the rank at that end where they are no more than its
-/// own, so that tokens stay in order and a convolution finds its neighbours; else all ranks.
+/// The layout of padding at the front or back: on the rank at that end if it is no longer than its shard, so
+/// that tokens stay in order for halo exchanges; over all ranks otherwise.
 TokenLayout layout_of_padding(const SplitGroup& group, const TokenLayout& tokens, int64_t more,
                               bool in_front) {
   const auto lengths = tokens.lengths();
@@ -74,8 +75,8 @@ TokenLayout layout_of_padding(const SplitGroup& group, const TokenLayout& tokens
   return tokens.with_lengths(of_end);
 }
 
-/// constant_pad_nd(x, pad, value): in front and behind of the split dimension, as one joined with others; a
-/// negative one cuts.
+/// constant_pad_nd(x, pad, value): padding of the sharded dimension is a concatenation; a negative one
+/// slices.
 bool padded(SplitCall& call) {
   const auto place = *call.place(0);
   auto pad = call.argument(1).toIntVector();
@@ -90,7 +91,7 @@ bool padded(SplitCall& call) {
   pad[i] = pad[i + 1] = 0;
   call.give(1, pad);
   auto inner = call.ran()[0].toTensor();
-  // What is cut off.
+  // Negative padding.
   const auto begin = std::max<int64_t>(0, -front), end = place.total() - std::max<int64_t>(0, -behind);
   const auto kept = place.part(begin, end);
   std::vector<at::Tensor> parts{inner.narrow(place.dim, kept.first, kept.count)};

@@ -1,5 +1,5 @@
-// Norms. Over dimensions that are not split each rank has its own; over split ones, ranks sum what they are
-// made of.
+// Norms. Over dimensions that are not sharded they are local; over sharded ones, ranks all-reduce the
+// moments.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -11,12 +11,12 @@ namespace {
 
 const OutputPlacement kSum{OutputPlacement::partial_sum};
 
-/// The last dimensions, as many as the shape has that the i-th argument names.
+/// The normalised dimensions: the last ones, as many as the shape argument has.
 bool is_apart(const SplitCall& call, const SplitPlacement& place, size_t x, size_t shape) {
   return place.dim < call.tensor(x).dim() - static_cast<int64_t>(call.argument(shape).toIntVector().size());
 }
 
-/// native_layer_norm(x, shape, …), _fused_rms_norm: what else they give is for each token, too.
+/// native_layer_norm(x, shape, …), _fused_rms_norm: their other outputs are per token, too.
 bool normalised_last(SplitCall& call) {
   auto* place = call.place(0);
   if (!place || !is_apart(call, *place, 0, 1)) return false;
@@ -49,13 +49,13 @@ bool rms_norm_backward(SplitCall& call) { return normalised_last_backward(call, 
 
 at::ScalarType wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
-/// Something of each channel, for tensors of so many dimensions.
+/// Reshapes per-channel values to broadcast to tensors of so many dimensions.
 at::Tensor of_channels(const at::Tensor& x, int64_t dims) {
   std::vector<int64_t> sizes(dims, 1);
   sizes[1] = x.numel();
   return x.view(sizes);
 }
-/// And of each channel of each sample [samples, channels].
+/// Likewise for values per sample and channel [samples, channels].
 at::Tensor of_each(const at::Tensor& x, int64_t dims) {
   auto sizes = x.sizes().vec();
   sizes.resize(dims, 1);
@@ -107,7 +107,7 @@ bool group_norm_backward(SplitCall& call) {
   const auto type = wide(x);
   const auto count = static_cast<double>(call.tensor(1).numel() / call.tensor(1).size(0) / groups);
   const auto channels = call.argument(6).toInt(), samples = x.size(0), dims = x.dim();
-  auto of_group = [&](const at::Tensor& each) {  // [samples, groups] for each channel
+  auto of_group = [&](const at::Tensor& each) {  // [samples, groups], repeated per channel
     return of_each(
         each.to(type).unsqueeze(2).expand({samples, groups, channels / groups}).reshape({samples, channels}),
         dims);
@@ -131,7 +131,7 @@ bool group_norm_backward(SplitCall& call) {
       {{OutputPlacement::sharded, place}, {OutputPlacement::replicated}});
 }
 
-/// By statistics that it is given, unless it takes those of the batch.
+/// Batch norm with given statistics; not in training.
 bool batch_norm(SplitCall& call) {
   auto* place = call.place(0);
   if (!place || place->dim == 1 || call.named("training")->toBool()) return false;

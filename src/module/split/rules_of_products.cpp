@@ -1,4 +1,4 @@
-// Products of matrices: the split dimension is that of rows, of columns, of the batch, or summed over.
+// Matrix products: sharded rows, columns, batch, or contracted dimension.
 #include <ATen/ATen.h>
 
 #include "module/split/rules.hpp"
@@ -6,7 +6,7 @@
 namespace wanpar {
 namespace {
 
-/// A product […, rows, inner] · […, inner, columns], the places of whose arguments are known.
+/// A product […, rows, inner] · […, inner, columns] of arguments with known placements.
 struct Product {
   size_t left, right;
   int64_t dims;
@@ -15,12 +15,12 @@ struct Product {
   int64_t last() const { return dims - 1; }
 };
 
-/// Where the result is split; none where it is a sum over the ranks.
+/// The placement of the result; nullopt if it is a partial sum.
 struct Carried {
   std::optional<SplitPlacement> place;
 };
 
-/// Gives both arguments as this rank is to have them; none where it cannot be carried.
+/// Sets both local arguments; nullopt if the product cannot be sharded.
 std::optional<Carried> carried(SplitCall& call, const Product& p) {
   auto *left = call.place(p.left), *right = call.place(p.right);
   for (auto* batch : {left, right})
@@ -57,7 +57,7 @@ bool product(SplitCall& call, int64_t dims) {
 bool product_of_matrices(SplitCall& call) { return product(call, 2); }
 bool product_of_batches(SplitCall& call) { return product(call, 3); }
 
-/// bias + a b. The bias broadcasts to the product.
+/// bias + a b, where the bias broadcasts to the product.
 bool product_added(SplitCall& call, int64_t dims) {
   auto& bias = call.tensor(0);
   if (!call.facts().written.empty() || (!call.place(1) && !call.place(2))) return false;
@@ -69,7 +69,7 @@ bool product_added(SplitCall& call, int64_t dims) {
 bool product_added_to_matrix(SplitCall& call) { return product_added(call, 2); }
 bool product_added_to_batch(SplitCall& call) { return product_added(call, 3); }
 
-/// A matrix and a vector.
+/// Matrix times vector.
 bool product_with_vector(SplitCall& call) {
   auto *matrix = call.place(0), *vector = call.place(1);
   if (matrix && matrix->dim == 0) {
@@ -91,7 +91,7 @@ bool product_of_vectors(SplitCall& call) {
   return call.run({{OutputPlacement::partial_sum}});
 }
 
-/// Of each row of the first operand from all of the second.
+/// Each row of the result depends on a row of the first operand and on all of the second.
 bool distances(SplitCall& call) {
   auto* place = call.place(0);
   auto &x = call.tensor(0), &other = call.tensor(1);

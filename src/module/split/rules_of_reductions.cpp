@@ -1,4 +1,4 @@
-// Operators that reduce: over the split dimension, ranks put together what each has found.
+// Reductions: over the sharded dimension, ranks all-reduce their partial results.
 #include <ATen/ATen.h>
 #include <c10/util/accumulate.h>
 
@@ -10,7 +10,7 @@
 namespace wanpar {
 namespace {
 
-/// The dimensions that are reduced, all of them where none are named.
+/// The reduced dimensions; all by default.
 std::vector<int64_t> reduced_dims(const SplitCall& call) {
   const auto count = call.tensor(0).dim();
   auto dims = call.dims("dim", count).value_or(std::vector<int64_t>());
@@ -19,7 +19,7 @@ std::vector<int64_t> reduced_dims(const SplitCall& call) {
   return dims;
 }
 
-/// Where the split dimension is in the result; none where it is reduced.
+/// The placement of the result; nullopt if the sharded dimension is reduced.
 std::optional<SplitPlacement> place_behind(const SplitCall& call, const std::vector<int64_t>& dims) {
   const auto place = *call.place(0);
   if (std::count(dims.begin(), dims.end(), place.dim)) return {};
@@ -29,7 +29,7 @@ std::optional<SplitPlacement> place_behind(const SplitCall& call, const std::vec
                   std::count_if(dims.begin(), dims.end(), [&](int64_t d) { return d < place.dim; }));
 }
 
-/// Drops the dimensions that it reduces.
+/// Removes the dimensions that it reduces.
 bool reduced(SplitCall& call) {
   if (!call.place(0)) return false;
   const auto result = place_behind(call, reduced_dims(call));
@@ -60,7 +60,7 @@ bool averaged(SplitCall& call) {
   return call.result({sum.div_(count)}, {{OutputPlacement::replicated}});
 }
 
-/// The greatest or the least of floating-point numbers or integers.
+/// Maximum or minimum of floating-point numbers or integers.
 bool extreme(SplitCall& call, bool is_greatest) {
   if (reduced(call)) return true;
   auto* place = call.place(0);
@@ -69,7 +69,7 @@ bool extreme(SplitCall& call, bool is_greatest) {
   const auto dims = reduced_dims(call);
   auto* keep = call.named("keepdim");
   auto part = as_split(x)->part();
-  if (part.size(place->dim) == 0) {  // this rank has nothing: what nobody has less than
+  if (part.size(place->dim) == 0) {  // no elements here: contribute the identity
     auto sizes = part.sizes().vec();
     sizes[place->dim] = 1;
     const auto least = part.is_floating_point()
@@ -88,7 +88,7 @@ bool extreme(SplitCall& call, bool is_greatest) {
 bool greatest(SplitCall& call) { return extreme(call, true); }
 bool least(SplitCall& call) { return extreme(call, false); }
 
-/// max and min: of all elements; with its place along one dimension, where that is not split.
+/// max and min: of all elements; or along a dimension, with indices, if that is not sharded.
 bool greatest_or_larger(SplitCall& call) { return call.named("dim") ? reduced(call) : greatest(call); }
 bool least_or_smaller(SplitCall& call) { return call.named("dim") ? reduced(call) : least(call); }
 
@@ -134,7 +134,7 @@ bool loss(SplitCall& call, bool is_backward) {
 bool loss_forward(SplitCall& call) { return loss(call, false); }
 bool loss_backward(SplitCall& call) { return loss(call, true); }
 
-/// Where classes [samples, classes, …] meet targets [samples, …]: all but the classes may be split.
+/// The placement for scores [samples, classes, …] and targets [samples, …]; classes must not be sharded.
 std::optional<SplitPlacement> of_targets(const SplitCall& call, size_t scores, size_t targets) {
   std::optional<SplitPlacement> place;
   if (auto* own = call.place(scores))

@@ -1,4 +1,4 @@
-// Operators that give the same elements another shape or place, or some of them.
+// Views: reshapes, permutations, slices.
 #include <ATen/ATen.h>
 #include <ATen/TensorUtils.h>
 #include <c10/util/accumulate.h>
@@ -14,8 +14,7 @@ namespace {
 
 using Sizes = at::IntArrayRef;
 
-/// Where the split dimension is in the same elements in the same order under another shape: where as many
-/// elements stand before and behind it as did.
+/// Reshape: the sharded dimension is the one with the same number of elements before and after it.
 std::optional<SplitPlacement> reshaped(const SplitPlacement& place, Sizes in, Sizes out) {
   const int64_t outer = c10::multiply_integers(in.slice(0, place.dim)) * place.before;
   const int64_t inner = c10::multiply_integers(in.slice(place.dim + 1)) * place.after;
@@ -29,13 +28,13 @@ std::optional<SplitPlacement> reshaped(const SplitPlacement& place, Sizes in, Si
     if (found.global_extent() != out[d]) continue;
     auto merged = [](const SplitPlacement& p) { return p.before * p.after; };
     bool better = !best || merged(found) < merged(*best) ||
-                  (merged(found) == merged(*best) && d == place.dim);  // most often it stays where it was
+                  (merged(found) == merged(*best) && d == place.dim);  // prefer the same index
     if (better) best = found;
   }
   return best;
 }
 
-/// The sizes that view was asked for, a dimension left free worked out.
+/// The sizes passed to view, with −1 resolved.
 std::vector<int64_t> asked_sizes(Sizes in, std::vector<int64_t> sizes) {
   int64_t known = 1, open = -1;
   for (size_t d = 0; d < sizes.size(); ++d)
@@ -49,14 +48,14 @@ std::vector<int64_t> asked_sizes(Sizes in, std::vector<int64_t> sizes) {
 
 bool viewed(SplitCall& call) {
   auto& x = call.tensor(0);
-  if (!call.argument(1).isIntList()) return false;  // as another dtype
+  if (!call.argument(1).isIntList()) return false;  // view as another dtype
   auto sizes = asked_sizes(x.sizes(), call.argument(1).toIntVector());
   if (c10::multiply_integers(sizes) != x.numel()) return false;
   auto place = reshaped(*call.place(0), x.sizes(), sizes);
   if (!place) return false;
   const auto strides = at::detail::computeStride(x.sizes(), x.strides(), at::DimVector(sizes));
   if (!strides) {
-    call.geometry();  // LibTorch says why not
+    call.geometry();  // throws LibTorch's error
     return false;
   }
   const SplitTensor::Geometry geometry{at::DimVector(sizes), *strides, x.storage_offset()};
@@ -149,7 +148,7 @@ SplitTensor::Geometry narrowed(SplitTensor::Geometry whole, int64_t dim, int64_t
   return whole;
 }
 
-/// Of one token, whichever rank has it, a copy.
+/// Selects one token: a copy on every rank, gathered from its owner.
 bool selected_token(SplitCall& call, const SplitPlacement& place) {
   auto& x = call.tensor(0);
   auto index = call.named("index")->toInt();
@@ -208,13 +207,13 @@ bool unfolded(SplitCall& call) {
   return kept(call);
 }
 
-/// The last dimension, of pairs, becomes one of complex numbers.
+/// view_as_complex: the last dimension, of pairs, disappears.
 bool as_complex(SplitCall& call) {
   if (call.place(0)->dim == call.tensor(0).dim() - 1) return false;
   return kept(call);
 }
 
-/// What one rank has as a view, by a mark on its memory, is a copy here.
+/// Views that differ only in conjugate or negative bits are copies here.
 bool conjugated(SplitCall& call) {
   const auto place = *call.place(0);
   call.give_own_part(0);

@@ -1,4 +1,4 @@
-// Pools, and tensors made larger: along split places, ranks look at their neighbours' tokens.
+// Pooling and upsampling: along sharded dimensions, by a halo exchange.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace wanpar {
 namespace {
 
-/// Each element along the split dimension for itself.
+/// Operators that treat elements along the sharded dimension independently.
 bool each_for_itself(SplitCall& call, const SplitPlacement& place) {
   if (place.extent() == 0)
     return call.result(call.ran_for_none(as_split(call.tensor(0))->part(), place.dim, 1),
@@ -33,13 +33,12 @@ struct Pool {
   }
   static std::vector<int64_t> numbers(const SplitCall& call, const char* name, size_t dims) {
     auto list = call.named(name)->toIntVector();
-    if (list.size() == 1) list.resize(dims, list.front());  // one for all
+    if (list.size() == 1) list.resize(dims, list.front());  // one value for all dimensions
     return list;
   }
 };
 
-/// Of a window over a part of the tokens, where its greatest element is among all of them: [before, tokens,
-/// behind] in one number.
+/// Converts max-pool indices from local to global: a flat index over [before, tokens, after].
 at::Tensor among_all(const at::Tensor& index, int64_t part, int64_t first, int64_t all, int64_t behind) {
   const auto token = index.div(behind, "floor").remainder(part) + first;
   const auto before = index.div(part * behind, "floor");
@@ -83,8 +82,8 @@ bool avg_pool3d(SplitCall& call) { return pooled(call, 3, false); }
 bool max_pool2d(SplitCall& call) { return pooled(call, 2, true); }
 bool max_pool3d(SplitCall& call) { return pooled(call, 3, true); }
 
-/// (x, sizes, …, a scale for each dimension): along the split one by a whole factor. Each result looks at
-/// `reach` tokens on both sides of the one that it lies in.
+/// (x, sizes, …, a scale per dimension): integer factors only along the sharded dimension. Each result
+/// depends on its token and `reach` tokens on both sides.
 bool upsampled(SplitCall& call, int64_t reach) {
   auto* found = call.place(0);
   if (!found) return false;
@@ -118,7 +117,8 @@ bool upsampled(SplitCall& call, int64_t reach) {
     return call.result(call.ran_for_none(part, place.dim, 1), {{OutputPlacement::sharded, result}});
   }
   larger(x);
-  // Without gaps: ranks would tell the strides of the whole otherwise where they have few of its elements.
+  // Contiguous: with few elements, strides of the shard would not determine global strides on all ranks
+  // alike.
   auto mine =
       call.ran()[0].toTensor().narrow(place.dim, reach * factor, place.extent() * factor).contiguous();
   return call.result({std::move(mine)}, {{OutputPlacement::sharded, result}});

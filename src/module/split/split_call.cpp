@@ -17,7 +17,7 @@ namespace {
 
 using c10::IValue;
 
-/// Each tensor among the values, which `action` may exchange.
+/// Calls `action`, which may replace it, for each tensor among the values.
 template <class Action>
 void each_tensor(IValue& value, const Action& action) {
   if (value.isTensor()) {
@@ -42,14 +42,14 @@ std::shared_ptr<const SplitGroup> group_of(std::span<const IValue> arguments) {
   return group;
 }
 
-/// The whole of a split tensor, in memory as one rank would have it: an operator may go by its strides.
+/// The full tensor of a split tensor, with its global strides, on which operators may depend.
 at::Tensor laid_out(const at::Tensor& x) {
   auto whole = full_tensor(x);
   if (whole.is_same(x)) return whole;
   const auto geometry = as_split(x)->geometry();
   if (whole.strides() == geometry.strides && whole.storage_offset() == geometry.offset) return whole;
   int64_t extent = geometry.offset + 1;
-  auto once = geometry.sizes;  // what is expanded is there once
+  auto once = geometry.sizes;  // expanded dimensions are stored once
   for (size_t d = 0; d < once.size(); ++d) {
     if (geometry.strides[d] == 0) once[d] = std::min<int64_t>(once[d], 1);
     if (once[d] < whole.size(d)) whole = whole.narrow(d, 0, once[d]);
@@ -76,7 +76,7 @@ const at::Tensor& renewed(SplitTensor& one) {
 
 namespace {
 
-/// What was written to a copy of a view is written to what it is a view of.
+/// Writes a modified copy that stands for a view back to its base.
 void write_through(SplitTensor& one) {
   auto& view = *one.view();
   auto* base = as_split(view.base);
@@ -204,7 +204,7 @@ void SplitCall::wrote() const {
       }
 }
 
-/// What is worked out element by element lies in memory as what it is worked out of.
+/// Elementwise outputs have the strides of their input.
 std::optional<SplitTensor::Geometry> SplitCall::geometry_like(const SplitPlacement& place,
                                                               const at::Tensor& part) const {
   if (!facts_.keeps_strides) return {};

@@ -9,14 +9,13 @@
 namespace wanpar {
 namespace {
 
-/// add of aten::add_; __and__ as it is.
+/// "add" for "aten::add_"; "__and__" is unchanged.
 std::string_view plain_name(std::string_view name) {
   name.remove_prefix(name.find("::") + 2);
   return name.ends_with("_") && !name.ends_with("__") ? name.substr(0, name.size() - 1) : name;
 }
 
-/// The operator that gives a new tensor where this one writes to one that is there: add.Tensor of add_.Tensor
-/// and add.out.
+/// The out-of-place variant of an operator: add.Tensor for add_.Tensor and add.out.
 c10::OperatorName making_a_new_tensor(c10::OperatorName name) {
   if (name.name.ends_with("_") && !name.name.ends_with("__")) name.name.pop_back();
   auto& overload = name.overload_name;
@@ -24,7 +23,7 @@ c10::OperatorName making_a_new_tensor(c10::OperatorName name) {
   return name;
 }
 
-/// What LibTorch calls so; of what writes to a tensor it often says so of the operator that does not, alone.
+/// Whether LibTorch tags the operator as pointwise; often only the out-of-place variant has the tag.
 bool is_pointwise(const c10::OperatorHandle& op) {
   if (op.hasTag(at::Tag::pointwise)) return true;
   const auto plain = c10::Dispatcher::singleton().findSchema(making_a_new_tensor(op.operator_name()));

@@ -26,8 +26,8 @@ c10::DispatchKeySet keys_for(const at::Tensor& part) {
          c10::DispatchKeySet(c10::DispatchKey::ADInplaceOrView);
 }
 
-/// Of the whole, as they follow from those of a part, however long that is: dimensions around the split one
-/// stride over all of its elements. A part of one element there has any stride.
+/// Global strides from those of a shard of any length: dimensions outside the sharded one stride over its
+/// global extent. (With one local element, the stride of the sharded dimension is arbitrary.)
 at::DimVector whole_strides(const at::Tensor& part, const at::DimVector& sizes, const SplitPlacement& place) {
   if (part.is_contiguous()) return c10::contiguous_strides(sizes);
   at::DimVector strides(part.strides());
@@ -39,7 +39,7 @@ at::DimVector whole_strides(const at::Tensor& part, const at::DimVector& sizes, 
   return strides;
 }
 
-/// Makes the gradient of one tensor whole.
+/// A hook that unshards the gradient of one tensor.
 struct WholeGradient : torch::autograd::FunctionPreHook {
   explicit WholeGradient(size_t which) : index(which) {}
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& gradients) override {
@@ -48,7 +48,7 @@ struct WholeGradient : torch::autograd::FunctionPreHook {
     if (as_split(mine)) mine = unsplit(mine);
     return whole;
   }
-  size_t index;  // among the results of one function
+  size_t index;  // among the outputs of a node
 };
 
 void add_once(std::vector<std::unique_ptr<torch::autograd::FunctionPreHook>>& hooks, size_t index) {
@@ -59,7 +59,7 @@ void add_once(std::vector<std::unique_ptr<torch::autograd::FunctionPreHook>>& ho
   if (!is_there) hooks.push_back(std::make_unique<WholeGradient>(index));
 }
 
-/// A gradient, split or whole, as this rank's part of it.
+/// This rank's shard of a gradient, which may be split or full.
 at::Tensor as_part(const at::Tensor& gradient, const SplitPlacement& place) {
   auto* own = placement_of(gradient);
   if (own && own->dim == place.dim && own->is_like(place)) return as_split(gradient)->part();
@@ -131,7 +131,7 @@ c10::intrusive_ptr<c10::TensorImpl> SplitTensor::shallow_copy_and_detach(c10::Va
 }
 
 void SplitTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& other) {
-  const auto& from = static_cast<const SplitTensor&>(*other);  // LibTorch has compared the kinds
+  const auto& from = static_cast<const SplitTensor&>(*other);  // LibTorch has compared the key sets
   copy_tensor_metadata(&from, this, version_counter(), allow_tensor_metadata_change());
   part_ = from.part_, place_ = from.place_, view_ = from.view_, group_ = from.group_, writes_ = from.writes_;
   is_read_only_ = from.is_read_only_;

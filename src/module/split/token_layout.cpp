@@ -22,7 +22,7 @@ std::vector<Range> consecutive(const std::vector<int64_t>& sizes) {
   return ranges;
 }
 
-/// Ranges of one sequence, those joined that follow each other.
+/// Merges adjacent ranges.
 Ranges tidy(const Ranges& ranges) {
   Ranges result;
   for (auto& range : ranges) {
@@ -36,10 +36,10 @@ Ranges tidy(const Ranges& ranges) {
   return result;
 }
 
-/// Of what a group holds, in this order, the tokens [begin, end).
+/// The tokens at positions [begin, end) of what a group holds.
 Ranges part_of(const Ranges& group, const Range& part) {
   Ranges ranges;
-  int64_t begin = 0;  // of this range among the group's tokens
+  int64_t begin = 0;  // position of this range among the group's tokens
   for (auto& range : group) {
     auto from = std::max(part.begin, begin), to = std::min(part.end, begin + range.size());
     if (from < to) ranges.push_back({range.begin + from - begin, range.begin + to - begin});
@@ -114,7 +114,7 @@ Ranges TokenLayout::in_sequence() const {
 bool TokenLayout::is_in_order() const { return in_sequence().size() == 1; }
 
 at::Tensor TokenLayout::in_order(const at::Tensor& x, int64_t dim) const {
-  std::vector<std::pair<Range, int64_t>> places;  // where each range stands in x
+  std::vector<std::pair<Range, int64_t>> places;  // the position of each range in x
   int64_t at = 0;
   for (auto& range : in_sequence()) {
     places.emplace_back(range, at);

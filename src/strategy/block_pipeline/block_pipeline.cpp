@@ -35,7 +35,7 @@ const std::vector<PipelineEvent>& BlockPipelineStrategy::trace() const { return 
 
 at::Tensor BlockPipelineStrategy::train_by_blocks(const Model& by_blocks, Tensors inputs, at::Tensor target,
                                                   const Loss& loss, const TrainOptions& options) const {
-  detail::Forward step(groups());  // a rank that fails tells the others
+  detail::Forward step(groups());  // signals a failure to the other ranks
   try {
     return train_step(engine_, by_blocks, std::move(inputs), std::move(target), loss, options);
   } catch (...) {

@@ -10,7 +10,7 @@
 namespace wanpar {
 namespace {
 
-/// Empty for a tensor that is none of these.
+/// The name of a parameter; empty for any other tensor.
 std::string name_among(const NamedTensors& parameters, const at::Tensor& tensor) {
   for (auto& [name, parameter] : parameters)
     if (parameter.is_same(tensor)) return name;

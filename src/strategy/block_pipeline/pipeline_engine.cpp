@@ -29,7 +29,7 @@ namespace {
 
 constexpr int64_t kBucketBytes = int64_t{25} << 20;
 
-/// A line for each option that every rank must give alike.
+/// The options that must be equal on every rank, as text.
 std::string text_of(const BlockPipelineOptions& options) {
   auto text = fmt::format("micro_batches {}\nsync_module_states {}\nranges ", options.micro_batches,
                           options.sync_module_states);
@@ -46,7 +46,7 @@ std::string text_of(const BlockPipelineOptions& options) {
   return text;
 }
 
-/// What decides the shapes of a pass, and where gradients go.
+/// The cache key of a pass: what determines its shapes, and which gradients are exchanged.
 std::string signature(size_t stack, const at::Tensor& x, const std::vector<at::Tensor>& side,
                       size_t micro_batches, const NamedTensors& parameters) {
   auto kind = [](const at::Tensor& t) {
@@ -80,7 +80,8 @@ PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parame
   if (options_.sync_module_states) share_states(std::move(all));
 }
 
-/// Collective. Parameters and buffers that every rank holds, with memory of its own, become those of rank 0.
+/// Collective. Broadcasts from rank 0 the parameters and buffers that every rank holds, with memory of its
+/// own.
 void PipelineEngine::share_states(NamedTensors states) {
   std::map<std::string, int> holders;
   std::string names;
@@ -165,7 +166,7 @@ PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
 
 at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, std::vector<at::Tensor> side,
                                       const NextBlocks& next) {
-  if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside of a block
+  if (is_inside_) return next(blocks, std::move(x), std::move(side));  // a loop inside a block
   if (as_split(x)) return run_on_shards(blocks, x, std::move(side), next);
   auto& stack = stack_for(blocks);
   if (!passage_) return run_pipelined(stack, blocks, std::move(x), std::move(side), next);
@@ -179,7 +180,7 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
   passage_->left = run_in_passage(stack, blocks, std::move(x), std::move(side), next);
-  return is_last() ? passage_->left : at::Tensor();  // what comes after the blocks is the last stage's
+  return is_last() ? passage_->left : at::Tensor();  // the part after the blocks runs on the last stage
 }
 
 at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
@@ -198,7 +199,7 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
   return y;
 }
 
-/// Stages send what each rank holds, and go on with what it is a part of.
+/// Runs the pipeline on the local shard of a split tensor, and restores the split tensor on each stage.
 at::Tensor PipelineEngine::run_on_shards(const BlockStack& blocks, const at::Tensor& x,
                                          std::vector<at::Tensor> side, const NextBlocks& next) {
   auto* found = placement_of(x);
@@ -221,7 +222,7 @@ at::Tensor PipelineEngine::run_on_shards(const BlockStack& blocks, const at::Ten
   return y.defined() ? of_parts(y, place, group) : y;
 }
 
-/// The blocks of this stage, on a micro-batch, which is a part of a batch that is cut.
+/// Runs the blocks of this stage; `is_split`: on one of several micro-batches.
 at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& blocks, at::Tensor x,
                                     std::vector<at::Tensor> side, const NextBlocks& next, bool is_split) {
   Flag inside(is_inside_);
@@ -319,7 +320,7 @@ at::Tensor PipelineEngine::run_pipelined(PipelineStack& stack, const BlockStack&
     result = stages().broadcast(std::move(result), stages().size() - 1).get();
   }
   if (tape && last.requires_grad) result = PipelineTape::attach(tape, std::move(result), known);
-  if (known[0].writes) {  // as it would have on one rank
+  if (known[0].writes) {  // reproduce the in-place write on every rank
     NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
     auto now = stages().broadcast(x.detach(), 0).get();
@@ -337,8 +338,8 @@ void PipelineEngine::rebalance(const Communicator& replicas) {
   learnt_.clear();
 }
 
-/// Collective. Parameters that were constructed deferred, and loaded by their own stage alone, cannot leave
-/// it; nor can sharded ones, whose memory comes and goes.
+/// Collective. Throws Error if parameters cannot be moved between stages: deferred ones that only their own
+/// stage has loaded, and sharded ones.
 void PipelineEngine::check_memory(std::string_view what,
                                   const std::function<bool(const NamedTensor&)>& counts) {
   auto is_missing = [&](auto& item) { return is_deferred(item.tensor) && counts(item); };

@@ -55,7 +55,7 @@ Boundaries StageRunner::learn(const std::function<bool(int stage)>& is_batched) 
   return boundaries_;
 }
 
-/// The first micro-batch through this stage.
+/// Runs the first micro-batch through this stage.
 Boundary StageRunner::first_forward(bool is_batched) {
   auto result = compute(work_.forward, false, 0, take_activation(0));
   auto mine = Boundary::of(result);
@@ -160,7 +160,7 @@ void StageRunner::post(Link& link, at::Tensor send, int64_t receives, int bounda
     wanted.push_back({shape(boundary, receives),
                       at::TensorOptions(boundaries_[boundary].dtype).device(device_), link.peer});
   if (sends.empty() && wanted.empty()) return;
-  // What was sent stays in memory until it is known to have arrived: one send under way is enough.
+  // A sent tensor stays in memory until the send is complete, so keep only one in flight.
   while (link.posted.size() > 1 && link.posted.front().receives < 0) link.finish_first();
   link.posted.push_back({group_.exchange(std::move(sends), std::move(wanted)), receives});
 }

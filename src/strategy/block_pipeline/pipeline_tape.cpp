@@ -84,7 +84,7 @@ at::Tensor PipelineTape::attach(std::shared_ptr<PipelineTape> tape, at::Tensor r
                                 Boundaries boundaries) {
   NoInterceptGuard no_intercept;
   tape->boundaries_ = std::move(boundaries);
-  // The anchor makes the result require a gradient where only parameters do.
+  // The anchor makes the result require a gradient if only parameters do.
   std::vector<at::Tensor> inputs{at::empty({0}).requires_grad_()};
   if (tape->x_.requires_grad()) inputs.push_back(tape->x_);
   for (auto& tensor : tape->given_side_)

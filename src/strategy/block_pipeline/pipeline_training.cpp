@@ -1,4 +1,4 @@
-// One forward, one backward: a training step in which each stage begins to go back as soon as it can.
+// 1F1B: a training step in which each stage starts its backwards as early as possible.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -23,12 +23,12 @@ namespace {
 
 using Loss = BlockPipelineStrategy::Loss;
 
-/// How far apart two losses may be that are the same but for rounding, relative to their size.
+/// The relative tolerance for losses that are equal up to rounding.
 double allowance_of(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? 1e-9 : x.scalar_type() == at::kFloat ? 1e-4 : 2e-2;
 }
 
-/// A batch in its micro-batches.
+/// A batch, split into micro-batches.
 class Batch {
  public:
   Batch(Tensors inputs, at::Tensor target, const TrainOptions& options, int64_t micro_batches)
@@ -59,7 +59,7 @@ class Batch {
     return mine;
   }
   at::Tensor target(int64_t m) const { return samples_of(target_, sizes_, m); }
-  /// Everything that every stage must have been given alike.
+  /// Everything that must be equal on every stage.
   NamedTensors given() const {
     NamedTensors all;
     for (size_t i = 0; i < inputs_.size(); ++i) all.push_back({fmt::format("input {}", i), inputs_[i]});
@@ -67,9 +67,9 @@ class Batch {
     return all;
   }
   bool is_mean() const { return options_.loss == LossOf::mean; }
-  /// What the targets of a micro-batch are in the mean over the batch.
+  /// The weight of a micro-batch in the mean over the batch.
   double weight(int64_t m) const { return weights_[m]; }
-  /// What a micro-batch's loss counts in that of the batch.
+  /// The factor of a micro-batch's loss in that of the batch.
   double share(int64_t m) const { return is_mean() ? weights_[m] / total_ : 1; }
   std::string signature() const {
     auto text = fmt::format("train {} {}", samples_, count());
@@ -109,17 +109,17 @@ class Batch {
   double total_ = 0;
 };
 
-/// The loss of a batch, a micro-batch at a time. Of a mean it looks whether it is one: what two neighbours
-/// give together must be the mean of what they give apart.
+/// Accumulates the loss of a batch over its micro-batches, and verifies that a mean is one: the loss of two
+/// consecutive micro-batches together must be the mean of their losses.
 class BatchLoss {
  public:
   BatchLoss(const Loss& loss, const Batch& batch) : loss_(loss), batch_(batch) {}
 
-  /// What a micro-batch adds to the loss of the batch.
+  /// The contribution of a micro-batch to the loss of the batch.
   at::Tensor of(const at::Tensor& output, int64_t m) {
     const auto before = RandomState::now(output.device());
     auto value = batch_.weight(m) == 0 && batch_.is_mean()
-                     ? (output * 0).sum()  // a mean over nothing is none
+                     ? (output * 0).sum()  // a mean over no targets would be NaN
                      : loss_(output, batch_.target(m));
     if (value.numel() != 1)
       throw Error(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
@@ -130,7 +130,7 @@ class BatchLoss {
     return part;
   }
 
-  /// Of all micro-batches. Throws Error for a mean that is none.
+  /// The total. Throws Error if the loss is not the mean that it should be.
   double total() const {
     for (auto& [together, apart, scale] : pairs_) {
       auto a = together.item<double>(), b = apart.item<double>();
@@ -175,12 +175,12 @@ class BatchLoss {
   at::Tensor total_;
 };
 
-/// Gradients of the parameters that more than one stage uses: those of this step are summed over the stages,
-/// then added to what was there before.
+/// Sums this step's gradients of parameters that several stages use over the stages, and accumulates them
+/// into the gradients from before.
 class SharedGradients {
  public:
-  /// From now on, gradients of parameters that are not this stage's own are those of this step; until it
-  /// ends, or fails.
+  /// RAII: sets aside the gradients of parameters that are not this stage's own, so that they collect this
+  /// step's only.
   explicit SharedGradients(PipelineEngine& engine) : engine_(engine) {
     std::unordered_set<const at::TensorImpl*> seen;
     for (auto& [name, parameter] : engine.parameters()) {
@@ -200,11 +200,12 @@ class SharedGradients {
   SharedGradients(const SharedGradients&) = delete;
   SharedGradients& operator=(const SharedGradients&) = delete;
 
-  /// Collective. Gives the loss of all stages beside.
+  /// Collective. Also sums the loss over the stages, and returns it.
   double sum(double loss) {
     NoInterceptGuard no_intercept;
     at::NoGradGuard no_grad;
-    // The loss, how many parameters of other stages got a gradient here, which shared ones got one.
+    // The loss, the number of parameters of other stages with a gradient here, and which shared ones have
+    // one.
     std::vector<double> counts{loss, 0};
     for (auto& entry : foreign_)
       if (entry.give_back().defined()) ++counts[1];
@@ -235,7 +236,7 @@ class SharedGradients {
     at::Tensor parameter, before;
     bool is_taken = true;
 
-    /// Puts back what was there before; gives what has come since.
+    /// Restores the gradients from before, and returns this step's.
     at::Tensor give_back() {
       if (!std::exchange(is_taken, false)) return {};
       return std::exchange(parameter.mutable_grad(), std::move(before));
@@ -245,7 +246,7 @@ class SharedGradients {
   std::vector<Entry> shared_, foreign_;
 };
 
-/// The forward and backward of one stage, a micro-batch at a time.
+/// The forward and backward of one stage for a micro-batch.
 class TrainingStage {
  public:
   TrainingStage(PipelineEngine& engine, const Model& forward, const Batch& batch, const Loss& loss)
@@ -300,7 +301,7 @@ class TrainingStage {
   Tensors entered_, left_;
 };
 
-/// A line for each stack.
+/// The ranges of each stack, as text.
 std::string text_of_ranges(const std::deque<PipelineStack>& stacks) {
   std::string text;
   for (auto& stack : stacks) {

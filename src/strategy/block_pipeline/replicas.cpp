@@ -18,7 +18,7 @@ double average_over(const Communicator& replicas, const NamedTensors& parameters
     if (parameter.requires_grad() && seen.insert(parameter.unsafeGetTensorImpl()).second)
       trained.push_back(parameter);
 
-  std::vector<double> numbers{loss};  // and which gradients are here
+  std::vector<double> numbers{loss};  // followed by flags for the gradients
   for (auto& parameter : trained) numbers.push_back(parameter.grad().defined() ? 1 : 0);
   auto mine = at::tensor(numbers, at::kDouble).to(replicas.device());
   auto means = replicas.all_reduce(std::move(mine), ReduceOp::mean).get().cpu();
@@ -27,7 +27,7 @@ double average_over(const Communicator& replicas, const NamedTensors& parameters
   std::vector<std::pair<at::Tensor, Pending<at::Tensor>>> under_way;
   for (size_t i = 0; i < trained.size(); ++i) {
     if (mean[i + 1] == 0) continue;
-    auto gradient = trained[i].grad();  // which stays, should an exchange fail
+    auto gradient = trained[i].grad();  // kept unchanged if a transfer fails
     if (!gradient.defined()) gradient = at::zeros_like(trained[i]);
     under_way.emplace_back(trained[i], replicas.all_reduce(std::move(gradient), ReduceOp::mean));
   }

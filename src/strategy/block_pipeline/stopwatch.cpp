@@ -20,7 +20,7 @@ void Stopwatch::start(at::Device device) {
     return;
   }
   begun_.clear();
-  begun_.emplace_back(device.type(), c10::EventFlag::BACKEND_DEFAULT);  // the default flag keeps no time
+  begun_.emplace_back(device.type(), c10::EventFlag::BACKEND_DEFAULT);  // this flag enables timing
   record(begun_.back());
 }
 

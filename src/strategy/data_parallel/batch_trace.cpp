@@ -56,7 +56,7 @@ bool BatchTrace::is_even(const at::Tensor& x) const {
 }
 
 Tensors BatchTrace::around(const Operator& op, const Next& next) {
-  // What a backward that the module calls itself computes lies as the tensors whose gradients it gives.
+  // Gradients that the module computes itself in forward have the placement of their tensors.
   if (torch::autograd::get_current_graph_task_id() != backward_) return next(op);
   auto& facts = operators_.of(op);
   for (auto& x : op.inputs)
@@ -76,7 +76,7 @@ Tensors BatchTrace::traced(const Operator& op, const OperatorFacts& facts, const
     Step behind{follow_, op, before.sizes, outputs};
     return marked(op, outputs, facts.view(behind));
   }
-  if (facts.fills) {  // as new_zeros: of the tensor it takes a dtype
+  if (facts.fills) {  // like new_zeros, which uses only the dtype of its input
     auto outputs = next(op);
     for (auto& x : outputs) even_.insert_or_assign(x.unsafeGetTensorImpl(), Weak(x.getIntrusivePtr()));
     return outputs;
@@ -89,7 +89,7 @@ Tensors BatchTrace::traced(const Operator& op, const OperatorFacts& facts, const
       if (place.dim = (*dims)[i]; place.dim >= 0) follow_.mark(outputs[i], place);
     return outputs;
   }
-  Tensors unknown;  // of one that is made of others, what none of those has made
+  Tensors unknown;  // of a composite operator: outputs that no inner operator has made
   for (auto& x : outputs)
     if (!facts.is_composite || !(follow_.of(x) || !why_lost(x).empty())) unknown.push_back(x);
   lost(unknown, op.name + ", which is not known to keep samples apart");
@@ -109,13 +109,13 @@ Verdict BatchTrace::math(Step& step, Rule rule) const {
   return verdict;
 }
 
-/// The same for every sample: what is filled with one value, what is drawn, and what is made of such alone.
+/// Equal for all samples: constants, random draws, and whatever is computed from such tensors only.
 Tensors BatchTrace::on_others(const Operator& op, const OperatorFacts& facts, const Next& next) {
   auto all_even = [&] {
     return std::all_of(op.inputs.begin(), op.inputs.end(),
                        [&](auto& x) { return !x.defined() || is_even(x); });
   };
-  // expand and the like give the same along the dimensions that they make, and only there.
+  // expand and similar operators are constant along the dimensions that they create, and only there.
   auto has_rows = [&](const at::Tensor& x) {
     return x.defined() && std::count(x.sizes().begin(), x.sizes().end(), here_) > 0;
   };
@@ -152,7 +152,7 @@ Tensors BatchTrace::marked(const Operator& op, Tensors outputs, const Verdict& v
 Tensors BatchTrace::lost(Tensors outputs, const std::string& why) {
   for (auto& x : outputs) {
     if (!x.defined()) continue;
-    follow_.mark(x, {.split = 0, .length = here_, .total = here_, .dim = 0});  // its memory holds samples
+    follow_.mark(x, {.split = 0, .length = here_, .total = here_, .dim = 0});  // its storage holds samples
     lost_.insert_or_assign(x.unsafeGetTensorImpl(), Lost{Weak(x.getIntrusivePtr()), why});
   }
   return outputs;

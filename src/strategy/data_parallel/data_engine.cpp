@@ -19,7 +19,7 @@
 namespace wanpar {
 namespace {
 
-/// Each tensor once, tied ones under their first name.
+/// Removes duplicates: tied tensors are listed under their first name.
 NamedTensors distinct(const NamedTensors& tensors) {
   NamedTensors once;
   std::unordered_set<at::TensorImpl*> seen;
@@ -34,7 +34,7 @@ std::string text_of(const ValueNames& names) {
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
-/// A line for each option that every rank must give alike.
+/// The options that must be equal on every rank, as text.
 std::string text_of(const DataParallelOptions& options) {
   std::string gather;
   for (auto& [dim, result] : options.gather) gather += fmt::format("\ngather '{}' {}", result.text(), dim);
@@ -93,8 +93,8 @@ void DataEngine::resume() {
   if (reducer_) reducer_->pause(pauses_ > 0);
 }
 
-/// What the module writes to without LibTorch's counting it, as batch norm does to its statistics, is written
-/// so here: two forwards may come before the backward of the first.
+/// Broadcasts the buffers. One that the module writes without bumping its version counter, as batch norm
+/// writes its statistics, is written so here, too: two forwards may precede the backward of the first.
 void DataEngine::share_buffers() {
   const auto versions = times_written(buffers_);
   broadcast_values(group(), buffers_, options_.bucket_bytes, [&](size_t i, const at::Tensor& values) {
@@ -131,8 +131,8 @@ void DataEngine::prepare() {
   reducer_->pause(pauses_ > 0);
 }
 
-/// Gradients of sharded parameters go to who shards them, and are averaged there. That must be over our ranks
-/// too: ranks that average together agree on a number that one of them drew.
+/// Leaves the gradients of sharded parameters to the inner ShardedParams, which must reduce them over our
+/// ranks, too. Verified by a random number that one rank draws and the reducing ranks agree on.
 void DataEngine::leave_sharded(NamedTensors& trained) {
   auto sharded = std::find_if(trained.begin(), trained.end(), is_sharded);
   if (sharded == trained.end()) return;

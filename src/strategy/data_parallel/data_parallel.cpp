@@ -21,7 +21,7 @@
 namespace wanpar {
 namespace {
 
-/// To be called in a backward of a whole batch.
+/// Call in a backward of a global batch.
 void check_differentiates_once() {
   if (at::GradMode::is_enabled())
     throw Error(
@@ -29,7 +29,7 @@ void check_differentiates_once() {
         "without create_graph, or use BatchMode::local");
 }
 
-/// x, which every rank has alike; its gradient is the mean of theirs.
+/// The replicated x, whose gradient is averaged over the ranks.
 at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
   auto same = x.view_as(x);
   same.register_hook([group](const at::Tensor& gradient) {
@@ -40,7 +40,7 @@ at::Tensor with_mean_gradient(const at::Tensor& x, const Communicator& group) {
   return same;
 }
 
-/// What one rank does around one call of the module.
+/// One call of the module on one rank.
 class DataForward : public ForwardScope, public GradientReduction {
  public:
   explicit DataForward(std::shared_ptr<DataEngine> engine) : engine_(std::move(engine)) {
@@ -84,7 +84,7 @@ class DataForward : public ForwardScope, public GradientReduction {
   }
 
  private:
-  /// What the module is given in the place of an argument.
+  /// The argument that the module gets: this rank's shard, or the replicated argument.
   at::Tensor given(const std::string& name, at::Tensor x) {
     bool wants_gradient = at::GradMode::is_enabled() && x.requires_grad();
     if (wants_gradient) x = with_mean_gradient(x, engine_->group());
@@ -94,8 +94,8 @@ class DataForward : public ForwardScope, public GradientReduction {
     return x;
   }
 
-  /// This rank's samples of an argument. A rank without any is given the first one, so that it takes part in
-  /// everything that the module and its backward do.
+  /// This rank's samples of an argument. A rank without samples gets the first one, so that it takes part in
+  /// all collectives of the module and its backward.
   at::Tensor samples(const std::string& name, const at::Tensor& x) {
     if (x.dim() == 0)
       throw Error(fmt::format("DataParallel: argument {} is a number and holds no batch; see .batch", name));
@@ -113,7 +113,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     return x.narrow(0, own_ > 0 ? begin_ : 0, given_);
   }
 
-  /// Every rank must have been given the same batch, of which each runs a part.
+  /// Verifies that every rank has passed the same global batch.
   void check_arguments(const Arguments& arguments) const {
     check_names("DataParallel", ".batch", engine_->options().batch, arguments);
     require_same_values(
@@ -128,7 +128,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     return tensors;
   }
 
-  /// What the module writes to its buffers must not depend on the samples that are here.
+  /// Throws Error if the module's writes to its buffers depend on the local samples.
   void check_buffers() const {
     if (engine_->buffers().empty()) return;
     bool is_written = times_written(engine_->buffers()) != versions_;
@@ -139,12 +139,12 @@ class DataForward : public ForwardScope, public GradientReduction {
           "of the batch alone; call eval(), or use BatchMode::local");
   }
 
-  /// Results of the whole batch in the place of those of this rank's samples.
+  /// Replaces local results by the gathered results of the global batch.
   void join(NamedTensors& results) const {
     if (!shares_)
       throw Error("DataParallel: every argument that .batch names was left out, so there is no batch");
     std::vector<BatchPlacement> places;
-    std::string lines;  // what all ranks must have found alike
+    std::string lines;  // must be equal on all ranks
     NamedTensors without_batch;
     for (auto& [name, x] : results) {
       auto& place = places.emplace_back(x.defined() ? placement_of(name, x) : BatchPlacement{});
@@ -162,7 +162,7 @@ class DataForward : public ForwardScope, public GradientReduction {
       if (places[i].dim) results[i].tensor = gathered(results[i].name, results[i].tensor, places[i]);
   }
 
-  /// A loss that the module keeps would be that of a part of the batch.
+  /// Throws Error if the module stores a tensor (a loss) that depends on the local samples only.
   void check_kept(const Tensors& results) const {
     auto why = trace_.kept_beside(results);
     if (!why.empty())
@@ -173,8 +173,8 @@ class DataForward : public ForwardScope, public GradientReduction {
                       why));
   }
 
-  /// Where the batch is in a result: as the user says, or as the operators tell. Throws Error where they do
-  /// not.
+  /// The batch dimension of a result: as stated in .gather, or as inferred from the operators. Throws Error
+  /// if neither tells.
   BatchPlacement placement_of(const std::string& name, const at::Tensor& x) const {
     auto place = total_ == 0 ? BatchPlacement{} : stated(name).value_or(trace_.of(x));
     auto where = name.empty() ? "the result" : "result " + name;
@@ -200,7 +200,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     return {};
   }
 
-  /// What the caller has in the place of a tensor of the result.
+  /// The gathered tensor that the caller gets for a local result.
   at::Tensor gathered(const std::string& name, const at::Tensor& result, const BatchPlacement& place) const {
     const auto ranks = engine_->group().size();
     const auto dim = *place.dim;
@@ -210,7 +210,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     auto group = name.empty() ? engine_->group() : engine_->group().about("result " + name);
     auto all = group.all_gather(own.detach(), dim, sizes).get();
     if (!at::GradMode::is_enabled() || !own.requires_grad()) return all;
-    // Gradients are averaged over the ranks, but here they are to be added up.
+    // Gradients will be averaged over the ranks, but these must be summed.
     own.register_hook([ranks](const at::Tensor& gradient) {
       check_differentiates_once();
       NoInterceptGuard no_intercept;
@@ -223,9 +223,9 @@ class DataForward : public ForwardScope, public GradientReduction {
   std::shared_ptr<DataEngine> engine_;
   BatchTrace trace_;
   std::optional<Scope> scope_, trace_scope_;
-  std::optional<std::vector<int64_t>> shares_;  // of the batch, by rank
+  std::optional<std::vector<int64_t>> shares_;  // numbers of samples, by rank
   int64_t total_ = 0, begin_ = 0, own_ = 0, given_ = 0;
-  std::vector<int64_t> versions_;  // of the buffers, before the call
+  std::vector<int64_t> versions_;  // version counters of the buffers before the call
   std::vector<at::Tensor> arguments_;
 };
 

@@ -29,7 +29,7 @@ std::string some_of(std::vector<std::string> names) {
 
 }  // namespace
 
-/// Behind a parameter's gradient; a user's own hooks stay, and are called before it.
+/// Post-hook of a parameter's AccumulateGrad; called after the user's own hooks.
 struct GradientReducer::Hook : torch::autograd::FunctionPostHook {
   Hook(GradientReducer* reducer, size_t index) : reducer(reducer), index(index) {}
   torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
@@ -57,7 +57,7 @@ GradientReducer::GradientReducer(Communicator group, NamedTensors parameters, Op
     hooks_.push_back(accumulators_[i]->add_post_hook(std::make_unique<Hook>(this, i)));
   had_one_.assign(parameters_.size(), false);
 
-  // Backward goes from the last layer to the first; the first one that reduces shows how exactly.
+  // Initial guess: gradients become ready from the last parameter to the first.
   std::vector<size_t> order(parameters_.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = order.size() - 1 - i;
   assign_buckets(order);
@@ -73,7 +73,7 @@ void GradientReducer::release() {
 }
 
 bool GradientReducer::serves(const NamedTensors& parameters) const {
-  // A parameter that was given another dtype or device has lost the node that its hook is on.
+  // A parameter that was moved to another dtype or device has a new AccumulateGrad, without our hook.
   auto is_served = [&](size_t i) {
     return parameters[i].tensor.is_same(parameters_[i].tensor) &&
            torch::autograd::impl::try_get_grad_accumulator(parameters[i].tensor) == accumulators_[i];
@@ -99,7 +99,7 @@ void GradientReducer::assign_buckets(const std::vector<size_t>& order) {
   forget();
 }
 
-/// As before a backward; one that threw may have left something.
+/// Resets the state of a backward, possibly of one that threw.
 void GradientReducer::forget() {
   for (auto& reduction : reductions_) {
     reduction.mean.reset();
@@ -113,7 +113,7 @@ void GradientReducer::forget() {
 
 void GradientReducer::watch(at::Tensor& result, bool in_parts) {
   if (!result.requires_grad()) return;
-  if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook for good
+  if (result.is_leaf()) result = result.view_as(result);  // a leaf would keep the hook forever
   result.register_hook(
       [self = shared_from_this(), in_parts](const at::Tensor&) { self->begin_backward(in_parts); });
 }
@@ -124,12 +124,12 @@ void GradientReducer::pause(bool on) {
 }
 
 void GradientReducer::begin_forward() {
-  if (torch::autograd::get_current_graph_task_id() != kNone) return;  // a part of a forward that runs again
+  if (torch::autograd::get_current_graph_task_id() != kNone) return;  // a recomputation
   std::lock_guard lock(mutex_);
   forget();
 }
 
-/// The first thing that a backward does in the module.
+/// Called when a backward reaches the module.
 void GradientReducer::begin_backward(bool in_parts) {
   std::lock_guard lock(mutex_);
   if (released_)
@@ -157,7 +157,8 @@ void GradientReducer::reduce(int task, bool in_parts) {
       [self = shared_from_this()] { self->finish(); });
 }
 
-/// A backward for some tensors alone leaves the parameters alone, or is refused.
+/// Whether the backward computes the parameters' gradients. Throws Error if it does so only for given inputs
+/// (torch::autograd::grad, backward with inputs).
 bool GradientReducer::is_asked_for() const {
   auto* only = torch::autograd::get_current_graph_task_exec_info();
   if (!only || only->empty()) return true;
@@ -173,7 +174,7 @@ bool GradientReducer::is_asked_for() const {
 
 void GradientReducer::arrived(size_t index, bool is_defined) {
   std::lock_guard lock(mutex_);
-  if (!is_defined) return;  // nothing came, or it came in a backward within this one
+  if (!is_defined) return;  // no gradient, or one of a re-entrant backward
   had_one_[index] = true;
   if (task_ == kNone) reduce(torch::autograd::get_current_graph_task_id(), true);
   if (task_ == kNone) return;
@@ -185,7 +186,7 @@ void GradientReducer::arrived(size_t index, bool is_defined) {
                     parameters_[index].name));
   arrived_[index] = true;
   order_.push_back(static_cast<int64_t>(index));
-  // Ranks that use different parameters would send at different points of their backward.
+  // Ranks that use different parameters would start reductions at different points of backward.
   if (options_.find_unused || in_parts_) return;
   --reductions_[reduction_of_[index]].awaited;
   while (next_ < reductions_.size() && reductions_[next_].awaited == 0) launch(reductions_[next_++]);
@@ -215,7 +216,7 @@ void GradientReducer::launch(BucketReduction& reduction) {
   reduction.mean = group_.all_reduce(at::cat(pieces), ReduceOp::mean);
 }
 
-/// The last thing that a backward does.
+/// Called at the end of backward.
 void GradientReducer::finish() {
   std::lock_guard lock(mutex_);
   NoInterceptGuard no_intercept;
@@ -235,7 +236,7 @@ void GradientReducer::finish() {
     }
   }
   unused_.clear();
-  std::vector<std::string> disputed;  // where no rank had one there is nothing to disagree about
+  std::vector<std::string> disputed;  // had a gradient on some ranks only
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (had_none[i]) unused_.push_back(parameters_[i].name);
     if (had_none[i] && had_one[i]) disputed.push_back(parameters_[i].name);
@@ -253,7 +254,7 @@ void GradientReducer::finish() {
   forget();
 }
 
-/// A parameter that had no gradient anywhere keeps what it has.
+/// A parameter without a gradient on any rank keeps its old one.
 void GradientReducer::write(const BucketReduction& reduction, const at::Tensor& mean,
                             const std::vector<bool>& had_one) {
   int64_t at = 0;
@@ -268,7 +269,7 @@ void GradientReducer::write(const BucketReduction& reduction, const at::Tensor& 
   }
 }
 
-/// The order in which rank 0 had its gradients becomes that of the buckets.
+/// Rebuilds the buckets in the order in which rank 0's gradients became ready.
 void GradientReducer::learn_order() {
   std::vector<size_t> order;
   for (size_t i = parameters_.size(); i-- > 0;)

@@ -8,11 +8,11 @@
 namespace wanpar {
 namespace {
 
-/// Counted from the back, where dimensions are broadcast.
+/// The batch dimension counted from the end, as for broadcasting.
 int64_t behind(const at::Tensor& x, const SamplePlacement& place) { return x.dim() - place.dim; }
 
-/// All of these that hold samples hold them in one leading dimension of those that are broadcast; the others
-/// have none there, or one for all.
+/// All inputs with samples have them in the same leading broadcast dimension; all other inputs broadcast
+/// there.
 Verdict broadcast_over(const Step& step, std::initializer_list<size_t> which, int64_t matrix_dims) {
   const SamplePlacement* first = nullptr;
   int64_t dims = 0, at = 0;
@@ -75,7 +75,7 @@ bool is_pool_or_the_like(std::string_view name) {
   return names.contains(name) || name.starts_with("upsample_") || name.starts_with("_upsample_");
 }
 
-/// Everything that holds samples holds them in dimension 0, and so does what it gives.
+/// Inputs and outputs have the samples in dimension 0.
 Verdict leading(const Step& step) {
   const SamplePlacement* first = nullptr;
   for (auto& x : step.op.inputs)
@@ -87,7 +87,7 @@ Verdict leading(const Step& step) {
   return {*first};
 }
 
-/// x[…, index, …]: what is beside the indexed dimensions stays, in front of them or behind.
+/// x[…, index, …]: dimensions before and after the indexed ones stay.
 Verdict indexed(const Step& step) {
   auto& self = step.tensor(0);
   auto* own = step.place(0);
@@ -140,7 +140,7 @@ std::optional<Verdict> samplewise(const Step& step) {
   }
   if (name == "index") return indexed(step);
   if (name == "copy_" && step.place(1) && step.tensor(0).sizes() == step.tensor(1).sizes())
-    return Verdict{*step.place(1)};  // nothing of what was there is left
+    return Verdict{*step.place(1)};  // overwrites all previous values
   if (name.starts_with("unsafe_split") || name == "unsafe_chunk") {
     auto* place = step.place(0);
     if (place && step.dim("dim", step.dims()) != place->dim) return Verdict{*place};

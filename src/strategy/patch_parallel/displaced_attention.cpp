@@ -21,7 +21,7 @@ KeysAndValues taken(const KeysAndValues& pair, const Ranges& positions) {
           select_ranges(pair[1], PackedPair::kTokens, positions)};
 }
 
-/// Keys and values that patches need of one another.
+/// The exchange of keys and values between patches.
 class Exchange {
  public:
   Exchange(const Communicator& patches, const Sight& sight, PackedPair pair)
@@ -34,7 +34,7 @@ class Exchange {
     }
   }
 
-  /// What this patch sends of its own.
+  /// What this patch sends.
   at::Tensor sent(const KeysAndValues& own) const {
     if (sight_.is_everything) return pair_.packed(own);
     std::vector<at::Tensor> pieces{pair_.packed(taken(own, {{0, 0}})).narrow(0, 0, 0)};
@@ -42,7 +42,7 @@ class Exchange {
       if (length(tokens)) pieces.push_back(pair_.packed(taken(own, tokens)));
     return at::cat(pieces);
   }
-  /// The same as numbers.
+  /// What is sent, unpacked to one flat tensor of numbers, to measure its staleness.
   at::Tensor numbers(const at::Tensor& sent) const {
     std::vector<at::Tensor> all;
     auto add = [&](const at::Tensor& flat, int64_t tokens) {
@@ -55,7 +55,8 @@ class Exchange {
     return all.empty() ? sent.to(at::kFloat) : at::cat(all);
   }
 
-  /// Gives what is needed here, by the rank that has sent it; of this rank what it has sent itself.
+  /// Starts the exchange; the returned function waits, and returns what each rank has sent here, including
+  /// this one.
   std::function<FromRanks()> begin(at::Tensor sent) const {
     if (sight_.is_everything) {
       auto flat = std::make_shared<Pending<at::Tensor>>(patches_.all_gather(std::move(sent), 0, numels_));
@@ -80,7 +81,7 @@ class Exchange {
       return all;
     };
   }
-  /// What the same exchange of everything would have given, of what one of everything has.
+  /// Selects, from an unlimited exchange, what this exchange would have returned.
   FromRanks of(const Exchange& exact, const FromRanks& all) const {
     FromRanks some;
     for (int r = 0; r < patches_.size(); ++r) {
@@ -90,7 +91,7 @@ class Exchange {
     return some;
   }
 
-  /// All keys and values that are needed here, and have come; this patch's own as they are given.
+  /// Concatenates the received keys and values with this patch's own, which are not packed.
   KeysAndValues joined(const FromRanks& flat, const KeysAndValues& own) const {
     KeysAndValues keys, values;
     for (int r = 0; r < patches_.size(); ++r) {
@@ -130,7 +131,7 @@ class Exchange {
   std::vector<int64_t> numels_;
 };
 
-/// Of this step, with gradients for autograd: those of all ranks' queries are summed.
+/// Keys and values of this step, differentiable: gradients are summed over all ranks' queries.
 KeysAndValues of_all(const Exchange& exchange, const Communicator& patches, const Sight& sight,
                      const KeysAndValues& own) {
   std::vector<int64_t> lengths;
@@ -143,7 +144,7 @@ KeysAndValues of_all(const Exchange& exchange, const Communicator& patches, cons
       });
 }
 
-/// Attention of the tokens of each window, to those of these keys that it sees.
+/// Attention of each window's queries to its keys.
 at::Tensor attention_in(const std::vector<Window>& windows, const Ranges& own, const Ranges& columns,
                         int64_t total, const Attention& call) {
   std::vector<at::Tensor> parts;
@@ -188,7 +189,7 @@ at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement
 
   const auto sight = options.reach ? within_reach(held, here, place, *options.reach) : all;
   const Exchange stale(patches, sight, PackedPair(call.key, call.value, options.dtype));
-  if (options.is_waited_for) {  // nothing is kept for the next step
+  if (options.is_waited_for) {  // stores nothing for the next step
     auto& seen = steps.is_displaced() ? sight : all;
     auto& exchange = steps.is_displaced() ? stale : exact;
     steps.count_sent(exchange.bytes_sent());

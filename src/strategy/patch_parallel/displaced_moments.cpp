@@ -5,7 +5,7 @@
 namespace wanpar {
 namespace {
 
-/// Means of elements and of their squares, [2, n], of sums with the number of elements.
+/// Means of elements and squares, [2, n], from sums and the number of elements.
 at::Tensor means(const at::Tensor& sums) {
   const auto n = sums.size(0) - 1;
   return (sums.narrow(0, 0, n) / sums[n].clamp_min(1)).view({2, -1});

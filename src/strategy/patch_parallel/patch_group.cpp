@@ -22,7 +22,7 @@ std::vector<int64_t> shape_of(const at::Tensor& part, int64_t dim, int64_t exten
 
 }  // namespace
 
-/// Without steps a rank may have none of them: that is exact, too.
+/// Throws Error if a rank would have an empty patch; without steps that is allowed, and exact.
 void PatchGroup::check_patches(int64_t count, int64_t ranks, int64_t patches, const char* what) const {
   if (!steps_->keeps()) return;
   if (count < ranks)

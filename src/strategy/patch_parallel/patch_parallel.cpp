@@ -27,7 +27,7 @@ std::string text_of(const std::optional<T>& value) {
   return value ? fmt::format("{}", *value) : "none";
 }
 
-/// The dimension that is dealt, of each argument.
+/// The split dimension of each video argument.
 std::vector<SplitInput> cuts_of(const PatchParallelOptions& options) {
   std::vector<SplitInput> cuts;
   for (auto& video : options.split) {
@@ -78,7 +78,7 @@ void check(const PatchParallelOptions& options) {
                             *options.max_staleness));
 }
 
-/// A line for each option that every rank must give alike.
+/// The options that must be equal on every rank, as text.
 std::string text_of(const PatchParallelOptions& options) {
   return fmt::format(
              "split_mode {}\ntemporal_parts {}\nwarmup_steps {}\nsync_first_step {}\nsync_frequency {}\n"
@@ -109,7 +109,7 @@ class PatchForward : public SplitForward {
     SplitForward::leave(results);
     steps_->end_call();
   }
-  /// The other ranks may have other things of this call: what is kept goes for all of it.
+  /// After a failure ranks may have stored different data for this call: drop all.
   void fail() override { steps_->forget(); }
 
  private:
@@ -132,7 +132,7 @@ void PatchParallelStrategy::update_step(int64_t step) {
   try {
     steps_->update(step);
   } catch (const Error& error) {
-    // The others may be in the call that this rank does not come to.
+    // The other ranks may have entered a call that this rank does not make.
     for (auto& group : groups()) {
       const auto that_call = group.forward();
       group.fail(error.what());

@@ -43,7 +43,7 @@ std::optional<double> StaleBuffer::staleness() const {
 void PatchSteps::update(int64_t step) {
   if (step == 0) forget();
   schedule_.begin_step(step);
-  calls_.resize(call_);  // of one that the step before has not had there is nothing to take
+  calls_.resize(call_);  // drop calls that the previous step did not make
   call_ = 0;
 }
 

@@ -9,7 +9,7 @@ void append(Ranges& all, const Ranges& more) { all.insert(all.end(), more.begin(
 
 Ranges whole(const Ranges& tokens) { return {{0, length(tokens)}}; }
 
-/// The tokens of these rows or frames.
+/// The tokens of rows or frames [begin, end).
 Ranges tokens_of(const SplitPlacement& place, int64_t begin, int64_t end) {
   begin = std::max<int64_t>(0, begin), end = std::min(place.total(), end);
   Ranges tokens;
@@ -24,7 +24,7 @@ Range extent_of(const SplitPlacement& place, int patch) {
   return {ranges.front().begin, ranges.back().end};
 }
 
-/// In rows or frames: which of a patch see which.
+/// The rows or frames that a patch attends to.
 struct Span {
   Range queries, keys;
 };
@@ -39,7 +39,7 @@ std::vector<Span> spans_of(const Range& patch, const Reach& reach) {
   return spans;
 }
 
-/// All that a patch sees, which lies together.
+/// All that a patch attends to, as one range.
 Ranges seen_by(const SplitPlacement& place, int patch, const Reach& reach) {
   const auto own = extent_of(place, patch);
   const auto spans = spans_of(own, reach);
@@ -51,7 +51,7 @@ Ranges seen_by(const SplitPlacement& place, int patch, const Reach& reach) {
 
 Ranges positions(const Ranges& tokens, const Ranges& others) {
   Ranges found;
-  int64_t begin = 0;  // of this range among the tokens
+  int64_t begin = 0;  // position of this range among the tokens
   for (auto& range : tokens) {
     for (auto& other : others) {
       const auto from = std::max(range.begin, other.begin), to = std::min(range.end, other.end);

@@ -24,13 +24,13 @@ std::vector<int64_t> with_length(const at::Tensor& x, int64_t length) {
   return shape;
 }
 
-/// Two tensors [batch, heads, tokens, channels] that travel as one, keys and values or their gradients.
+/// Two tensors [batch, heads, tokens, channels] that are sent as one: keys and values, or their gradients.
 struct Pair {
   at::Tensor key, value;
 
   at::Tensor packed() const { return at::cat({key.reshape({-1}), value.reshape({-1})}); }
 
-  /// Room for as many tokens as another rank holds, to be received.
+  /// A buffer to receive another rank's tokens.
   static int64_t numel(const Pair& like, int64_t length) {
     return c10::multiply_integers(with_length(like.key, length)) +
            c10::multiply_integers(with_length(like.value, length));
@@ -43,7 +43,7 @@ struct Pair {
   }
 };
 
-/// One hop: what I hold goes to the next rank, what the previous one holds comes.
+/// One hop of the ring: sends to the next rank, receives from the previous one.
 ToCome hop(const Communicator& ring, at::Tensor packed, int64_t coming) {
   int next = (ring.rank() + 1) % ring.size(), previous = (ring.rank() + ring.size() - 1) % ring.size();
   auto options = packed.options();
@@ -52,13 +52,13 @@ ToCome hop(const Communicator& ring, at::Tensor packed, int64_t coming) {
   return ring.exchange(std::move(sends), {{{coming}, options, previous}});
 }
 
-/// Rows of the queries and columns of the keys at hand that are attended to in one call.
+/// A block of query rows and key columns that one attention call covers.
 struct Block {
   Range rows, columns;
   bool causal;
 };
 
-/// All at once; under a causal mask, each range of queries with each range of keys that it may see.
+/// One block; with a causal mask, one per range of queries and range of keys that it may attend to.
 std::vector<Block> blocks(const Ranges& queries, const Ranges& keys, bool causal) {
   if (!causal) return {{{0, length(queries)}, {0, length(keys)}, false}};
   std::vector<Block> result;
@@ -79,15 +79,15 @@ at::Tensor rows(const at::Tensor& x, const Range& range, int64_t dim = 2) {
   return x.narrow(dim, range.begin, range.size());
 }
 
-/// Of a mask, or of its gradient, what is for one block of the keys that begin with this column. Where there
-/// is one row or column, it is for all of them.
+/// The slice of a mask, or of its gradient, for one block of the keys that start at this column. A single row
+/// or column broadcasts.
 at::Tensor of_block(const at::Tensor& mask, int64_t column, const Block& block) {
   auto columns =
       mask.size(-1) == 1 ? mask : mask.narrow(-1, column + block.columns.begin, block.columns.size());
   return mask_rows(columns, block.rows.begin, block.rows.size());
 }
 
-/// The call cut to one block.
+/// The call, sliced to one block.
 Attention cut(const Attention& call, int64_t column, const Pair& at_hand, const Block& block) {
   auto part = call;
   part.query = rows(call.query, block.rows);
@@ -98,7 +98,7 @@ Attention cut(const Attention& call, int64_t column, const Pair& at_hand, const 
   return part;
 }
 
-/// A mask with its columns in the order of the ring, those of each rank together.
+/// A mask with its columns permuted to rank order.
 at::Tensor with_columns_by_rank(const at::Tensor& mask, const std::vector<Ranges>& held) {
   Ranges all;
   for (auto& ranges : held) all.insert(all.end(), ranges.begin(), ranges.end());
@@ -107,7 +107,7 @@ at::Tensor with_columns_by_rank(const at::Tensor& mask, const std::vector<Ranges
   return in_order || mask.size(-1) == 1 ? mask : select_ranges(mask, -1, all);
 }
 
-/// The result so far, over the keys seen so far.
+/// The partial result over the keys so far.
 class Merge {
  public:
   explicit Merge(const Attention& call) {
@@ -134,10 +134,10 @@ class Merge {
   }
 
  private:
-  at::Tensor weighted_, max_, sum_;  // weighted_: the result, not yet divided by the sum
+  at::Tensor weighted_, max_, sum_;  // weighted_: the result before division by the sum
 };
 
-/// One attention over the ring, as backward needs to know it again.
+/// The state of a ring attention that backward needs.
 struct RingCall : torch::CustomClassHolder {
   RingCall(const Communicator& group, const Attention& attention, const std::vector<Ranges>& ranges)
       : ring(group), call(attention), held(ranges) {}
@@ -145,14 +145,14 @@ struct RingCall : torch::CustomClassHolder {
   int owner(int step) const { return (ring.rank() + ring.size() - step) % ring.size(); }
   int64_t tokens(int step) const { return length(held[owner(step)]); }
   const Ranges& own() const { return held[ring.rank()]; }
-  /// Of the mask's columns, the first that is for the keys of this step.
+  /// The first mask column of this step's keys.
   int64_t column(int step) const {
     return std::accumulate(held.begin(), held.begin() + owner(step), int64_t{0},
                            [](int64_t n, const Ranges& ranges) { return n + length(ranges); });
   }
 
   Communicator ring;
-  Attention call;  // its tensors are kept by autograd alone
+  Attention call;  // its tensors are saved by autograd only
   std::vector<Ranges> held;
 };
 
@@ -171,7 +171,7 @@ AttentionPart forward_pass(const RingCall& r, const Attention& call) {
   return merge.result(call.query.scalar_type());
 }
 
-/// Gradients of the keys and values travel behind them, and are home after as many hops as there are ranks.
+/// Gradients of keys and values follow them around the ring, and are back at their owner after `size` hops.
 AttentionGradients backward_pass(const RingCall& r, const Attention& call, const AttentionPart& whole,
                                  const at::Tensor& gradient, bool of_mask) {
   const Pair own{call.key, call.value};

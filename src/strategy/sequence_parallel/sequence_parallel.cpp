@@ -8,7 +8,7 @@
 namespace wanpar {
 namespace {
 
-/// A line for each option that every rank must give alike.
+/// The options that must be equal on every rank, as text.
 std::string text_of(const SequenceParallelOptions& options) {
   return fmt::format("balance_causal {}\nmin_share {}", options.balance_causal, options.min_share) +
          text_of(options.split, options.gather);

@@ -7,7 +7,7 @@
 namespace wanpar {
 namespace {
 
-/// Attention of all tokens to all, in the order in which the ranks hold them: a mask goes by their own.
+/// Attention between all tokens, in rank order; the mask's columns are in the order of the sequence.
 at::Tensor full_attention(const std::string& who, const TokenLayout& place, Attention call) {
   bool goes_by_order = call.mask || call.causal;
   if (!goes_by_order || place.is_in_order()) return local_attention(who, call);

@@ -1,4 +1,4 @@
-// What a checkpoint is written from, and read into: parameters by the names of the module.
+// each_parameter() and load(): unsharded parameters by the module's names.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>

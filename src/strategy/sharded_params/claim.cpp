@@ -10,7 +10,7 @@
 namespace wanpar {
 
 ParameterOwnership::ParameterOwnership(const NamedTensors& parameters) {
-  std::unordered_set<c10::StorageImpl*> seen;  // tied ones stand here more than once
+  std::unordered_set<c10::StorageImpl*> seen;  // tied parameters are listed more than once
   for (auto& [name, tensor] : parameters) {
     if (!tensor.defined() || !tensor.has_storage()) continue;
     bool is_new = seen.insert(tensor.storage().unsafeGetStorageImpl()).second;

@@ -15,7 +15,7 @@
 namespace wanpar {
 namespace {
 
-/// Vector instructions and matrix kernels want their operands to begin at such addresses.
+/// The alignment for vector instructions and matrix kernels.
 constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t elements, int64_t width) {
@@ -23,7 +23,7 @@ int64_t aligned(int64_t elements, int64_t width) {
   return (elements + multiple - 1) / multiple * multiple;
 }
 
-/// The leaves get a storage that holds nothing else, in the dtype that is computed with.
+/// Moves the leaves to a storage of their own, in the dtype of computation.
 void move_out(Item& item, at::ScalarType dtype) {
   auto own = at::empty({item.size}, item.leaves[0].tensor.options().dtype(dtype).requires_grad(false));
   for (auto& leaf : item.leaves) {
@@ -32,19 +32,19 @@ void move_out(Item& item, at::ScalarType dtype) {
   }
 }
 
-/// Parameters that share memory, or leave gaps in it, are stepped as one flat tensor.
+/// The metadata of an item's shard. Parameters that share memory, or leave gaps in it, are one flat tensor.
 ShardMetadata metadata_of_shard(const Item& item, int64_t begin) {
   auto& tensor = item.leaves[0].tensor;
   bool fills =
       item.leaves.size() == 1 && tensor.numel() == item.size && tensor.is_non_overlapping_and_dense();
   if (!fills) return {{item.size}, {1}, begin};
   auto strides =
-      c10::contiguous_strides(tensor.sizes());  // one way to say it, whatever dimensions of size 1 have
+      c10::contiguous_strides(tensor.sizes());  // canonical strides, whatever those of size-1 dimensions are
   if (!tensor.is_contiguous()) return {tensor.sizes().vec(), tensor.strides().vec(), begin};
   return {tensor.sizes().vec(), {strides.begin(), strides.end()}, begin};
 }
 
-/// All of an item, flat.
+/// The memory of an item, flat.
 at::Tensor memory_of(const Item& item) {
   auto& first = item.leaves[0];
   return first.tensor.detach().as_strided({item.size}, {1}, first.tensor.storage_offset() - first.offset);
@@ -79,7 +79,8 @@ FlatParameters::FlatParameters(std::vector<Item> items, Options options)
   for (auto& item : items_) item.values.reset();
 }
 
-/// What is stepped is the module's own parameters. Those that share memory each have a gradient of their own.
+/// Unsharded: the optimizer steps the module's own parameters. Those that share memory have separate
+/// gradients.
 void FlatParameters::keep_memory() {
   gradient_size_ = 0;
   for (auto& item : items_) {
@@ -95,7 +96,8 @@ void FlatParameters::keep_memory() {
   for (auto& item : items_) memory_of(item).copy_(values.narrow(0, item.begin, item.size));
 }
 
-/// What is stepped is this rank's part of a memory that holds all, of which the module's is a copy.
+/// Sharded: the optimizer steps this rank's shard of the flat parameter, of which the module's memory is a
+/// copy.
 void FlatParameters::share_memory() {
   flat_ = options_.take_from_rank_0 ? from_rank_0() : piece(options_.group.rank());
   for (auto& item : items_) {
@@ -115,7 +117,7 @@ void FlatParameters::share_memory() {
   }
 }
 
-/// What this rank is to hold, of rank 0's values.
+/// This rank's shard of rank 0's values.
 at::Tensor FlatParameters::from_rank_0() const {
   auto mine = piece(options_.group.rank());
   std::vector<Send> sends;
@@ -130,7 +132,7 @@ at::Tensor FlatParameters::from_rank_0() const {
   return mine;
 }
 
-/// What a rank is to hold, of the values that the module came with.
+/// A rank's shard of the values that the module was constructed with.
 at::Tensor FlatParameters::piece(int rank) const {
   auto part = at::zeros({sizes_[rank]}, options());
   auto begin = total(std::span(sizes_).first(rank));
@@ -182,7 +184,7 @@ void FlatParameters::each_value(
 
 void FlatParameters::write_back(const at::Tensor& gathered) {
   auto mine = gathered.narrow(0, begin_of_shard(), flat_.numel());
-  // What nobody wrote to keeps the digits that the other dtype has not.
+  // Values that were not written keep the precision that the dtype of computation lacks.
   auto is_written = mine.ne(flat_.to(mine.scalar_type()));
   flat_.copy_(at::where(is_written, mine.to(dtype_), flat_));
 }
@@ -247,7 +249,7 @@ Pending<at::Tensor> FlatParameters::reduce(const std::vector<std::vector<at::Ten
   return options_.group.reduce_scatter(std::move(whole), 0, sizes_, ReduceOp::mean);
 }
 
-/// Where the gradient of a leaf lies in the flat one.
+/// The slice of a leaf's gradient in the flat gradient.
 at::Tensor FlatParameters::gradient_slice(const at::Tensor& flat, const Leaf& leaf) const {
   if (is_unsharded())
     return flat.narrow(0, leaf.gradient_begin, leaf.tensor.numel()).view(leaf.tensor.sizes());
@@ -256,7 +258,7 @@ at::Tensor FlatParameters::gradient_slice(const at::Tensor& flat, const Leaf& le
 
 void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>& had) {
   const auto gradients = mean.to(dtype_);
-  if (is_unsharded())  // what was here before is a part of the mean
+  if (is_unsharded())  // the previous gradient is part of the mean
     return each_leaf([&](size_t, auto& leaf) {
       if (had[leaf.shard]) leaf.tensor.mutable_grad() = gradient_slice(gradients, leaf).variable_data();
     });
@@ -270,7 +272,7 @@ void FlatParameters::accumulate(const at::Tensor& mean, const std::vector<bool>&
       sum.add_(mine);
     else
       sum = shard_of(mine.variable_data(),
-                     options_.group);  // optimizers detach it in place, which a view refuses
+                     options_.group);  // optimizers detach it in place, which views do not allow
   }
 }
 

@@ -11,7 +11,7 @@
 namespace wanpar {
 namespace {
 
-/// How many elements lie between the first and the last of a tensor.
+/// The number of elements that a tensor spans in memory.
 int64_t span(const at::Tensor& tensor) {
   if (tensor.numel() == 0) return 0;
   int64_t last = 0;
@@ -24,13 +24,13 @@ struct Found {
   int unit;
 };
 
-/// Those of one storage that overlap become one item.
+/// Merges overlapping parameters of one storage into one item.
 void divide(std::vector<Found> found, std::vector<Item>& items) {
   auto begin_of = [](const Found& f) { return f.leaf.tensor.storage_offset(); };
   std::stable_sort(found.begin(), found.end(), [&](auto& a, auto& b) { return begin_of(a) < begin_of(b); });
   const auto& storage = found[0].leaf.tensor.storage();
   const auto first = items.size();
-  int64_t begin = 0;  // of the item at hand, in the storage
+  int64_t begin = 0;  // of the current item, in the storage
   for (auto& [leaf, unit] : found) {
     auto from = leaf.tensor.storage_offset(), to = from + span(leaf.tensor);
     if (items.size() == first || from >= begin + items.back().size) {

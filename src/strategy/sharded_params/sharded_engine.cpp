@@ -22,7 +22,7 @@
 namespace wanpar {
 namespace {
 
-/// A line for each option that every rank must give alike.
+/// The options that must be equal on every rank, as text.
 std::string text_of(const ShardedParamsOptions& options) {
   auto dtype = [](std::optional<at::ScalarType> type) {
     return type ? c10::toString(*type) : "the tensors' own";
@@ -78,7 +78,7 @@ void ShardedEngine::check_values() const {
 
 bool ShardedEngine::is_alone() const { return is_unsharded_ && size_of(placement_->reduced_over) == 1; }
 
-/// Between two calls the user may have frozen parameters, or begun to train them.
+/// Also picks up parameters that the user has frozen or unfrozen since the last call.
 void ShardedEngine::begin_forward() {
   reset_after_failures();
   if (!std::exchange(are_compared_, true)) compare_values();
@@ -88,7 +88,7 @@ void ShardedEngine::begin_forward() {
   residency_->begin_forward();
 }
 
-/// Collective. Ranks that hold the same shards would each go on with their own.
+/// Collective. Verifies that ranks that hold the same shards start with equal values.
 void ShardedEngine::compare_values() const {
   if (size_of(alike_) == 1) return;
   NamedTensors shards;
@@ -108,7 +108,7 @@ void ShardedEngine::check_parameters() const {
   if (is_unsharded_) refuse_written("ShardedParams", whole_, written_);
 }
 
-/// Gradients of what is no parameter here would be each rank's own.
+/// Throws Error if results depend on a leaf that is not a parameter here: its gradient would not be reduced.
 void ShardedEngine::check_leaves(const std::vector<at::Tensor>& results,
                                  const std::vector<at::Tensor>& arguments) const {
   for (auto& leaf : leaves_of(results, arguments))
@@ -120,7 +120,7 @@ void ShardedEngine::check_leaves(const std::vector<at::Tensor>& results,
           c10::toString(leaf.scalar_type()), leaf.sizes()));
 }
 
-/// To be called in a backward.
+/// Call in a backward.
 void ShardedEngine::check_backward() const {
   auto* tasks = torch::autograd::get_current_graph_task_exec_info();
   if (!tasks || tasks->empty()) return;
@@ -197,7 +197,7 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
   }
   is_unsharded_ = options_.group.size() == 1;
   for (size_t i = 0; i < groups.size(); ++i) {
-    if (groups[i].empty()) continue;  // all its parameters are tied to those of units before it
+    if (groups[i].empty()) continue;  // all its parameters are tied to those of earlier units
     auto unit = std::make_shared<ShardedUnit>(units.names[i], static_cast<int64_t>(i));
     ResidentUnit resident{.name = unit->name, .source = unit, .storages = {}};
     auto about = fmt::format("unit '{}'", unit->name);
@@ -222,7 +222,7 @@ void ShardedEngine::make_units(const NamedTensors& parameters) {
   }
 }
 
-/// Buffers are whole on every rank.
+/// Buffers are replicated: casts and broadcasts one.
 void ShardedEngine::settle(at::Tensor buffer) const {
   if (options_.sync_module_states) {
     auto from_rank_0 = options_.group.broadcast(buffer).get();
@@ -232,7 +232,7 @@ void ShardedEngine::settle(at::Tensor buffer) const {
   if (options_.buffer_dtype && buffer.is_floating_point()) buffer.set_data(buffer.to(*options_.buffer_dtype));
 }
 
-/// Backward goes from the last unit to the first, and gathers those that are not here any more meanwhile.
+/// Expects backward to run from the last unit to the first, and to gather those that are no longer resident.
 void ShardedEngine::make_gradients() {
   auto count = static_cast<int64_t>(units_.size());
   bool is_gathered = options_.group.size() > 1 && options_.sharding == Sharding::full_shard;

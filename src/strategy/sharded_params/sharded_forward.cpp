@@ -23,7 +23,7 @@ class ShardedForward : public ForwardScope {
     engine_->residency().end_forward();
   }
 
-  /// Floating-point arguments in param_dtype.
+  /// Casts floating-point arguments to param_dtype.
   void enter(Arguments& arguments) override {
     for (auto& item : arguments.tensors) arguments_.push_back(item.tensor);
     auto dtype = engine_->options().param_dtype;
@@ -32,7 +32,7 @@ class ShardedForward : public ForwardScope {
       if (x.defined() && x.is_floating_point()) x = x.to(*dtype);
   }
 
-  /// Results lie in no memory that is about to be let go of.
+  /// Clones results that alias unsharded parameters.
   void leave(NamedTensors& results) override {
     engine_->check_parameters();
     for (auto& [name, x] : results) x = engine_->residency().clone_if_aliased(std::move(x));

@@ -21,7 +21,7 @@ namespace wanpar {
 namespace {
 
 int64_t mixed(int64_t value, int64_t with) {
-  return static_cast<int64_t>(hashed_with(value, with) >> 1);  // what is negated must not overflow
+  return static_cast<int64_t>(hashed_with(value, with) >> 1);  // can be negated without overflow
 }
 
 bool any(const std::vector<at::Tensor>& gradients) {
@@ -30,7 +30,7 @@ bool any(const std::vector<at::Tensor>& gradients) {
 
 }  // namespace
 
-/// Stands before the node that accumulates a leaf's gradient.
+/// Pre-hook of a leaf's AccumulateGrad.
 class ShardedGradients::Arriving : public torch::autograd::FunctionPreHook {
  public:
   explicit Arriving(std::weak_ptr<ShardedGradients> gradients) : gradients_(std::move(gradients)) {}
@@ -44,7 +44,7 @@ class ShardedGradients::Arriving : public torch::autograd::FunctionPreHook {
   std::weak_ptr<ShardedGradients> gradients_;
 };
 
-/// Stands behind it.
+/// Post-hook of a leaf's AccumulateGrad.
 class ShardedGradients::Arrived : public torch::autograd::FunctionPostHook {
  public:
   Arrived(std::weak_ptr<ShardedGradients> gradients, size_t reduction, size_t leaf)
@@ -61,7 +61,7 @@ class ShardedGradients::Arrived : public torch::autograd::FunctionPostHook {
   size_t reduction_, leaf_;
 };
 
-/// Those whose gradients one backward of this process makes.
+/// The models that take part in the same backward of this process.
 class ShardedGradients::Companions {
  public:
   static void join(int backward, ShardedGradients* one) {
@@ -74,7 +74,7 @@ class ShardedGradients::Companions {
       for (auto& [number, other] : all) other->has_company_ = true;
   }
 
-  /// In the order in which they were wrapped.
+  /// In the order of wrapping.
   static std::vector<ShardedGradients*> take(int backward) {
     std::lock_guard lock(mutex_);
     std::vector<ShardedGradients*> taken;
@@ -153,7 +153,7 @@ void ShardedGradients::before_gather(int64_t unit) {
   exchanges_ = mixed(exchanges_, 2 * unit);
 }
 
-/// Before the first gradient of a backward; any time later it does nothing.
+/// Call before the first gradient of a backward; later calls have no effect.
 void ShardedGradients::begin_backward() {
   if (!alive_.expired()) return;
   auto token = std::make_shared<int>();
@@ -163,7 +163,7 @@ void ShardedGradients::begin_backward() {
   if (!is_first) return;
   alive_ = token;
   count_gathers();
-  if (is_under_way_) forget();  // one that threw
+  if (is_under_way_) forget();  // a backward that threw
   for (auto& reduction : reductions_) reduction.flat->drop_stand_ins();
   is_under_way_ = pauses_ == 0 && !reductions_.empty();
   if (!is_under_way_) return;
@@ -176,12 +176,12 @@ void ShardedGradients::begin_backward() {
   }
 }
 
-/// From 0 in each backward.
+/// Restarts the count of gathers in each backward.
 void ShardedGradients::count_gathers() {
   if (gathering_.begin_once([] {})) gathers_ = 0;
 }
 
-/// As before the backward at hand: what it brought is dropped, what was there before is put back.
+/// Drops the gradients of the current backward, and restores those from before.
 void ShardedGradients::forget() {
   for (auto& reduction : reductions_) reduction.flat->put_gradients(std::exchange(reduction.before, {}));
   reset();
@@ -213,14 +213,14 @@ void ShardedGradients::arrived(size_t index, size_t leaf) {
   if (reduction.is_complete()) launch_complete();
 }
 
-/// Those whose place is over.
+/// Issues the reductions whose slot has passed.
 void ShardedGradients::launch_until(int64_t gathers) {
   if (!is_under_way_) return;
   for (; next_ < order_.size() && reductions_[order_[next_]].after <= gathers; ++next_)
     if (auto& reduction = reductions_[order_[next_]]; !reduction.is_idle) launch(reduction);
 }
 
-/// Those whose place has come and whose gradients are all here.
+/// Issues the next reductions whose gradients are all ready.
 void ShardedGradients::launch_complete() {
   if (!is_alone_ || has_company_) return;
   for (; next_ < order_.size(); ++next_) {
@@ -253,10 +253,10 @@ void ShardedGradients::wait_until_in_flight(size_t max) {
   }
 }
 
-/// The last thing that a backward does. Which model comes first in it may differ by rank.
+/// Called at the end of backward. Which model's callback runs first may differ by rank.
 void ShardedGradients::finish_all() {
   for (auto* one : Companions::take(pass_.id())) one->finish();
-  finish();  // where no gradients are averaged
+  finish();  // ends the pass of a model that reduces nothing
 }
 
 void ShardedGradients::finish() {
@@ -280,7 +280,7 @@ void ShardedGradients::finish() {
     words.assign(all.const_data_ptr<int64_t>(), all.const_data_ptr<int64_t>() + all.numel());
   };
   greatest(group_);
-  // Replicas may differ in what they gather; what remains is whether all ranks of a group did alike.
+  // Replicas may gather differently; only ranks of one group must have done the same.
   words[1] = words[0] == -words[1] ? 0 : 1, words[0] = 0;
   for (auto& alike : alike_) greatest(alike);
   if (words[1] != 0) {
@@ -308,8 +308,8 @@ void ShardedGradients::finish() {
   reset();
 }
 
-/// The order in which rank 0 had the last gradient of each, and gathered between them, becomes that of all.
-/// What had none comes last.
+/// Adopts rank 0's order, in which the last gradients of the flat parameters became ready, and its gathers
+/// between them. Flat parameters without gradients come last.
 void ShardedGradients::learn_order() {
   auto arrival = [&](size_t index) { return reductions_[index].last_arrival; };
   std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {

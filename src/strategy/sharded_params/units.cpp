@@ -17,7 +17,8 @@ bool lies_under(const std::string& name, const std::string& prefix) {
   return name.starts_with(prefix) && (name.size() == prefix.size() || name[prefix.size()] == '.');
 }
 
-/// "blocks.3.attn.weight": "blocks", "blocks.3", "blocks.3.attn"; outermost first.
+/// The modules of a parameter name, outermost first: "blocks", "blocks.3", "blocks.3.attn" for
+/// "blocks.3.attn.weight".
 std::vector<std::string> modules_above(const std::string& name) {
   std::vector<std::string> modules;
   for (auto dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
@@ -25,7 +26,7 @@ std::vector<std::string> modules_above(const std::string& name) {
   return modules;
 }
 
-/// The modules that have parameters, by their names.
+/// The modules with parameters, inferred from names.
 class Modules {
  public:
   explicit Modules(const NamedTensors& parameters) {
@@ -40,7 +41,8 @@ class Modules {
 
   int64_t bytes(const std::string& module) const { return contents_.at(module).bytes; }
 
-  /// Of a list, as blocks.3, or numbered by hand, as layer3: there is another of the same structure.
+  /// Whether it is an item of a list (blocks.3), or a numbered member (layer3), with another of the same
+  /// structure.
   bool is_item(const std::string& module) const {
     return std::isdigit(static_cast<unsigned char>(module.back())) && alike_.at(kind_of(module)) > 1;
   }
@@ -48,19 +50,19 @@ class Modules {
  private:
   struct Content {
     int64_t bytes = 0;
-    std::string names;  // of its parameters, within it
+    std::string names;  // of its parameters, relative to it
   };
 
-  /// The name without its number, and the names within.
+  /// The structure: the name without its number, and the relative names of its parameters.
   std::string kind_of(const std::string& module) const {
     return module.substr(0, module.find_last_not_of("0123456789") + 1) + '\n' + contents_.at(module).names;
   }
 
   std::map<std::string, Content> contents_;
-  std::map<std::string, int> alike_;  // how many modules are of a kind
+  std::map<std::string, int> alike_;  // the number of modules of each structure
 };
 
-/// Each parameter into the unit that `unit_of` names for it, units in the order of their first parameter.
+/// Assigns each parameter to the unit that `unit_of` names; units are in the order of their first parameter.
 template <class UnitOf>
 Units divide(const NamedTensors& parameters, const UnitOf& unit_of) {
   Units units;

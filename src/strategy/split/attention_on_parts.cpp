@@ -18,7 +18,8 @@
 namespace wanpar {
 namespace {
 
-/// Where the split dimension lies is counted from the front, in each tensor and in the result.
+/// Inputs with different numbers of dimensions: the sharded dimension is counted from the front in each
+/// tensor.
 [[noreturn]] void refuse_dims(const std::string& who, const Attention& call) {
   throw Error(
       fmt::format("{}: the queries of an attention are {}, its keys {} and its values {}; give them as many "
@@ -26,14 +27,15 @@ namespace {
                   who, call.query.sizes(), call.key.sizes(), call.value.sizes()));
 }
 
-/// The mask, attending to nothing but what is `seen` too.
+/// The mask, restricted to `seen`.
 at::Tensor under(const at::Tensor& seen, const std::optional<at::Tensor>& mask) {
   if (!mask) return seen;
   if (mask->scalar_type() == at::kBool) return mask->logical_and(seen);
   return mask->masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
-/// What a backward is to find as it was: split tensors, whose parts have no versions of their own.
+/// Checks in backward that saved split tensors are unmodified: their shards have no version counters of their
+/// own.
 class Unwritten {
  public:
   void keep(const at::Tensor& x) {
@@ -53,8 +55,8 @@ class Unwritten {
   std::vector<std::pair<c10::VariableVersion, uint32_t>> kept_;
 };
 
-/// LibTorch's kernels give [batch, heads, tokens, channels] as [batch, tokens, heads, channels] lie in
-/// memory.
+/// The geometry of LibTorch's kernels: [batch, heads, tokens, channels] with memory order [batch, tokens,
+/// heads, channels].
 SplitTensor::Geometry geometry_of(const at::Tensor& part, const SplitPlacement& place) {
   at::DimVector sizes(part.sizes());
   sizes[place.dim] = place.global_extent();

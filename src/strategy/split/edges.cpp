@@ -44,7 +44,7 @@ HaloLayout::HaloLayout(const TokenLayout& layout, int ring, int ulysses, int rin
 
 at::Tensor HaloLayout::own(at::Device device) const { return indices(own_, device); }
 
-/// Where these tokens, those that there are, lie among all edges.
+/// The positions of the existing tokens in [begin, end) among all boundary tokens.
 std::vector<int64_t> HaloLayout::places(int64_t begin, int64_t end) const {
   std::vector<int64_t> result;
   for (auto token = std::max<int64_t>(0, begin); token < std::min(total_, end); ++token)

@@ -30,12 +30,12 @@ at::Tensor with_halos(const Communicator& ranks, const at::Tensor& part, int64_t
 
   std::vector<Send> sends;
   std::vector<Receive> receives;
-  size_t before = 0;  // of what comes
+  size_t before = 0;  // number of received pieces that come before
   for (int peer = 0; peer < ranks.size(); ++peer) {
     if (peer == ranks.rank()) continue;
     const auto& theirs = shares[peer];
     const bool is_before = peer < ranks.rank();
-    // Who lies before this rank has it on the right, and is itself on the left.
+    // A rank before this one needs its right halo from here, and provides the left halo.
     const auto goes = common(
         mine, is_before ? Range{theirs.end, theirs.end + right} : Range{theirs.begin - left, theirs.begin});
     const auto comes =

@@ -7,11 +7,11 @@
 namespace wanpar {
 namespace {
 
-constexpr int64_t kTokens = 2;  // their dimension, counted from the end
+constexpr int64_t kTokens = 2;  // the token dimension, from the end
 
 int64_t from_end(const at::Tensor& x, const SplitPlacement& place) { return x.dim() - place.dim; }
 
-/// Whether two tensors are split along the same dimension, alike.
+/// Whether two tensors are sharded alike along the same dimension.
 bool is_alike(const at::Tensor& x, const SplitPlacement& a, const at::Tensor& y, const SplitPlacement& b) {
   return from_end(x, a) == from_end(y, b) && a.is_like(b);
 }
@@ -55,7 +55,7 @@ AttentionPlan plan_attention(std::span<const at::Tensor> inputs, MergedKeys merg
     return plan;
   }
 
-  // What is left is split along samples or heads.
+  // The remaining cases are sharded along samples or heads.
   const auto& split = queries ? *queries : *keys;
   const auto along = queries ? from_end(query, split) : from_end(key, split);
   if (along <= kTokens || (queries && keys && !is_alike(query, *queries, key, *keys)))

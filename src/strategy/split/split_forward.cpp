@@ -15,7 +15,7 @@
 namespace wanpar {
 namespace {
 
-/// Whether it draws from a generator that the module has made.
+/// Whether the operator draws from a generator of the module's own.
 bool has_own_generator(std::span<const c10::IValue> arguments) {
   return std::any_of(arguments.begin(), arguments.end(), [](auto& value) {
     if (!value.isGenerator() || !value.toGenerator().defined()) return false;
@@ -139,7 +139,7 @@ at::Tensor SplitForward::shard(const at::Tensor& x, int64_t dim, const Placement
   return there ? split(x, *there, ranks_) : x;
 }
 
-/// Otherwise each would go on with a part of something else.
+/// Verifies that the tensor to shard is equal on all ranks.
 void SplitForward::require_same_on_all(const at::Tensor& x) const {
   require_same_values(
       who(), "tensors to split", ranks_->grid(), {{"tensor", x}},
@@ -162,7 +162,8 @@ at::Tensor SplitForward::given(const at::Tensor& x, int64_t dim) {
 at::Tensor SplitForward::gather(const at::Tensor& x, std::optional<int64_t> dim) const {
   auto* place = placement_of(x);
   if (dim && *dim < 0) *dim += x.dim();
-  const bool has_one = place && place->layout->total() == 1;  // which is at the edge of two dimensions
+  const bool has_one =
+      place && place->layout->total() == 1;  // with a single token the dimension is ambiguous
   if (place && dim && *dim != place->dim && !has_one)
     throw Error(
         fmt::format("{}: the tokens of the result lie along dimension {}, not along {}; name that in .gather "

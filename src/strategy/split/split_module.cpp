@@ -12,10 +12,10 @@
 namespace wanpar {
 namespace {
 
-/// Calls that are remembered; a loop over ever new shapes must not fill the memory.
+/// The maximum number of remembered signatures, so that ever new shapes do not exhaust memory.
 constexpr size_t kRemembered = 256;
 
-/// Collective. An address of this process tells it from any other.
+/// Collective. Processes are told apart by id and an address.
 bool are_in_one_process(const std::vector<Communicator>& grid) {
   static const int here = 0;
   auto places = at::tensor({static_cast<int64_t>(::getpid()), reinterpret_cast<int64_t>(&here)}, at::kLong)
@@ -24,8 +24,7 @@ bool are_in_one_process(const std::vector<Communicator>& grid) {
   return places.size(0) > 1 && places.eq(places[0]).all().item<bool>();
 }
 
-/// Collective. Each rank finds every position of the grid once along its axes, where they are those of a
-/// mesh.
+/// Collective. Verifies that the groups are axes of one mesh: each position of the grid occurs exactly once.
 void require_axes_of_one_mesh(const std::string& who, const std::vector<Communicator>& grid) {
   int64_t position = 0, size = 1;
   for (auto& group : grid) position += group.rank() * size, size *= group.size();

@@ -25,7 +25,7 @@ void SplitRanks::leave() const {
 bool SplitRanks::is_beside_the_pass() const {
   const auto thread = thread_.load();
   if (thread == std::thread::id() || thread == std::this_thread::get_id()) return false;
-  return !torch::autograd::get_current_node();  // which runs where autograd wants
+  return !torch::autograd::get_current_node();  // backward runs on autograd's threads
 }
 
 void SplitRanks::exchanges(const char* what) const {
@@ -38,7 +38,7 @@ void SplitRanks::exchanges(const char* what) const {
 
 at::Tensor SplitRanks::joined(const at::Tensor& part, int64_t dim, const TokenLayout& layout) const {
   exchanges("the whole");
-  // Ranks move numbers of some kinds only.
+  // Reordering supports some dtypes only.
   if (part.is_complex())
     return at::view_as_complex(joined(at::view_as_real(part.resolve_conj()).contiguous(), dim, layout));
   if (part.scalar_type() == at::kChar || part.scalar_type() == at::kShort)
@@ -84,7 +84,7 @@ void SplitRanks::meets(const SplitCall& call) const {
   if (!alike_ || is_beside_the_pass()) return;
   auto& op = call.name();
   alike_->note_call(op);
-  auto* beta = call.named("beta");  // of what a product is added to: nothing, where it is 0
+  auto* beta = call.named("beta");  // with beta = 0 the added tensor is ignored
   bool ignores_first = beta && beta->isScalar() && beta->toScalar().toDouble() == 0;
   for (size_t i = 0; i < call.size(); ++i) {
     auto& value = call.argument(i);

@@ -14,7 +14,7 @@ namespace {
 using Tensors = std::vector<at::Tensor>;
 using Sizes = std::vector<int64_t>;
 
-/// Cuts a flat tensor into views, one behind the other.
+/// Splits a flat tensor into consecutive views.
 class Reader {
  public:
   explicit Reader(at::Tensor flat) : flat_(std::move(flat)) {}
@@ -29,23 +29,23 @@ class Reader {
   int64_t at_ = 0;
 };
 
-/// [batch, tokens, heads, channels] in memory, seen as [batch, heads, tokens, channels]: what modules flatten
+/// [batch, heads, tokens, channels] with memory order [batch, tokens, heads, channels], which modules flatten
 /// next.
 at::Tensor tokens_first(at::IntArrayRef shape, const at::TensorOptions& options) {
   return at::empty({shape[0], shape[2], shape[1], shape[3]}, options).transpose(1, 2);
 }
 
-/// The group's tokens traded for its heads and back, several tensors [batch, heads, tokens, channels] in one
-/// exchange. The two directions are inverse to each other and, being mere rearrangements, adjoint too.
+/// The all-to-all between tokens and heads, for several tensors [batch, heads, tokens, channels] at once. The
+/// two directions are inverse to each other and, being permutations, adjoint.
 class Trade {
  public:
-  /// `heads` counts those of each tensor, on all ranks together.
+  /// `heads` are the global numbers of heads of the tensors.
   Trade(const Communicator& group, Sizes lengths, const Sizes& heads)
       : group_(group), lengths_(std::move(lengths)) {
     for (auto n : heads) heads_.push_back(even_sizes(n, group.size()));
   }
 
-  /// All heads of my tokens in, my heads of all tokens out.
+  /// From all heads of my tokens to my heads of all tokens.
   Tensors to_heads(Tensors x) const {
     auto mine = lengths_[rank()];
     auto sent = [&](size_t i, int r) { return shape(x[i], heads_[i][r], mine); };
@@ -59,7 +59,7 @@ class Trade {
     return x;
   }
 
-  /// My heads of all tokens in, all heads of my tokens out.
+  /// From my heads of all tokens to all heads of my tokens.
   Tensors to_tokens(Tensors x) const {
     auto mine = lengths_[rank()];
     auto sent = [&](size_t i, int r) { return shape(x[i], heads_[i][rank()], lengths_[r]); };
@@ -87,7 +87,7 @@ class Trade {
     return {x.size(0), heads, tokens, x.size(3)};
   }
 
-  /// For each rank its pieces of all the tensors, cut along dim.
+  /// For each rank, its pieces of all tensors, split along dim.
   template <class Shape>
   Tensors::value_type packed(const Tensors& x, const Shape& sent, int64_t dim) const {
     int64_t total = 0;
@@ -118,7 +118,7 @@ class Trade {
 
   Communicator group_;
   Sizes lengths_;
-  std::vector<Sizes> heads_;  // of each tensor, on each rank
+  std::vector<Sizes> heads_;  // by tensor and rank
 };
 
 /// The call is prepared, and has one batch dimension.
