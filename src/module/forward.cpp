@@ -15,8 +15,8 @@
 namespace wanpar {
 namespace {
 
-/// What the ranks of a group are told of the exception at hand: where all know of it already, it is said as
-/// it is.
+/// The message to send to the ranks of a group about the current exception; unchanged if all ranks have it
+/// already.
 std::string sentence_for(const Communicator& group) {
   try {
     throw;
@@ -27,7 +27,7 @@ std::string sentence_for(const Communicator& group) {
   }
 }
 
-/// In a catch block: throws on what a strategy threw, and an error of LibTorch's own with the remark.
+/// Call in a catch block: rethrows a strategy's error, and a LibTorch error with the remark added.
 [[noreturn]] void throw_on_with(const ForwardScope* scope) {
   try {
     Scope::rethrow();
@@ -64,7 +64,7 @@ void Collector::none() {
 
 void Collector::plain(std::string_view text) {
   for (auto* words : {&signature, &numbers}) ((*words += path() + '=') += text) += ';';
-  // One digit may be a flag.
+  // A single digit may be a flag.
   bool is_number = text.size() > 1 && text.find_first_not_of("0123456789.+-e") == text.npos;
   ((kinds += path() + '=') += is_number ? "number" : text) += ';';
   plain_names.push_back(path());
