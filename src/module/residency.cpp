@@ -24,10 +24,6 @@ void include(std::vector<int>& units, int unit) {
   if (std::find(units.begin(), units.end(), unit) == units.end()) units.push_back(unit);
 }
 
-bool contains(const std::vector<int>& units, int unit) {
-  return std::find(units.begin(), units.end(), unit) != units.end();
-}
-
 /// Pre-hook of an autograd node: unshards the units that the node's operator has used.
 class Refill : public torch::autograd::FunctionPreHook {
  public:
@@ -56,6 +52,7 @@ void Residency::add(ResidentUnit unit) {
     take_memory_back(slice.tensor, slice.name);
   }
   entries_.push_back(std::move(entry));
+  shards_.push_back(Shards::away);
 }
 
 int Residency::unit_of(const at::Tensor& tensor) const {
@@ -67,15 +64,13 @@ int Residency::unit_of(const at::Tensor& tensor) const {
 
 void Residency::reset_after_failure() {
   reshard_all();
-  forward_ = {}, backward_ = {};
-  step_.clear();
+  schedule_->forget_orders();
   units_without_node_.clear();
 }
 
 void Residency::begin_forward() {
   if (BackwardPass::is_running()) return;  // a recomputation
-  forward_.begin_pass();
-  step_.clear();
+  schedule_->begin_forward();
   units_without_node_.clear();
   reshard_all();  // anything may have written to the source by now
 }
@@ -88,9 +83,9 @@ at::Tensor Residency::clone_if_aliased(at::Tensor result) {
 
 void Residency::end_forward() {
   if (BackwardPass::is_running()) return;
-  step_.clear();
+  schedule_->end_pass();
   // Backward needs first what was used last; without gradients, reshard all.
-  if (!at::GradMode::is_enabled() && reshard_ != Reshard::at_next_forward) reshard_all();
+  if (!at::GradMode::is_enabled() && schedule_->reshards_after_pass()) reshard_all();
 }
 
 std::vector<int> Residency::units_of(std::span<const at::Tensor> tensors) const {
@@ -106,9 +101,9 @@ Tensors Residency::around(const Operator& op, const Next& next) {
   if (touched.empty()) return next(op);
   if (BackwardPass::is_running()) {
     begin_backward();
-    need(touched, backward_);
+    need(touched, true);
   } else {
-    need(touched, forward_);
+    need(touched, false);
   }
   auto outputs = next(op);
   hook_nodes(outputs, touched);
@@ -176,59 +171,39 @@ void Residency::need_in_backward(const std::vector<int>& units, const std::vecto
         "differentiate once only");
   NoInterceptGuard no_intercept;
   begin_backward();
-  need(units, backward_);
+  need(units, true);
 }
 
 void Residency::begin_backward() {
   bool is_first = pass_.begin_once([self = weak_from_this()] {
     auto residency = self.lock();
-    if (residency && residency->reshard_ != Reshard::at_next_forward) residency->reshard_all();
+    if (residency && residency->schedule_->reshards_after_pass()) residency->reshard_all();
   });
-  if (!is_first) return;
-  auto seen = forward_.seen();
-  backward_.begin_pass({seen.rbegin(), seen.rend()});
-  step_.clear();
+  if (is_first) schedule_->begin_backward();
 }
 
-void Residency::need(const std::vector<int>& step, VisitOrder& order) {
-  auto is_here = [&](int unit) { return entries_[unit].is_resident; };
-  auto is_known = [&](int unit) { return contains(step_, unit); };
-  if (std::all_of(step.begin(), step.end(), is_here) && std::all_of(step.begin(), step.end(), is_known))
-    return;
-
-  for (int unit : step) order.visit(unit);
-  step_ = step;
-  const auto most = std::max<size_t>(step.size(), prefetch_ + 1);
-  auto wanted = step;
-  for (int unit : order.upcoming()) {
-    if (wanted.size() >= most) break;
-    include(wanted, unit);
-  }
-  if (reshard_ == Reshard::after_use) {
-    check_unwritten();
-    auto kept = wanted;
-    auto seen = order.seen();
-    for (auto unit = seen.rbegin(); unit != seen.rend() && kept.size() < most; ++unit) include(kept, *unit);
-    for (size_t i = 0; i < entries_.size(); ++i)
-      if (!contains(kept, static_cast<int>(i))) reshard(static_cast<int>(i));
-  }
-  for (int unit : wanted) fetch(unit);
-  for (int unit : step) finish_fetch(unit);
+void Residency::need(const std::vector<int>& needed, bool in_backward) {
+  const auto moves = schedule_->need(needed, shards_, in_backward);
+  if (!moves.reshard.empty()) check_unwritten();
+  for (int unit : moves.reshard) reshard(unit);
+  for (int unit : moves.gather) fetch(unit);
+  for (int unit : moves.wait) finish_fetch(unit);
 }
 
 void Residency::fetch(int unit) {
+  if (shards_[unit] != Shards::away) return;
   auto& entry = entries_[unit];
-  if (entry.is_resident || entry.pending) return;
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
   entry.pending = entry.unit.source->fetch();
+  shards_[unit] = Shards::coming;
   resident_bytes_ += entry.bytes;
   peak_bytes_ = std::max(peak_bytes_, resident_bytes_);
 }
 
 void Residency::finish_fetch(int unit) {
+  if (shards_[unit] == Shards::resident) return;
   auto& entry = entries_[unit];
-  if (entry.is_resident) return;
   c10::InferenceMode ordinary(false);
   entry.buffers = std::exchange(entry.pending, nullptr)();
   entry.written.clear();
@@ -236,22 +211,24 @@ void Residency::finish_fetch(int unit) {
     lend_memory(slice.tensor, entry.buffers[slice.buffer], slice.begin, slice.bytes);
     entry.written.push_back(times_written(slice.tensor));
   }
-  entry.is_resident = true;
+  shards_[unit] = Shards::resident;
 }
 
 void Residency::reshard(int unit) {
+  const auto was = std::exchange(shards_[unit], Shards::away);
+  if (was == Shards::away) return;
   auto& entry = entries_[unit];
-  if (!entry.is_resident && !entry.pending) return;
   resident_bytes_ -= entry.bytes;
   entry.pending = nullptr;
-  if (!std::exchange(entry.is_resident, false)) return;
+  if (was != Shards::resident) return;
   entry.buffers.clear();
   for (auto& slice : entry.unit.storages) take_memory_back(slice.tensor, slice.name);
 }
 
 void Residency::check_unwritten() const {
-  for (auto& entry : entries_) {
-    if (!entry.is_resident) continue;
+  for (size_t unit = 0; unit < entries_.size(); ++unit) {
+    if (shards_[unit] != Shards::resident) continue;
+    auto& entry = entries_[unit];
     for (size_t i = 0; i < entry.written.size(); ++i)
       if (times_written(entry.unit.storages[i].tensor) != entry.written[i])
         throw Error(
@@ -268,8 +245,8 @@ void Residency::unshard_all() {
 
 void Residency::write_back_all() {
   at::NoGradGuard no_grad;
-  for (auto& entry : entries_)
-    if (entry.is_resident) entry.unit.source->write_back(entry.buffers);
+  for (size_t unit = 0; unit < entries_.size(); ++unit)
+    if (shards_[unit] == Shards::resident) entries_[unit].unit.source->write_back(entries_[unit].buffers);
 }
 
 void Residency::reshard_all() {

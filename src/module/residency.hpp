@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "module/backward_pass.hpp"
-#include "module/visit_order.hpp"
+#include "module/shard_schedule.hpp"
 
 namespace wanpar {
 
@@ -47,10 +47,6 @@ struct ResidentUnit {
   std::vector<StorageSlice> storages;
 };
 
-/// When a unit is resharded: after each use, unless it is needed next; after backward; when the next forward
-/// starts.
-enum class Reshard { after_use, after_backward, at_next_forward };
-
 //  Residency: parameters have memory only while operators use them.
 //
 //     order learnt    a     b     c     d               an operator uses b: wait for b, prefetch c, reshard
@@ -65,7 +61,7 @@ class Residency : public OperatorHandler,
                   public RecomputableHandler,
                   public std::enable_shared_from_this<Residency> {
  public:
-  Residency(int64_t prefetch, Reshard reshard) : prefetch_(prefetch), reshard_(reshard) {}
+  explicit Residency(std::shared_ptr<ShardSchedule> schedule) : schedule_(std::move(schedule)) {}
 
   /// Takes over the unit's storages and frees their memory.
   void add(ResidentUnit unit);
@@ -99,14 +95,13 @@ class Residency : public OperatorHandler,
     ResidentUnit unit;
     int64_t bytes = 0;
     std::function<Source::Buffers()> pending = {};
-    bool is_resident = false;
     Source::Buffers buffers = {};       // while resident
     std::vector<int64_t> written = {};  // version of each tensor when it became resident
   };
 
   int unit_of(const at::Tensor& tensor) const;
   void begin_backward();
-  void need(const std::vector<int>& step, VisitOrder& order);
+  void need(const std::vector<int>& needed, bool in_backward);
   std::vector<int> units_of(std::span<const at::Tensor> tensors) const;
   void hook_nodes(std::span<const at::Tensor> outputs, const std::vector<int>& touched);
   void fetch(int unit);
@@ -116,13 +111,11 @@ class Residency : public OperatorHandler,
   bool hook(const at::Tensor& tensor, const std::vector<int>& units);
   void hook_units_without_node(std::span<const at::Tensor> tensors);
 
-  int64_t prefetch_;
-  Reshard reshard_;
+  std::shared_ptr<ShardSchedule> schedule_;
   std::vector<Entry> entries_;
+  std::vector<Shards> shards_;  // of each entry
   std::unordered_map<c10::StorageImpl*, int> unit_of_storage_;
-  VisitOrder forward_, backward_;
   BackwardPass pass_;
-  std::vector<int> step_;  // the units that the latest operator used
   /// Used by operators that made no node, inside a custom autograd function, whose node is created later.
   std::vector<int> units_without_node_;
   int64_t resident_bytes_ = 0, peak_bytes_ = 0;

@@ -59,7 +59,8 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
   auto reshard = options_.group.size() == 1                     ? Reshard::at_next_forward
                  : options_.sharding == Sharding::shard_grad_op ? Reshard::after_backward
                                                                 : Reshard::after_use;
-  residency_ = std::make_shared<Residency>(options_.prefetch, reshard);
+  schedule_ = std::make_shared<ShardSchedule>(options_.prefetch, reshard);
+  residency_ = std::make_shared<Residency>(schedule_);
 
   at::NoGradGuard no_grad;
   c10::InferenceMode ordinary(false);
@@ -242,7 +243,7 @@ void ShardedEngine::make_gradients() {
     for (auto& flat : units_[count - 1 - i]->flats)
       if (torch::autograd::isDifferentiableType(flat.options().dtype().toScalarType()))
         order.push_back({&flat, std::min(i, gathers)});
-  gradients_ = std::make_shared<ShardedGradients>(options_.group, alike_, order);
+  gradients_ = std::make_shared<ShardedGradients>(options_.group, alike_, schedule_, order);
   gradients_->listen();
   for (auto& unit : units_) unit->gradients = gradients_;
 }

@@ -59,6 +59,7 @@ class ShardedEngine {
   ShardedParamsOptions options_;
   std::shared_ptr<Placement> placement_;
   std::vector<Communicator> alike_;  // replicas: ranks that hold the same shards
+  std::shared_ptr<ShardSchedule> schedule_;
   std::shared_ptr<Residency> residency_;
   std::vector<std::shared_ptr<ShardedUnit>> units_;
   std::unordered_set<at::TensorImpl*> leaves_;

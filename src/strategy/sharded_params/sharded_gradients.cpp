@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <wanpar/core/error.hpp>
@@ -114,11 +113,15 @@ void ShardedGradients::Reduction::note() {
 }
 
 ShardedGradients::ShardedGradients(Communicator group, std::vector<Communicator> alike,
+                                   std::shared_ptr<ShardSchedule> schedule,
                                    const std::vector<Expected>& order)
-    : group_(std::move(group)), alike_(std::move(alike)), number_(Companions::next_number()) {
+    : group_(std::move(group)),
+      alike_(std::move(alike)),
+      schedule_(std::move(schedule)),
+      number_(Companions::next_number()) {
   for (auto& [flat, after] : order) {
-    order_.push_back(reductions_.size());
-    reductions_.push_back({.flat = flat, .after = after, .is_idle = !flat->is_trained()});
+    schedule_->add_reduction(after, !flat->is_trained());
+    reductions_.push_back({.flat = flat});
     reductions_.back().is_heard.resize(flat->leaves());
     reductions_.back().had.resize(flat->shards().size());
   }
@@ -134,7 +137,7 @@ void ShardedGradients::listen() {
     reductions_[i].flat->each_leaf([&](size_t number, auto& leaf) {
       if (!leaf.tensor.requires_grad() || reductions_[i].is_heard[number]) return;
       reductions_[i].is_heard[number] = true;
-      reductions_[i].is_idle = false;
+      schedule_->set_idle(i, false);
       auto accumulator = torch::autograd::impl::grad_accumulator(leaf.tensor);
       accumulator->add_pre_hook(std::make_unique<Arriving>(weak_from_this()));
       auto key = accumulator->add_post_hook(std::make_unique<Arrived>(weak_from_this(), i, number));
@@ -148,7 +151,7 @@ void ShardedGradients::before_gather(int64_t unit) {
     bool is_for_all = !only || only->empty();
     if (is_for_all) begin_backward();
     count_gathers();
-    launch_until(gathers_++);
+    launch(schedule_->reductions_before_gather());
   }
   exchanges_ = mixed(exchanges_, 2 * unit);
 }
@@ -167,6 +170,7 @@ void ShardedGradients::begin_backward() {
   for (auto& reduction : reductions_) reduction.flat->drop_stand_ins();
   is_under_way_ = pauses_ == 0 && !reductions_.empty();
   if (!is_under_way_) return;
+  schedule_->begin_gradients();
   has_company_ = false;
   Companions::join(pass_.id(), this);
   for (auto& reduction : reductions_) {
@@ -178,7 +182,7 @@ void ShardedGradients::begin_backward() {
 
 /// Restarts the count of gathers in each backward.
 void ShardedGradients::count_gathers() {
-  if (gathering_.begin_once([] {})) gathers_ = 0;
+  if (gathering_.begin_once([] {})) schedule_->begin_gathers();
 }
 
 /// Drops the gradients of the current backward, and restores those from before.
@@ -194,12 +198,9 @@ void ShardedGradients::reset() {
     reduction.arrived.clear();
     reduction.has_left = false;
     reduction.had.assign(reduction.had.size(), false);
-    reduction.last_arrival = 0;
     reduction.mean.reset();
     reduction.sum.reset();
   }
-  next_ = 0;
-  arrivals_ = 0;
   is_under_way_ = false;
 }
 
@@ -208,27 +209,14 @@ void ShardedGradients::arrived(size_t index, size_t leaf) {
   auto& reduction = reductions_[index];
   if (reduction.arrived[leaf]) return;
   reduction.arrived[leaf] = true;
-  reduction.last_arrival = ++arrivals_;
-  reduction.last_gather = gathers_;
-  if (reduction.is_complete()) launch_complete();
+  const bool is_complete = reduction.is_complete();
+  schedule_->gradient_arrived(index, is_complete);
+  if (is_complete && is_alone_ && !has_company_) launch(schedule_->complete_reductions());
 }
 
-/// Issues the reductions whose slot has passed.
-void ShardedGradients::launch_until(int64_t gathers) {
+void ShardedGradients::launch(const std::vector<size_t>& reductions) {
   if (!is_under_way_) return;
-  for (; next_ < order_.size() && reductions_[order_[next_]].after <= gathers; ++next_)
-    if (auto& reduction = reductions_[order_[next_]]; !reduction.is_idle) launch(reduction);
-}
-
-/// Issues the next reductions whose gradients are all ready.
-void ShardedGradients::launch_complete() {
-  if (!is_alone_ || has_company_) return;
-  for (; next_ < order_.size(); ++next_) {
-    auto& reduction = reductions_[order_[next_]];
-    if (reduction.is_idle) continue;
-    if (!reduction.is_complete() || reduction.after > gathers_) return;
-    launch(reduction);
-  }
+  for (auto index : reductions) launch(reductions_[index]);
 }
 
 void ShardedGradients::launch(Reduction& reduction) {
@@ -264,7 +252,7 @@ void ShardedGradients::finish() {
   if (!is_under_way_) return;
   NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
-  launch_until(std::numeric_limits<int64_t>::max());
+  launch(schedule_->remaining_reductions());
   wait_until_in_flight(0);
 
   std::vector<int64_t> words{exchanges_, -exchanges_, has_company_};
@@ -298,32 +286,23 @@ void ShardedGradients::finish() {
     for (size_t i = 0; i < reduction.had.size(); ++i) reduction.had[i] = *word++;
   }
   wait_until_in_flight(0);
-  for (auto& reduction : reductions_) {
-    reduction.is_idle =
-        std::none_of(reduction.had.begin(), reduction.had.end(), [](bool had) { return had; });
-    if (!reduction.is_idle) reduction.flat->accumulate(reduction.sum, reduction.had);
+  for (size_t i = 0; i < reductions_.size(); ++i) {
+    auto& reduction = reductions_[i];
+    const bool is_idle = std::none_of(reduction.had.begin(), reduction.had.end(), [](bool had) { return had; });
+    schedule_->set_idle(i, is_idle);
+    if (!is_idle) reduction.flat->accumulate(reduction.sum, reduction.had);
     reduction.flat->stand_in_for_gradients();
   }
   if (!order_is_learnt_) learn_order();
   reset();
 }
 
-/// Adopts rank 0's order, in which the last gradients of the flat parameters became ready, and its gathers
-/// between them. Flat parameters without gradients come last.
+/// Adopts what rank 0 has seen of this backward.
 void ShardedGradients::learn_order() {
-  auto arrival = [&](size_t index) { return reductions_[index].last_arrival; };
-  std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
-    return arrival(a) > 0 && (arrival(b) == 0 || arrival(a) < arrival(b));
-  });
-  std::vector<int64_t> words(order_.begin(), order_.end());
-  for (auto index : order_) words.push_back(arrival(index) > 0 ? reductions_[index].last_gather : gathers_);
-  auto first = group_.broadcast(at::tensor(words, at::kLong).to(group_.device())).get().cpu();
-  for (auto& alike : alike_) first = alike.broadcast(first.to(alike.device())).get().cpu();
-  auto* word = first.const_data_ptr<int64_t>();
-  for (size_t i = 0; i < order_.size(); ++i) {
-    order_[i] = static_cast<size_t>(word[i]);
-    reductions_[order_[i]].after = word[order_.size() + i];
-  }
+  auto seen = at::tensor(schedule_->seen_reductions(), at::kLong).to(group_.device());
+  seen = group_.broadcast(std::move(seen)).get().cpu();
+  for (auto& alike : alike_) seen = alike.broadcast(seen.to(alike.device())).get().cpu();
+  schedule_->adopt({seen.const_data_ptr<int64_t>(), static_cast<size_t>(seen.numel())});
   order_is_learnt_ = true;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "module/backward_pass.hpp"
+#include "module/shard_schedule.hpp"
 #include "strategy/sharded_params/flat_parameters.hpp"
 
 namespace torch::autograd {
@@ -39,7 +40,8 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
     int64_t after;  ///< its slot: the number of units that backward gathers before it
   };
   /// `order` is the expected order until the first backward has shown the actual one.
-  ShardedGradients(Communicator group, std::vector<Communicator> alike, const std::vector<Expected>& order);
+  ShardedGradients(Communicator group, std::vector<Communicator> alike, std::shared_ptr<ShardSchedule> schedule,
+                   const std::vector<Expected>& order);
   ~ShardedGradients();
   ShardedGradients(const ShardedGradients&) = delete;
   ShardedGradients& operator=(const ShardedGradients&) = delete;
@@ -62,12 +64,8 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
  private:
   struct Reduction {
     FlatParameters* flat;
-    int64_t after;                        // its slot: the number of gathers before it
-    bool is_idle = false;                 // no rank had a gradient last time: do not wait for it
     std::vector<bool> is_heard = {};      // leaves with a hook
     std::vector<bool> arrived = {};       // leaves whose gradient is ready, or never will be
-    size_t last_arrival = 0;              // the number of gradients that were ready with its last one
-    int64_t last_gather = 0;              // and the number of gathers
     std::vector<at::Tensor> before = {};  // accumulated gradients before this backward, by leaf
     bool has_left = false;
     std::vector<bool> had = {};  // shards that had a gradient on this rank
@@ -87,8 +85,7 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
   void forget();
   void reset();
   void arrived(size_t reduction, size_t leaf);
-  void launch_until(int64_t gathers);
-  void launch_complete();
+  void launch(const std::vector<size_t>& reductions);
   void launch(Reduction& reduction);
   void wait_until_in_flight(size_t max);
   void finish_all();
@@ -97,18 +94,15 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
 
   Communicator group_;
   std::vector<Communicator> alike_;
-  std::vector<Reduction> reductions_;
-  std::vector<size_t> order_;
+  std::shared_ptr<ShardSchedule> schedule_;
+  std::vector<Reduction> reductions_;  // by their numbers in the schedule
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks_;
 
   BackwardPass pass_, gathering_;
   std::weak_ptr<void> alive_;  // the current backward, whose callback holds it
   bool is_under_way_ = false;
-  size_t next_ = 0;  // index in order_
   std::deque<Reduction*> in_flight_;
-  int64_t gathers_ = 0;    // in this backward
   int64_t exchanges_ = 0;  // hash of the sequence of this rank's gathers and reductions
-  size_t arrivals_ = 0;    // in this backward
   int pauses_ = 0;
   bool order_is_learnt_ = false;
   const int64_t number_;      // of this model, in the order of wrapping
