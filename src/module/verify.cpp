@@ -46,7 +46,7 @@ class Observer : public OperatorHandler, public SubstitutionHandler {
 };
 
 /// Converts to float64; a complex number becomes two.
-at::Tensor wide(const at::Tensor& x) {
+at::Tensor in_double(const at::Tensor& x) {
   return (x.is_complex() ? at::view_as_real(x.resolve_conj()) : x).to(at::kDouble);
 }
 
@@ -67,7 +67,7 @@ Observed observe(Model model, std::vector<at::Tensor> inputs, const std::functio
     result = model.call(inputs);
   }
   if (asking.empty() || !result.requires_grad()) return {result.detach(), {}};
-  const auto numbers = wide(result);
+  const auto numbers = in_double(result);
   const auto weights = at::arange(numbers.numel(), numbers.options().requires_grad(false)).mul_(0.7).cos_();
   const auto loss = (numbers * weights.view(numbers.sizes())).sum();
   return {result.detach(), torch::autograd::grad({loss}, asking, {}, {}, false, /*allow_unused=*/true)};
@@ -79,12 +79,12 @@ double difference(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) return kInfinity;
   if (a.numel() == 0) return 0;
   // Equal infinities, as in masks, are no difference.
-  auto apart = at::where(wide(a).eq(wide(b)), 0.0, wide(a) - wide(b)).abs();
+  auto apart = at::where(in_double(a).eq(in_double(b)), 0.0, in_double(a) - in_double(b)).abs();
   return apart.nan_to_num(kInfinity, kInfinity).max().item<double>();
 }
 
 double greatest(const at::Tensor& x) {
-  return x.numel() ? wide(x).abs().nan_to_num(0, 0, 0).max().item<double>() : 0;
+  return x.numel() ? in_double(x).abs().nan_to_num(0, 0, 0).max().item<double>() : 0;
 }
 
 }  // namespace

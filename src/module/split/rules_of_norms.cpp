@@ -47,7 +47,7 @@ bool normalised_last_backward(SplitCall& call, std::initializer_list<size_t> of_
 bool layer_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3, 4}); }
 bool rms_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3}); }
 
-at::ScalarType wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType accumulation_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 /// Reshapes per-channel values to broadcast to tensors of so many dimensions.
 at::Tensor of_channels(const at::Tensor& x, int64_t dims) {
@@ -76,7 +76,7 @@ bool group_norm(SplitCall& call) {
   }
   if (place.dim == 1) return false;
   const auto count = static_cast<double>(call.tensor(0).numel() / call.tensor(0).size(0) / groups);
-  auto in_groups = x.to(wide(x)).reshape({x.size(0), groups, x.numel() ? -1 : 0});
+  auto in_groups = x.to(accumulation_type(x)).reshape({x.size(0), groups, x.numel() ? -1 : 0});
   auto sums = [&] { return at::stack({in_groups.sum(2), in_groups.square().sum(2)}); };
   const auto eps = call.named("eps")->toDouble();
   at::Tensor mean, rstd, centered;
@@ -104,7 +104,7 @@ bool group_norm_backward(SplitCall& call) {
   const auto place = *found;
   const auto groups = call.argument(8).toInt();
   auto x = call.part(call.tensor(1), place), dy = call.part(call.tensor(0), place);
-  const auto type = wide(x);
+  const auto type = accumulation_type(x);
   const auto count = static_cast<double>(call.tensor(1).numel() / call.tensor(1).size(0) / groups);
   const auto channels = call.argument(6).toInt(), samples = x.size(0), dims = x.dim();
   auto of_group = [&](const at::Tensor& each) {  // [samples, groups], repeated per channel
