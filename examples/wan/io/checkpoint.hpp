@@ -9,9 +9,9 @@ class Checkpoint {
  public:
   /// Throws Error that says in one sentence what is missing, damaged or not supported, and in which file.
   explicit Checkpoint(const std::filesystem::path& folder)
-      : layout_(layout_of(folder)), all_(layout_.open(folder)) {}
+      : layout_(&layout_of(folder)), all_(layout_->open(folder)) {}
 
-  const Layout& layout() const { return layout_; }
+  const Layout& layout() const { return *layout_; }
 
   const TransformerConfig& transformer_config() const { return all_.transformer_config; }
   const TextEncoderConfig& text_encoder_config() const { return all_.text_encoder_config; }
@@ -23,7 +23,7 @@ class Checkpoint {
 
   /// The name that the checkpoint's files have, or should have, for a parameter.
   std::string name_in_file(Part part, const std::string& official) const {
-    return layout_.name_in_file(part, official, all_.vae_config);
+    return layout_->name_in_file(part, official, all_.vae_config);
   }
 
   /// The tokenizer of the text encoder: tokenizer.json, or the SentencePiece model where there is none.
@@ -33,7 +33,7 @@ class Checkpoint {
   std::optional<double> flow_shift() const { return all_.flow_shift; }
 
  private:
-  const Layout& layout_;
+  const Layout* layout_;
   Contents all_;
 };
 
