@@ -1,0 +1,14 @@
+#pragma once
+#include <string>
+
+#include "wan_top/reading.hpp"
+
+namespace wan_top {
+
+/// Two tables, of devices and of ranks, in lines of at most `width` letters.
+std::string screen(const Reading& reading, size_t width);
+/// {"host", "source", "devices": [...], "ranks": [...]}; what is not known is null. Bytes, percent, degrees
+/// Celsius, watts, MHz.
+std::string json(const Reading& reading);
+
+}  // namespace wan_top
