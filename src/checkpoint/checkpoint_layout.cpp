@@ -30,7 +30,7 @@ bool has_same_values(const HeldPiece& one, const HeldPiece& other) {
 void require_alike(const HeldBy& first, const HeldPiece& piece, int rank) {
   const auto& one = *first.piece;
   if (one.dtype != piece.dtype || one.sizes != piece.sizes || one.strides != piece.strides)
-    throw Error(fmt::format(
+    throw MismatchError(fmt::format(
         "save_state_dict: '{}' is {}[{}] on rank {} and {}[{}] on rank {}, or lies otherwise in memory there",
         piece.name, one.dtype, fmt::join(one.sizes, ", "), first.ranks[0], piece.dtype,
         fmt::join(piece.sizes, ", "), rank));
@@ -42,7 +42,7 @@ void add(std::vector<HeldBy>& all, const HeldPiece& piece, int rank) {
   for (auto& held : all) {
     if (held.piece->begin != piece.begin || held.piece->count != piece.count) continue;
     if (!has_same_values(*held.piece, piece))
-      throw Error(fmt::format(
+      throw MismatchError(fmt::format(
           "save_state_dict: '{}' has other values on rank {} than on rank {}, which should hold the same; a "
           "BlockPipeline wants synchronize() before, and each rank its OwnStage where optimizers are saved",
           piece.name, rank, held.ranks[0]));

@@ -33,7 +33,7 @@ void NamedState::add(NamedTensors& to, const NamedTensors& from) {
   for (auto& item : from) {
     if (!item.tensor.defined() || !seen.emplace(item.tensor.unsafeGetTensorImpl(), true).second) continue;
     if (!taken_.emplace(item.name, item.tensor.unsafeGetTensorImpl()).second)
-      throw Error(fmt::format("state_dict: two tensors have the name '{}'", item.name));
+      throw UsageError(fmt::format("state_dict: two tensors have the name '{}'", item.name));
     to.push_back(item);
   }
 }
@@ -41,7 +41,7 @@ void NamedState::add(NamedTensors& to, const NamedTensors& from) {
 const NamedTensor& NamedState::parameter(const at::Tensor& tensor) const {
   if (auto found = number_of_.find(tensor.unsafeGetTensorImpl()); found != number_of_.end())
     return tensors_[found->second];
-  throw Error(
+  throw UsageError(
       fmt::format("state_dict: an optimizer steps a tensor {}{} that is none of the named ones; make it over "
                   "parameters() "
                   "or named_parameters() of what state_dict() is given, or add the tensor by a name to "

@@ -121,7 +121,7 @@ const OptimizerKind& kind_of(const optim::Optimizer& optimizer) {
   static const KnownKind<optim::RMSprop, optim::RMSpropOptions, optim::RMSpropParamState> rmsprop("RMSprop");
   static const KnownKind<optim::Adagrad, optim::AdagradOptions, optim::AdagradParamState> adagrad("Adagrad");
   if (auto* found = first_of(optimizer, sgd, adam, adamw, rmsprop, adagrad)) return *found;
-  throw Error(
+  throw UsageError(
       "state_dict: what this optimizer remembers is not known by name; LibTorch's SGD, Adam, AdamW, RMSprop "
       "and Adagrad can be saved and loaded");
 }

@@ -74,7 +74,7 @@ json joined(const std::vector<json>& of_ranks) {
   auto all = of_ranks[0];
   for (size_t rank = 1; rank < of_ranks.size(); ++rank) {
     auto refuse = [&](const std::string& what) {
-      throw Error(fmt::format("save_state_dict: ranks 0 and {} have {}", rank, what));
+      throw MismatchError(fmt::format("save_state_dict: ranks 0 and {} have {}", rank, what));
     };
     auto& theirs = of_ranks[rank];
     if (theirs.size() != all.size()) refuse(fmt::format("{} and {} optimizers", all.size(), theirs.size()));

@@ -109,7 +109,7 @@ void require_same(const std::string& who, const std::string& what, const std::ve
   std::string found;
   for (auto& group : groups)
     if (group.size() > 1) found = differing(who, what, group, lines, found);
-  if (!found.empty()) throw AgreedError(advice.empty() ? found : found + "; " + advice);
+  if (!found.empty()) throw AgreedMismatchError(advice.empty() ? found : found + "; " + advice);
 }
 
 void Vote::go_on(const std::string& path, int64_t fingerprint) const {
@@ -120,7 +120,7 @@ void Vote::go_on(const std::string& path, int64_t fingerprint) const {
     throw AgreedError(
         fmt::format("{}: rank {} could not go on, and says why; so no rank does", who_, failed));
   if (all[0].item<int64_t>() != -all[1].item<int64_t>())
-    throw AgreedError(fmt::format(
+    throw AgreedMismatchError(fmt::format(
         "{}: the ranks took different paths through the module, this one to {}; a module may not loop or "
         "branch by how many tokens a rank holds: loop over x.unbind(dim), which has all of them, instead of "
         "counting to x.size(dim)",

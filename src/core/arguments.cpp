@@ -55,49 +55,53 @@ bool has_arithmetic(at::ScalarType dtype) {
 }  // namespace
 
 void check_tensor(const at::Tensor& x, const Transport* transport, const Call& call) {
-  if (!x.defined()) throw Error(where(call) + ": the tensor is undefined");
+  if (!x.defined()) throw UsageError(where(call) + ": the tensor is undefined");
   if (x.layout() != at::kStrided)
-    throw Error(where(call) + ": only dense tensors can be moved, this one is sparse; call to_dense() first");
+    throw UsageError(where(call) +
+                     ": only dense tensors can be moved, this one is sparse; call to_dense() first");
   if (!movable(x.scalar_type()))
-    throw Error(fmt::format("{}: {} cannot be moved; a quantized tensor's int_repr() can", where(call),
-                            c10::toString(x.scalar_type())));
+    throw UsageError(fmt::format("{}: {} cannot be moved; a quantized tensor's int_repr() can", where(call),
+                                 c10::toString(x.scalar_type())));
   if (at::GradMode::is_enabled() && x.requires_grad())
-    throw Error(where(call) +
-                ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or "
-                "run under NoGradGuard");
+    throw UsageError(
+        where(call) +
+        ": the tensor requires a gradient, which a plain transfer does not carry; detach() it, or "
+        "run under NoGradGuard");
   if (transport && !transport->device().empty() &&
       c10::DeviceTypeName(x.device().type(), true) != transport->device())
-    throw Error(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call),
-                            transport->device(), x.device().str()));
+    throw UsageError(fmt::format("{}: this group moves {} tensors, this one is on {}", where(call),
+                                 transport->device(), x.device().str()));
 }
 
 void check_reducible(const Call& call) {
   bool is_complex = at::isComplexType(call.dtype);
   if (!has_arithmetic(call.dtype))
-    throw Error(fmt::format("{}: {} moves as bytes and cannot be reduced; convert it first", where(call),
-                            c10::toString(call.dtype)));
+    throw UsageError(fmt::format("{}: {} moves as bytes and cannot be reduced; convert it first", where(call),
+                                 c10::toString(call.dtype)));
   if (is_complex && call.reduce != ReduceOp::sum && call.reduce != ReduceOp::mean)
-    throw Error(
+    throw UsageError(
         fmt::format("{}: of complex numbers there are a sum and a mean; reduce torch::view_as_real() "
                     "for others",
                     where(call)));
   bool fraction = call.reduce == ReduceOp::mean && !at::isFloatingType(call.dtype) && !is_complex;
   if (fraction)
-    throw Error(where(call) +
-                ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
+    throw UsageError(
+        where(call) +
+        ": the mean of whole numbers is not a whole number; use sum, or convert to a float type");
 }
 
 int64_t check_dim(int64_t dim, const at::Tensor& x, const Call& call) {
   if (dim < -x.dim() || dim >= x.dim())
-    throw Error(fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
+    throw UsageError(
+        fmt::format("{}: dimension {} of a tensor with {} dimensions", where(call), dim, x.dim()));
   return dim < 0 ? dim + x.dim() : dim;
 }
 
 std::vector<int64_t> check_sizes(std::span<const int64_t> sizes, const Call& call) {
   if (static_cast<int>(sizes.size()) != call.size)
-    throw Error(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
+    throw UsageError(fmt::format("{}: {} sizes for {} ranks", where(call), sizes.size(), call.size));
   for (auto size : sizes)
-    if (size < 0) throw Error(fmt::format("{}: sizes {} hold a negative one", where(call), sizes));
+    if (size < 0) throw UsageError(fmt::format("{}: sizes {} hold a negative one", where(call), sizes));
   return {sizes.begin(), sizes.end()};
 }
 
@@ -106,15 +110,15 @@ std::vector<int64_t> split_extents(const at::Tensor& x, int64_t dim, std::span<c
   auto extent = x.size(dim);
   if (sizes.empty()) {
     if (extent % call.size)
-      throw Error(
+      throw UsageError(
           fmt::format("{}: dimension {} has {} elements, which {} ranks cannot share evenly; give the sizes",
                       where(call), dim, extent, call.size));
     return std::vector<int64_t>(call.size, extent / call.size);
   }
   auto checked = check_sizes(sizes, call);
   if (total(checked) != extent)
-    throw Error(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call),
-                            checked, total(checked), dim, extent));
+    throw UsageError(fmt::format("{}: sizes {} add up to {}, but dimension {} has {} elements", where(call),
+                                 checked, total(checked), dim, extent));
   return checked;
 }
 
@@ -123,8 +127,8 @@ std::vector<int64_t> concat_extents(const at::Tensor& x, int64_t dim, std::span<
   if (sizes.empty()) return std::vector<int64_t>(call.size, x.size(dim));
   auto checked = check_sizes(sizes, call);
   if (checked[call.rank] != x.size(dim))
-    throw Error(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements",
-                            where(call), checked, checked[call.rank], dim, x.size(dim)));
+    throw UsageError(fmt::format("{}: sizes {} say {} for this rank, but its dimension {} has {} elements",
+                                 where(call), checked, checked[call.rank], dim, x.size(dim)));
   return checked;
 }
 

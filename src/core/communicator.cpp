@@ -189,7 +189,7 @@ Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t split_dim, in
   split_dim = check_dim(split_dim, x, call);
   concat_dim = check_dim(concat_dim, x, call);
   if (split_dim == concat_dim)
-    throw Error(where(call) + ": the dimension that is split must differ from the one that is concatenated");
+    throw UsageError(where(call) + ": the dimension that is split must differ from the one that is concatenated");
   auto splits = split_extents(x, split_dim, split_sizes, call);
   auto concats = concat_extents(x, concat_dim, concat_sizes, call);
   call.shape[concat_dim] = total(concats);
@@ -225,8 +225,8 @@ Pending<at::Tensor> Communicator::all_to_all_packed(at::Tensor x, std::span<cons
   check_sizes(send, call);
   check_sizes(receive, call);
   if (x.dim() != 1 || total(send) != x.numel())
-    throw Error(fmt::format("{}: the counts to send {} do not make up the flat tensor {}", where(call), send,
-                            x.sizes()));
+    throw UsageError(fmt::format("{}: the counts to send {} do not make up the flat tensor {}", where(call),
+                                 send, x.sizes()));
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
@@ -243,7 +243,7 @@ Pending<at::Tensor> Communicator::broadcast(at::Tensor x, int root, Site site) c
   auto call = this->call(Operation::broadcast, x.scalar_type(), x.sizes().vec(), site);
   call.root = root;
   check_tensor(x, transport().get(), call);
-  if (root < 0 || root >= size()) throw Error(fmt::format("{}: there is no rank {}", where(call), root));
+  if (root < 0 || root >= size()) throw UsageError(fmt::format("{}: there is no rank {}", where(call), root));
   if (size() == 1) return pending<at::Tensor>(nullptr, [x = std::move(x)] { return x; });
 
   at::NoGradGuard no_grad;
@@ -260,8 +260,10 @@ Pending<std::vector<at::Tensor>> Communicator::exchange(std::vector<Send> sends,
                                    : at::kByte;
   auto call = this->call(Operation::exchange, dtype, {}, site);
   auto check_peer = [&](int peer) {
-    if (peer < 0 || peer >= size()) throw Error(fmt::format("{}: there is no rank {}", where(call), peer));
-    if (peer == rank()) throw Error(where(call) + ": a rank cannot send to itself or receive from itself");
+    if (peer < 0 || peer >= size())
+      throw UsageError(fmt::format("{}: there is no rank {}", where(call), peer));
+    if (peer == rank())
+      throw UsageError(where(call) + ": a rank cannot send to itself or receive from itself");
   };
 
   at::NoGradGuard no_grad;
@@ -297,8 +299,8 @@ void Communicator::fail(const std::string& why, Site site) const {
   if (size() == 1) return;
   try {
     transport()->fail(why, call(Operation::exchange, at::kByte, {}, site));
-  } catch (const std::exception& failure) {
-    group_->health->keep(failure.what());
+  } catch (...) {
+    group_->health->keep(std::current_exception());
   }
 }
 
@@ -331,12 +333,13 @@ Communicator Communicator::subgroup(std::span<const int> members, Site site) con
   bool member = false;
   for (auto r : members) {
     if (r < 0 || r >= size())
-      throw Error(fmt::format("subgroup {} of a group of {}: there is no rank {}", members, size(), r));
+      throw UsageError(fmt::format("subgroup {} of a group of {}: there is no rank {}", members, size(), r));
     if (std::count(members.begin(), members.end(), r) > 1)
-      throw Error(fmt::format("subgroup {}: rank {} stands there twice", members, r));
+      throw UsageError(fmt::format("subgroup {}: rank {} stands there twice", members, r));
     member |= r == rank();
   }
-  if (!member) throw Error(fmt::format("subgroup {}: rank {} calls it, but is no member", members, rank()));
+  if (!member)
+    throw UsageError(fmt::format("subgroup {}: rank {} calls it, but is no member", members, rank()));
   if (members.size() == 1) return Communicator().with_timeout(timeout());
   return Communicator(transport()->split(members, call), timeout());
 }

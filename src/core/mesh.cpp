@@ -18,14 +18,15 @@ Mesh::Mesh(Communicator world, std::vector<Axis> axes) : world_(std::move(world)
   int64_t product = 1;
   for (size_t i = 0; i < axes_.size(); ++i) {
     if (axes_[i].size < 1)
-      throw Error(fmt::format("Mesh: axis '{}' has size {}; the least is 1", axes_[i].name, axes_[i].size));
+      throw UsageError(
+          fmt::format("Mesh: axis '{}' has size {}; the least is 1", axes_[i].name, axes_[i].size));
     for (size_t j = 0; j < i; ++j)
       if (axes_[i].name == axes_[j].name)
-        throw Error(fmt::format("Mesh: two axes are named '{}'", axes_[i].name));
+        throw UsageError(fmt::format("Mesh: two axes are named '{}'", axes_[i].name));
     product *= axes_[i].size;
   }
   if (product != world_.size())
-    throw Error(
+    throw UsageError(
         fmt::format("Mesh: {} is {} ranks, but the group has {}", text(axes_), product, world_.size()));
   for (size_t i = 0; i < axes_.size(); ++i) groups_.emplace(axes_[i].name, world_.subgroup(members({i})));
 }
@@ -53,7 +54,7 @@ Communicator Mesh::flatten(const std::vector<std::string>& names) const {
 size_t Mesh::position(const std::string& axis) const {
   for (size_t i = 0; i < axes_.size(); ++i)
     if (axes_[i].name == axis) return i;
-  throw Error(fmt::format("Mesh: there is no axis '{}'; there is {}", axis, text(axes_)));
+  throw UsageError(fmt::format("Mesh: there is no axis '{}'; there is {}", axis, text(axes_)));
 }
 
 /// The ranks with this one's position on all other axes; the last of the given axes varies fastest.

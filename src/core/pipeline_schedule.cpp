@@ -107,7 +107,7 @@ std::vector<PipelineEvent> with_unit_costs(const std::vector<std::vector<Pipelin
       }
   }
   if (timed.size() != expected.size())
-    throw Error("with_unit_costs: the stages wait for each other, or an event stands there twice");
+    throw UsageError("with_unit_costs: the stages wait for each other, or an event stands there twice");
   return timed;
 }
 

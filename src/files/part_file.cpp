@@ -8,10 +8,13 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <wanpar/core/error.hpp>
 
@@ -168,6 +171,12 @@ void commit_all(std::vector<PartFile> files) {
       throw_write_error(file.path(), reason.c_str());
     }
   }
+}
+
+void end_without_parts(int status) {
+  while (is_naming) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  part_names.unlink_all();
+  std::_Exit(status);
 }
 
 void remove_parts_on_signals() {

@@ -18,12 +18,12 @@ namespace {
 
 void check(const Place& place) {
   if (place.world_size < 1)
-    throw Error(fmt::format("the world size is {}; it must be at least 1", place.world_size));
+    throw UsageError(fmt::format("the world size is {}; it must be at least 1", place.world_size));
   if (place.rank < 0 || place.rank >= place.world_size)
-    throw Error(fmt::format("the rank is {}, but with a world size of {} ranks are 0 to {}", place.rank,
-                            place.world_size, place.world_size - 1));
+    throw UsageError(fmt::format("the rank is {}, but with a world size of {} ranks are 0 to {}", place.rank,
+                                 place.world_size, place.world_size - 1));
   if (place.master_port < 1 || place.master_port > 65535)
-    throw Error(fmt::format("the master port is {}; ports are 1 to 65535", place.master_port));
+    throw UsageError(fmt::format("the master port is {}; ports are 1 to 65535", place.master_port));
 }
 
 /// The CUDA device of this rank, or -1 for the CPU. Where a rank sees a single one, that is its own: so do
@@ -34,7 +34,7 @@ int choose_device(const Place& place, Backend backend) {
   if (devices >= place.local_size) return place.local_rank;
   if (devices == 1) return 0;
   if (backend == Backend::automatic && devices == 0) return -1;
-  throw Error(
+  throw UsageError(
       fmt::format("Not enough GPUs available: {} ranks on this node, {} devices", place.local_size, devices));
 }
 
@@ -57,7 +57,7 @@ class Met {
     {
       std::lock_guard lock(met.mutex_);
       if (!met.living_[where].expired())
-        throw Error(fmt::format(
+        throw UsageError(fmt::format(
             "this process has connected as {} already; go on with the Communicator of that call, or with a "
             "subgroup of it, or set another MASTER_PORT for a second one",
             where));
@@ -91,7 +91,8 @@ Communicator connect(ConnectOptions options) {
                  .rank = place.rank,
                  .world_size = place.world_size,
                  .device = device,
-                 .timeout = options.timeout});
+                 .timeout = options.timeout,
+                 .heartbeat = {options.heartbeat, options.on_lost}});
   });
   bool check_calls = options.checks == Checks::on || (options.checks == Checks::automatic && device < 0);
   if (check_calls) transport = checked(transport);

@@ -15,11 +15,12 @@ std::optional<std::string> environment(const char* name) {
 int number(const char* name, std::optional<int> otherwise) {
   auto text = environment(name);
   if (!text && otherwise) return *otherwise;
-  if (!text) throw Error(fmt::format("{} is not set, but other variables of the same launcher are", name));
+  if (!text)
+    throw UsageError(fmt::format("{} is not set, but other variables of the same launcher are", name));
   int value = 0;
   auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
   if (error != std::errc{} || end != text->data() + text->size())
-    throw Error(fmt::format("{} is '{}', which is no number", name, *text));
+    throw UsageError(fmt::format("{} is '{}', which is no number", name, *text));
   return value;
 }
 
@@ -28,7 +29,7 @@ Backend find_backend() {
   if (!name) return Backend::automatic;
   if (*name == "gloo") return Backend::gloo;
   if (*name == "nccl") return Backend::nccl;
-  throw Error(fmt::format("WANPAR_BACKEND is '{}'; it is gloo, nccl, or not set", *name));
+  throw UsageError(fmt::format("WANPAR_BACKEND is '{}'; it is gloo, nccl, or not set", *name));
 }
 
 }  // namespace wanpar

@@ -38,7 +38,7 @@ Place open_mpi() {
               .local_size = number("OMPI_COMM_WORLD_LOCAL_SIZE"),
               .source = "Open MPI"};
   if (place.local_size < place.world_size && !has("MASTER_ADDR"))
-    throw Error(
+    throw UsageError(
         "mpirun started ranks on several hosts: set MASTER_ADDR to the host of rank 0 (mpirun -x "
         "MASTER_ADDR=…)");
   return place;
@@ -52,7 +52,7 @@ int tasks_of_node(const std::string& text, int node) {
     if (std::sscanf(item.c_str(), "%d(x%d)", &tasks, &times) < 1) break;
     if ((node -= times) < 0) return tasks;
   }
-  throw Error(fmt::format(
+  throw UsageError(fmt::format(
       "SLURM_STEP_TASKS_PER_NODE is '{}', which does not say how many tasks this node has", text));
 }
 

@@ -48,7 +48,7 @@ void require_memory(const c10::OperatorHandle& op, std::span<const at::Tensor> i
     if (!name) continue;
     auto& called = op.schema().name();
     if (needs_no_memory(called)) return;
-    throw Error(
+    throw UsageError(
         fmt::format("{} on '{}', which is sharded: outside of a forward of the wrapper this rank has not its "
                     "values; step, clip, save and load what the wrapper's own functions give, and hold "
                     "unshard() to read or write whole parameters",

@@ -22,8 +22,8 @@ bool is_half(at::ScalarType type) { return type == at::kHalf || type == at::kBFl
 
 [[noreturn]] void refuse(const Attention& call, const std::string& reason) {
   auto mask = call.mask ? fmt::format(", under a mask {}", call.mask->sizes()) : "";
-  throw Error(fmt::format("attention of queries {} to keys {} and values {}{}: {}", call.query.sizes(),
-                          call.key.sizes(), call.value.sizes(), mask, reason));
+  throw UsageError(fmt::format("attention of queries {} to keys {} and values {}{}: {}", call.query.sizes(),
+                               call.key.sizes(), call.value.sizes(), mask, reason));
 }
 
 /// Checks that dtypes and devices match.
@@ -295,7 +295,8 @@ Attention with_one_batch(Attention call) {
 
 AttentionPart attention_part(const Attention& given) {
   if (given.dropout > 0)
-    throw Error("attention in parts: dropout cannot be repeated part by part; set it to 0 (call eval())");
+    throw UsageError(
+        "attention in parts: dropout cannot be repeated part by part; set it to 0 (call eval())");
   auto call = prepared(given);
   if (call.query.numel() == 0 || call.key.numel() == 0 || call.value.numel() == 0) return of_nothing(call);
   auto batch = call.query.sizes().slice(0, call.query.dim() - 2).vec();

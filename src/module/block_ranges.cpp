@@ -15,7 +15,7 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 
 void check_counts(int64_t blocks, int64_t stages) {
   if (stages < 1 || blocks < stages)
-    throw Error(
+    throw UsageError(
         fmt::format("{} blocks cannot be spread over {} stages, each of which needs one; take fewer stages",
                     blocks, stages));
 }
@@ -80,7 +80,7 @@ BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages) {
   check_counts(static_cast<int64_t>(costs.size()), stages);
   for (size_t i = 0; i < costs.size(); ++i)
     if (!std::isfinite(costs[i]) || costs[i] < 0)
-      throw Error(fmt::format("block {} costs {}; a cost is a number of at least 0", i, costs[i]));
+      throw UsageError(fmt::format("block {} costs {}; a cost is a number of at least 0", i, costs[i]));
 
   auto largest = [](double before, double last) { return std::max(before, last); };
   double bound = 0;
@@ -96,19 +96,19 @@ BlockRanges balanced_ranges(std::span<const double> costs, int64_t stages) {
 
 void check_ranges(const BlockRanges& ranges, int64_t blocks, int64_t stages) {
   if (static_cast<int64_t>(ranges.size()) != stages)
-    throw Error(
+    throw UsageError(
         fmt::format("{} ranges of blocks are given for {} stages; give one for each", ranges.size(), stages));
   int64_t next = 0;
   for (auto& range : ranges) {
     if (range.begin != next || range.end <= range.begin)
-      throw Error(
+      throw UsageError(
           fmt::format("the range of blocks [{}, {}) should begin at {} and hold at least one block; let each "
                       "begin where the one before ends",
                       range.begin, range.end, next));
     next = range.end;
   }
   if (next != blocks)
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "the ranges of blocks end at {}, but there are {} blocks; let the last one end there", next, blocks));
 }
 
@@ -121,20 +121,21 @@ BlockRanges ranges_of(std::string_view strategy, const BlockSplit& split, const 
   }
   if (auto* profile = std::get_if<BySeconds>(&split)) {
     if (static_cast<int64_t>(profile->seconds.size()) != blocks.size)
-      throw Error(fmt::format("a profile of {} blocks is given, but there are {}; give a number for each",
-                              profile->seconds.size(), blocks.size));
+      throw UsageError(
+          fmt::format("a profile of {} blocks is given, but there are {}; give a number for each",
+                      profile->seconds.size(), blocks.size));
     return balanced_ranges(profile->seconds, stages);
   }
   if (std::holds_alternative<Equally>(split)) return equal_ranges(blocks.size, stages);
   if (!blocks.tensors)
-    throw Error(
+    throw UsageError(
         "blocks cannot be cut by bytes when their stack does not list their parameters; set "
         "BlockStack::tensors");
   std::vector<double> costs;
   for (int64_t i = 0; i < blocks.size; ++i) costs.push_back(bytes(blocks.tensors(i)));
   return balanced_ranges(costs, stages);
 } catch (const Error& error) {
-  throw Error(fmt::format("{}: {}", strategy, error.what()));
+  throw UsageError(fmt::format("{}: {}", strategy, error.what()));
 }
 
 }  // namespace wanpar

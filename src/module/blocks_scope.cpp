@@ -12,7 +12,8 @@ BlocksScope::BlocksScope(const std::string& strategy, std::shared_ptr<Handler> h
   auto around = handlers();
   auto is_of_its_type = [&mine = *handler_](Handler* other) { return typeid(*other) == typeid(mine); };
   if (std::any_of(around.begin(), around.end(), is_of_its_type))
-    throw Error(strategy + ": inside of another one, which has the blocks already; wrap the module once");
+    throw UsageError(strategy +
+                     ": inside of another one, which has the blocks already; wrap the module once");
   scope_.emplace(*handler_);
 }
 

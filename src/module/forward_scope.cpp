@@ -13,14 +13,15 @@ void check_names(const std::string& strategy, const std::string& option, const V
     auto& text = name.text();
     bool is_position = !text.empty() && std::all_of(text.begin(), text.end(), ::isdigit);
     if (text.starts_with('-') || (is_position && std::stoll(text) >= arguments.count))
-      throw Error(fmt::format("{}: {} names argument {}, but the module was called with {}", strategy, option,
-                              text, arguments.count));
+      throw UsageError(fmt::format("{}: {} names argument {}, but the module was called with {}", strategy,
+                                   option, text, arguments.count));
     bool is_there = std::any_of(arguments.tensors.begin(), arguments.tensors.end(),
                                 [&](auto& item) { return name.names(item.name); });
     bool is_empty = is_position && std::none_of(arguments.plain.begin(), arguments.plain.end(),
                                                 [&](auto& path) { return name.names(path); });
     if (!is_there && !is_empty)
-      throw Error(fmt::format("{}: argument {} is no tensor and holds none; see {}", strategy, text, option));
+      throw UsageError(
+          fmt::format("{}: argument {} is no tensor and holds none; see {}", strategy, text, option));
   }
 }
 

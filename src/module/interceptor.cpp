@@ -92,7 +92,7 @@ void require_autograd(const Operator& op) {
   if (at::GradMode::is_enabled() && !op.name.ends_with("_like") &&
       c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality) &&
       std::any_of(op.inputs.begin(), op.inputs.end(), [](auto& x) { return x.requires_grad(); }))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "{} is called below autograd (at::AutoDispatchBelowAutograd, AutoNonVariableTypeMode) on a "
         "tensor that requires a gradient, which an exchange between ranks would lose; call the "
         "module under at::NoGradGuard or c10::InferenceMode instead",
@@ -126,8 +126,8 @@ struct Kernel {
   Tensors operator()(const Tensors& inputs) {
     torch::jit::Stack call(arguments.begin(), arguments.end());
     if (inputs.size() != given.size())
-      throw Error(fmt::format("{}: a handler went on with {} tensors where the operator takes {}",
-                              op.schema().name(), inputs.size(), given.size()));
+      throw UsageError(fmt::format("{}: a handler went on with {} tensors where the operator takes {}",
+                                   op.schema().name(), inputs.size(), given.size()));
     require_memory(op, inputs);
     if (!same(inputs, given)) put_back(inputs, call);
     op.redispatchBoxed(below, &call);
@@ -144,7 +144,7 @@ struct Kernel {
 };
 
 [[noreturn]] void refuse_handler(const Operator& op, const std::string& why) {
-  throw Error(fmt::format("{}: a handler {}", op.name, why));
+  throw UsageError(fmt::format("{}: a handler {}", op.name, why));
 }
 
 /// Checks a handler's result: the right number of tensors, and for in-place operators the same tensors.
@@ -252,7 +252,7 @@ void register_once() {
     registrations = std::move(handles);
   } catch (const std::exception& failure) {
     std::string why = failure.what();
-    throw Error(
+    throw UsageError(
         fmt::format("the dispatch key {} is held by another library, or by a second copy of wanpar in this "
                     "process; load only one of them ({})",
                     c10::toString(key), why.substr(0, why.find('\n'))));
@@ -427,7 +427,7 @@ RecomputeScope recompute_scope(std::span<const at::Tensor> inputs) {
 at::Tensor run_blocks(const BlockStack& blocks, at::Tensor x, Tensors side) {
   auto y = pass_blocks(stack.all.size(), blocks, std::move(x), std::move(side));
   if (!y.defined())
-    throw Error(
+    throw UsageError(
         "run_blocks: what comes after the blocks is another stage's, but this module goes on by itself; give "
         "it "
         "to run_blocks as its continuation: return run_blocks(blocks, x, side, [&](at::Tensor y) { … })");

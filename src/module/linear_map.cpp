@@ -45,7 +45,7 @@ variable_list without_gradient(const variable_list& x, const TensorMap& map) {
 
 void refuse_create_graph() {
   if (at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "gradients of gradients do not pass an exchange between ranks; differentiate once, and call backward "
         "without create_graph");
 }

@@ -16,7 +16,7 @@ MasterWeights::MasterWeights(NamedTensors parameters) {
   for (auto& [name, tensor] : parameters) {
     if (!tensor.requires_grad() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
     if (is_deferred(tensor))
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "MasterWeights: parameter '{}' has no memory, as one that is sharded or was constructed deferred; "
           "ShardedParams keeps shards in float32 itself where .param_dtype is the narrow one",
           name));

@@ -6,11 +6,11 @@
 namespace wanpar::detail {
 
 void refuse_count(size_t count) {
-  throw Error(fmt::format("Model: the module cannot be called with {} arguments", count));
+  throw UsageError(fmt::format("Model: the module cannot be called with {} arguments", count));
 }
 
 void refuse_function(const char* what) {
-  throw Error(
+  throw UsageError(
       fmt::format("Model: {}() of a function, of whose inside nothing is known; call it on the modules that "
                   "the function uses, or wrap the module itself",
                   what));

@@ -141,7 +141,7 @@ bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& 
 }
 
 [[noreturn]] void refuse(const c10::OperatorHandle& op, const Communicator& group) {
-  throw Error(fmt::format(
+  throw UsageError(fmt::format(
       "{} on a shard: this rank has some of its elements, the other {} the rest, and each would make "
       "something "
       "else of its own. Work with them one by one, make one number of all (norm, sum, dot, max), or take the "
@@ -152,7 +152,7 @@ bool joins_shards(const c10::OperatorHandle& op, const std::vector<at::Tensor>& 
 /// mean: autograd would divide the gradient by the local number of elements.
 void refuse_mean_in_graph(const c10::OperatorHandle& op, const at::Tensor& x) {
   if (op.schema().name() == "aten::mean" && at::GradMode::is_enabled() && x.requires_grad())
-    throw Error(
+    throw UsageError(
         "aten::mean of a shard, with a gradient, which would be divided by this rank's number of elements; "
         "take sum() and divide by the parameter's own (of the sizes in named_parameters()[i].shard)");
 }

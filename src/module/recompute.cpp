@@ -77,7 +77,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
   static void check_is_whole_backward() {
     refuse_create_graph();
     if (!torch::autograd::Engine::get_default_engine().is_checkpoint_valid())
-      throw Error(
+      throw UsageError(
           "activation checkpointing: gradients by torch::autograd::grad, or by backward with a list of "
           "inputs, would leave out those of the blocks' parameters; call backward() without inputs");
   }
@@ -89,7 +89,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
     try {
       auto result = draws ? draw_again(inputs) : run_part(inputs);
       if (!Digest::of(result).is_close_to(first))
-        throw Error(
+        throw UsageError(
             "activation checkpointing: a block gave other values when it ran again; whatever it reads beside "
             "its arguments (numbers, flags, weights) must be the same until backward() is done");
       return result;
@@ -103,7 +103,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
   void check_leaves(const at::Tensor& result, const variable_list& inputs) const {
     for (auto& leaf : leaves_of({result}, inputs))
       if (std::none_of(inner_leaves.begin(), inner_leaves.end(), [&](auto& x) { return x.is_same(leaf); }))
-        throw Error(
+        throw UsageError(
             "activation checkpointing: a block reads what another one keeps, which has been made anew when "
             "that one ran again, so that gradients would go astray; call backward() once, or give it to the "
             "block as an argument");
@@ -112,7 +112,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
   at::Tensor run_part(const variable_list& inputs) const {
     auto result = part(inputs[0], {inputs.begin() + 1, inputs.end()});
     if (result.sizes() != sizes || result.scalar_type() != dtype)
-      throw Error(
+      throw UsageError(
           fmt::format("activation checkpointing: a block gave {} when it ran again, another shape or dtype "
                       "than before; it must do the same whenever it is given the same",
                       result.sizes()));
@@ -125,7 +125,7 @@ struct Recomputation : torch::autograd::Node, ReachesLeaves {
     DrawingFrom former(draws->before, device);
     auto result = run_part(inputs);
     if (!(RandomState::now(device) == draws->after))
-      throw Error(
+      throw UsageError(
           "activation checkpointing: a block drew other random numbers when it ran again; ranks that are "
           "threads share one generator, so train with dropout on processes");
     return result;
@@ -187,7 +187,7 @@ at::Tensor recomputed(const Part& part, const at::Tensor& x, const std::vector<a
   if (drawing.seen) node->draws = Draws{std::move(before), RandomState::now(x.device())};
   for (size_t i = 0; i < inputs.size(); ++i)
     if (times_written(inputs[i]) != written[i])
-      throw Error(
+      throw UsageError(
           "activation checkpointing: a block writes to what it is given, so it could not run again from "
           "there; use the operator that makes a new tensor");
 

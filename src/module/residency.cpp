@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
@@ -161,12 +162,12 @@ void Residency::need_in_backward(const std::vector<int>& units, const std::vecto
   const auto now = versions(units);
   for (size_t i = 0; i < units.size(); ++i)
     if (now[i] != then[i])
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "sharded parameters: unit '{}' has been written to between a forward and its backward, which would "
           "compute with other values; call backward() before step(), or repeat the forward",
           entries_[units[i]].unit.name));
   if (at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "sharded parameters: a backward with create_graph would save parameters that are resharded; "
         "differentiate once only");
   NoInterceptGuard no_intercept;
@@ -204,6 +205,7 @@ void Residency::fetch(int unit) {
 void Residency::finish_fetch(int unit) {
   if (shards_[unit] == Shards::resident) return;
   auto& entry = entries_[unit];
+  RECORD_USER_SCOPE("ShardedParams: wait for a unit");
   c10::InferenceMode ordinary(false);
   entry.buffers = std::exchange(entry.pending, nullptr)();
   entry.written.clear();
@@ -231,7 +233,7 @@ void Residency::check_unwritten() const {
     auto& entry = entries_[unit];
     for (size_t i = 0; i < entry.written.size(); ++i)
       if (times_written(entry.unit.storages[i].tensor) != entry.written[i])
-        throw Error(
+        throw UsageError(
             fmt::format("sharded parameters: the module wrote to a parameter of unit '{}', which is lost "
                         "when the unit is resharded; change parameters through the optimizer or load()",
                         entry.unit.name));

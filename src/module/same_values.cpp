@@ -114,7 +114,7 @@ void require_same_values(const std::string& who, const std::string& what,
       const auto at = static_cast<int64_t>(i);
       if (Digest{all[0][at], tolerances[i]}.is_close_to({all[rank][at], tolerances[i]})) continue;
       auto& [name, x] = tensors[i];
-      throw AgreedError(fmt::format(
+      throw AgreedMismatchError(fmt::format(
           "{}: the ranks have different {}: {} {}{} has other values on rank {} than on rank 0; {}", who,
           what, name, c10::toString(x.scalar_type()), x.sizes(), rank, advice));
     }

@@ -140,7 +140,7 @@ ScriptStack::ScriptStack(const torch::jit::Module& module) {
   open_sequentials(*whole);
   auto run = longest_run(*whole);
   if (run.calls.size() < 2 || whole->outputs().size() != 1)
-    throw Error(
+    throw UsageError(
         "this TorchScript module has no blocks: its forward does not call submodules of one parent one after "
         "the other (a trace of a function, a frozen or inlined module); export the module with its "
         "submodules, by torch.jit.script or by torch.jit.trace of the unfrozen module");

@@ -46,7 +46,7 @@ void refuse_shared_accumulation(const std::string& who, const NamedTensors& para
   };
   // Empty: a backward() to all leaves. Otherwise a backward with inputs, or autograd::grad.
   if (tasks && (tasks->empty() || std::any_of(tasks->begin(), tasks->end(), adds)))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "{}: several ranks are threads that share this module's parameters, and each would add the "
         "gradient, which is the sum over all of them, to the same .grad; give each rank a module of "
         "its own, or take the gradients by torch::autograd::grad",

@@ -17,7 +17,7 @@ void refuse_written(const std::string& strategy, const NamedTensors& parameters,
   const auto now = times_written(parameters);
   for (size_t i = 0; i < now.size(); ++i)
     if (now[i] != before[i])
-      throw Error(
+      throw UsageError(
           fmt::format("{}: the module writes to its parameter {} in forward, as an embedding with max_norm "
                       "does: each rank by its own samples, so that their weights would part; do so behind "
                       "the optimizer's step, where every rank does the same",

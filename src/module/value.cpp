@@ -58,7 +58,7 @@ void walk_ivalue(c10::IValue& value, ValueVisitor& visitor) {
                   : value.isDevice() ? value.toDevice().str()
                                      : std::to_string(value.isInt() ? value.toInt() : value.toBool()));
   } else {
-    throw Error(
+    throw UsageError(
         fmt::format("a TorchScript value of type {} cannot be searched for tensors; give or return tensors, "
                     "numbers, strings, "
                     "and lists, tuples and dicts of them",
@@ -73,7 +73,7 @@ void walk_ivalues(std::vector<c10::IValue>& values, ValueVisitor& visitor) {
 
 at::Tensor tensor_of(const c10::IValue& result) {
   if (result.isTensor()) return result.toTensor();
-  throw Error(
+  throw UsageError(
       fmt::format("the TorchScript module gave a {}; call it with a list of IValues, which gives an IValue, "
                   "or take another "
                   "result type: wanpar::ModelOf<c10::IValue>",
@@ -111,8 +111,8 @@ c10::IValue Value::ivalue_of(const Value& value) {
 }
 
 void Value::refuse(const std::type_info& wanted) const {
-  throw Error(fmt::format("a value of type {} was met where {} is wanted",
-                          c10::demangle(held_->type().name()), c10::demangle(wanted.name())));
+  throw UsageError(fmt::format("a value of type {} was met where {} is wanted",
+                               c10::demangle(held_->type().name()), c10::demangle(wanted.name())));
 }
 
 }  // namespace wanpar

@@ -102,7 +102,7 @@ Verification verify(Model wrapped, Model bare, const std::vector<at::Tensor>& in
   const auto before = observe(bare, inputs, [](const Result&) {});
   const auto right = observe(std::move(bare), inputs, keep);
   if (!(difference(before.result, right.result) <= tolerance * std::max(1.0, greatest(right.result))))
-    throw Error(
+    throw UsageError(
         "verify: the bare module gives other results when it is called again with the same inputs, so no "
         "difference says anything; let it draw no random numbers (eval()) and keep nothing between calls");
 

@@ -56,7 +56,7 @@ class Checkpointing : public BlocksHandler {
       auto written = times_block_written(blocks, index);
       auto y = recomputed(part, x, side);
       if (times_block_written(blocks, index) != written)
-        throw Error(
+        throw UsageError(
             "ActivationCheckpointing: a block writes to its buffers, as batch norm does in training, and "
             "would do so a second time in backward; call eval() on that layer, or use one without running "
             "statistics");

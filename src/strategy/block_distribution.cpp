@@ -24,7 +24,7 @@ class DistributionEngine : public BlocksHandler {
  public:
   explicit DistributionEngine(BlockDistributionOptions options) : options_(std::move(options)) {
     if (options_.devices.empty())
-      throw Error("BlockDistribution: .devices is empty; name a device for each range of blocks");
+      throw UsageError("BlockDistribution: .devices is empty; name a device for each range of blocks");
   }
 
   void begin_pass() { next_stack_ = 0; }
@@ -63,7 +63,7 @@ class DistributionEngine : public BlocksHandler {
     if (next_stack_ == stacks_.size()) stacks_.push_back(place(blocks));
     auto& ranges = stacks_[next_stack_++];
     if (ranges.back().end != blocks.size)
-      throw Error(
+      throw UsageError(
           fmt::format("BlockDistribution: a stack of {} blocks had {} in an earlier pass; wrap the module "
                       "anew when its blocks change",
                       blocks.size, ranges.back().end));
@@ -72,7 +72,7 @@ class DistributionEngine : public BlocksHandler {
 
   BlockRanges place(const BlockStack& blocks) const {
     if (!blocks.tensors)
-      throw Error(
+      throw UsageError(
           "BlockDistribution: the block stack does not list its parameters, so they cannot be moved to their "
           "devices; set BlockStack::tensors");
     auto ranges =
@@ -86,7 +86,7 @@ class DistributionEngine : public BlocksHandler {
   static void move(int64_t block, const std::string& name, at::Tensor tensor, const at::Device& device) {
     if (tensor.device() == device) return;
     if (is_claimed(tensor))
-      throw Error(
+      throw UsageError(
           fmt::format("BlockDistribution: '{}' of block {} is sharded and cannot be moved from {} to {}; use "
                       "either ShardedParams or BlockDistribution",
                       name, block, tensor.device().str(), device.str()));
@@ -110,7 +110,7 @@ std::unique_ptr<ForwardScope> BlockDistributionStrategy::begin_forward(const Arg
 }
 
 void BlockDistributionStrategy::check_to(at::Device device) {
-  throw Error(
+  throw UsageError(
       fmt::format("BlockDistribution: to({}) would gather the blocks from the devices that they were given; "
                   "wrap the module "
                   "anew with other .devices",

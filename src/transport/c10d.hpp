@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "transport/heartbeat.hpp"
+
 namespace wanpar {
 
 /// What a process must know to meet the others of its run.
@@ -17,6 +19,7 @@ struct Rendezvous {
   int world_size;
   int device;  ///< CUDA device to take, or -1 for Gloo on the CPU
   std::chrono::milliseconds timeout;
+  Heartbeat heartbeat = {};
 };
 
 /// Meets the other ranks and makes their group, Gloo's or NCCL's, within the timeout.

@@ -196,7 +196,7 @@ class Checked : public Transport {
       if (hash == Record::kFailed) {
         if (!found.error) found.error = std::make_exception_ptr(AgreedError(what));
       } else if (!other_call) {
-        other_call = std::make_exception_ptr(Error(fmt::format(
+        other_call = std::make_exception_ptr(MismatchError(fmt::format(
             "rank {} and rank {} of {} make different calls: rank {} {}, {}; rank {} {}, {}; every rank must "
             "make the same calls in the same order",
             rank(), peer, size(), rank(), our_call, our_site, peer, what, site)));

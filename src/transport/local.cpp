@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <future>
 #include <map>
 #include <mutex>
@@ -24,23 +25,71 @@
 namespace wanpar::local {
 namespace {
 
-/// What all groups of one run share: which ranks have ended, and why the first one failed.
-struct Run {
-  explicit Run(int ranks) : ended(ranks) {}
+/// What all groups of one run share: which ranks have ended, why the first one failed, and whether any is at
+/// work.
+class Run {
+ public:
+  explicit Run(int ranks) : ended(ranks), ranks_(ranks) {}
 
   void fail(int rank, const std::string& why) {
-    std::lock_guard lock(mutex);
-    if (failed_rank < 0) failed_rank = rank, failure = why;
+    std::lock_guard lock(mutex_);
+    if (failed_rank_ < 0) failed_rank_ = rank, failure_ = why;
   }
+  int failed_rank() const { return failed_rank_; }
   std::string first_failure() {
-    std::lock_guard lock(mutex);
-    return failed_rank < 0 ? "" : fmt::format("rank {} failed first: {}", failed_rank, failure);
+    std::lock_guard lock(mutex_);
+    return failed_rank_ < 0 ? "" : fmt::format("rank {} failed first: {}", failed_rank_, failure_);
+  }
+
+  void begin_wait(int rank) {
+    constexpr std::chrono::milliseconds kWork(100);  // between two waits
+    std::lock_guard lock(mutex_);
+    auto& own = ranks_[rank];
+    if (own.waits++ == 0 && Clock::now() - own.last_wait_ended > kWork) last_move_ = Clock::now();
+  }
+  void end_wait(int rank, bool came_to_something) {
+    std::lock_guard lock(mutex_);
+    ranks_[rank].waits--;
+    ranks_[rank].last_wait_ended = Clock::now();
+    if (came_to_something) last_move_ = Clock::now();
+  }
+  /// Whether for so long all ranks have waited, and none has moved.
+  bool has_rested_for(std::chrono::milliseconds time) {
+    std::lock_guard lock(mutex_);
+    for (size_t rank = 0; rank < ranks_.size(); ++rank)
+      if (ranks_[rank].waits == 0 && !ended[rank]) return false;
+    return Clock::now() - last_move_ > time;
   }
 
   std::vector<std::atomic<bool>> ended;
-  std::mutex mutex;
-  int failed_rank = -1;
-  std::string failure;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Rank {
+    int waits = 0;
+    Clock::time_point last_wait_ended;
+  };
+  std::mutex mutex_;
+  std::vector<Rank> ranks_;
+  Clock::time_point last_move_ = Clock::now();
+  int failed_rank_ = -1;
+  std::string failure_;
+};
+
+/// The rank of the run that this thread is, where it is one.
+thread_local int this_rank = -1;
+
+/// A wait of a rank.
+class Waiting {
+ public:
+  Waiting(Run& run, int rank) : run_(run), rank_(this_rank < 0 ? rank : this_rank) { run_.begin_wait(rank_); }
+  ~Waiting() { run_.end_wait(rank_, std::uncaught_exceptions() == before_); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  Run& run_;
+  int rank_, before_ = std::uncaught_exceptions();
 };
 
 /// A tensor that a rank has sent, or what works it out, on the thread of the first who wants it.
@@ -140,13 +189,15 @@ class Messages : public Work {
   }
 
   void wait() override {
+    if (receives_.empty()) return;
+    Waiting waiting(*hub_->run, hub_->members[call_.rank]);
     for (auto& [message, ticket] : receives_) {
       auto payload =
           hub_->inboxes[call_.rank]->take(message.peer, ticket, [&] { check_alive(message.peer); });
       auto& tensor = payload.get();
       if (tensor.numel() != message.tensor.numel())
-        throw Error(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_),
-                                message.peer, tensor.numel(), message.tensor.numel()));
+        throw MismatchError(fmt::format("{}: rank {} sent {} bytes where {} were expected", where(call_),
+                                        message.peer, tensor.numel(), message.tensor.numel()));
       at::NoGradGuard no_grad;
       message.tensor.copy_(tensor);
     }
@@ -157,12 +208,13 @@ class Messages : public Work {
  private:
   void check_alive(int peer) {
     auto failure = hub_->run->first_failure();
-    if (!failure.empty()) throw Error(fmt::format("{}: {}", where(call_), failure));
+    if (!failure.empty()) throw PeerLostError(fmt::format("{}: {}", where(call_), failure));
     if (hub_->run->ended[hub_->members[peer]])
-      throw Error(fmt::format(
+      throw PeerLostError(fmt::format(
           "{}: rank {} has already returned and will never come; every rank must make the same calls",
           where(call_), peer));
-    if (deadline_.is_over()) throw Error(too_late(call_, fmt::format("rank {}", peer)));
+    if (deadline_.is_over() && hub_->run->has_rested_for(call_.timeout))
+      throw TimeoutError(too_late(call_, fmt::format("rank {}", peer)));
   }
 
   struct Posted {
@@ -245,7 +297,7 @@ std::vector<int> iota(int n) {
 }  // namespace
 
 void run(int ranks, const std::function<void(Communicator)>& program, Options options) {
-  if (ranks < 1) throw Error(fmt::format("local::run: {} ranks; there must be at least 1", ranks));
+  if (ranks < 1) throw UsageError(fmt::format("local::run: {} ranks; there must be at least 1", ranks));
   auto state = std::make_shared<Run>(ranks);
   auto hub = std::make_shared<Hub>(state, iota(ranks));
   int cores = at::get_num_threads();
@@ -253,6 +305,7 @@ void run(int ranks, const std::function<void(Communicator)>& program, Options op
   std::vector<std::exception_ptr> failures(ranks);
 
   auto rank_main = [&](int rank) {
+    this_rank = rank;
     at::ThreadLocalStateGuard same_modes(modes);
     // Two ranks that share a device would share its one backward thread and wait for each other in it.
     c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
@@ -283,7 +336,7 @@ void run(int ranks, const std::function<void(Communicator)>& program, Options op
     }
   }
   at::set_num_threads(cores);
-  if (state->failed_rank >= 0) std::rethrow_exception(failures[state->failed_rank]);
+  if (state->failed_rank() >= 0) std::rethrow_exception(failures[state->failed_rank()]);
 }
 
 }  // namespace wanpar::local

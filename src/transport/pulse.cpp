@@ -2,20 +2,15 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <poll.h>
 #include <pthread.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <deque>
-#include <numeric>
-#include <optional>
 #include <random>
-#include <set>
 #include <sstream>
-#include <wanpar/core/error.hpp>
+#include <utility>
 
 #include "transport/deadline.hpp"
 
@@ -24,8 +19,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr size_t kLongestLine = 65'536;
+constexpr milliseconds kTick(250);
 constexpr const char* kAsTheMaster = "-";  // in the place of an address
+constexpr const char* kLeft = "left ";     // how a rank says that it leaves a group: its last call, the name
 
 /// Threads begun while it lives see no signal: handlers are the program's own business, on its own threads.
 class WithoutSignals {
@@ -48,48 +44,15 @@ Endpoint own_address(const Endpoint& there) {
   return Endpoint::of(probe);
 }
 
-void limit_waits(const Socket& socket, milliseconds limit) {
-  timeval time{limit.count() / 1000, limit.count() % 1000 * 1000};
-  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
-  setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
-}
-
-/// Adds what has come to a text; whether more may come.
-bool receive_more(const Socket& socket, std::string& text) {
-  char part[4096];
-  auto n = recv(socket.get(), part, sizeof(part), 0);
-  if (n > 0) text.append(part, n);
-  return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
-}
-
-/// A question to one rank, and what it has said so far.
-struct Talk {
-  int rank;
-  Socket socket;
-  std::string question;
-  bool is_sent = false;
-  std::string reply = {};
-
-  /// Whether it has come to an end: the reply is there, or never will be.
-  bool goes_on(short events) {
-    if (!is_sent && (events & POLLOUT)) {
-      auto n = send(socket.get(), question.data(), question.size(), MSG_NOSIGNAL);
-      is_sent = n == static_cast<ssize_t>(question.size());
-      if (!is_sent) return false;
-    }
-    if (events & (POLLIN | POLLHUP | POLLERR)) return receive_more(socket, reply) && !is_complete();
-    return true;
-  }
-  bool is_complete() const { return reply.ends_with('\n'); }
-};
+bool contains(const RunGroup& group, int rank) { return std::ranges::count(group.members, rank) > 0; }
 
 }  // namespace
 
-Pulse::Pulse(const std::string& host, const Endpoint& master) : master_(master) {
+Pulse::Pulse(const std::string& host, const Endpoint& master) : master_(master), clock_(2 * kTick) {
   auto own = own_address(master);
   auto at = (is_this_host(host) ? own : own.anywhere()).with_port(0);
   int both[2] = {-1, -1};
-  listener_ = Socket(socket(at.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  listener_ = Socket(socket(at.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   bool is_up = bind(listener_.get(), at.get(), at.size()) == 0 && listen(listener_.get(), 1024) == 0 &&
                socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0;
   stop_ = Socket(both[0]), stopped_ = Socket(both[1]);
@@ -104,13 +67,16 @@ Pulse::Pulse(const std::string& host, const Endpoint& master) : master_(master) 
 }
 
 Pulse::~Pulse() {
+  {
+    std::lock_guard lock(mutex_);
+    if (beats_) beats_->say(Beats::kBye);
+  }
   stop_ = Socket();
   thread_.join();
 }
 
-void Pulse::meet(int rank, int keeper, const std::vector<std::string>& addresses) {
-  rank_ = rank;
-  keeper_ = keeper;
+void Pulse::meet(int rank, int keeper, const std::vector<std::string>& addresses, Heartbeat heartbeat) {
+  std::vector<Peer> peers;
   for (auto& address : addresses) {
     std::istringstream words(address);
     std::string host, token;
@@ -118,8 +84,16 @@ void Pulse::meet(int rank, int keeper, const std::vector<std::string>& addresses
     words >> host >> port >> token;
     auto there =
         host == kAsTheMaster ? master_.with_port(port) : Endpoint::find(host, port).value_or(master_);
-    peers_.emplace_back(there, token);
+    peers.push_back({there, token});
   }
+  std::lock_guard lock(mutex_);
+  rank_ = rank;
+  keeper_ = keeper;
+  peers_ = std::move(peers);
+  on_lost_ = std::move(heartbeat.on_lost);
+  if (heartbeat.period.count() > 0) beats_.emplace(rank, peers_, heartbeat.period, clock_.now());
+  for (auto& [rank, client, heard] : std::exchange(early_, {}))
+    if (beats_) beats_->accept(rank, std::move(client), std::move(heard), clock_.now());
 }
 
 void Pulse::enter(const std::string& group) {
@@ -129,32 +103,159 @@ void Pulse::enter(const std::string& group) {
 
 void Pulse::begin(const std::string& group, uint64_t call) {
   std::lock_guard lock(mutex_);
-  groups_[group] = call;
+  auto& last = groups_[group];
+  last = std::max(last, call);  // several communicators may number the calls of one group
 }
 
 void Pulse::leave(const std::string& group) {
   std::lock_guard lock(mutex_);
+  if (beats_) beats_->say(fmt::format("{}{} {}", kLeft, groups_[group], group));
   groups_.erase(group);
+  left_.erase(group);
+}
+
+void Pulse::add(Wait& wait) {
+  constexpr milliseconds kWork(100);  // between two waits
+  std::lock_guard lock(mutex_);
+  if (waits_.empty() && std::chrono::steady_clock::now() - last_wait_ended_ > kWork) {
+    has_moved_ = true;
+    own_move_ = clock_.now();
+  }
+  waits_[&wait] = clock_.now() - (wait.call_.timeout - wait.deadline_.left());
+}
+
+void Pulse::remove(Wait& wait) {
+  {
+    std::lock_guard lock(mutex_);
+    waits_.erase(&wait);
+    last_wait_ended_ = std::chrono::steady_clock::now();
+    if (wait.end_ == Wait::End::none) {
+      has_moved_ = true;
+      return;
+    }
+  }
+  std::lock_guard until_it_is_done(interrupting_);
 }
 
 void Pulse::serve() {
   while (true) {
-    pollfd ready[] = {{stopped_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
-    poll(ready, 2, -1);
-    if (ready[0].revents) return;
-    if (!ready[1].revents) continue;
-    Socket client(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!client) {  // out of descriptors, say
-      std::this_thread::sleep_for(milliseconds(10));
-      continue;
+    ready_.assign({{stopped_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}});
+    {
+      std::lock_guard lock(mutex_);
+      if (beats_) beats_->wait_for(ready_);
     }
-    limit_waits(client, milliseconds(200));
-    std::string question;
-    for (Deadline deadline(milliseconds(200)); !question.ends_with('\n') && !deadline.is_over();)
-      if (question.size() > kLongestLine || !receive_more(client, question)) break;
-    auto reply = answer(question);
-    if (!reply.empty()) send(client.get(), reply.data(), reply.size(), MSG_NOSIGNAL);
+    poll(ready_.data(), ready_.size(), static_cast<int>(kTick.count()));
+    if (ready_[0].revents) return;
+    take_news();
+    if (ready_[1].revents) admit();
+    pass();
   }
+}
+
+void Pulse::take_news() {
+  if (ready_.size() == 2) return;
+  std::lock_guard lock(mutex_);
+  for (auto& [rank, line] : beats_->hear(std::span(ready_).subspan(2), clock_.now())) {
+    uint64_t call = 0;
+    std::string verb, group;
+    std::istringstream(line) >> verb >> call >> group;
+    if (line.starts_with(kLeft) && groups_.contains(group)) left_[group][rank] = call;
+  }
+}
+
+/// Lets in who has come: with a question, or to beat.
+void Pulse::admit() {
+  Socket client(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!client) {  // out of descriptors, say
+    std::this_thread::sleep_for(milliseconds(10));
+    return;
+  }
+  auto heard = receive_line(client);
+  std::istringstream words(heard);
+  std::string token, verb;
+  int rank = -1;
+  words >> token >> verb >> rank;
+  if (token == token_ && verb == Beats::kVerb) {
+    std::lock_guard lock(mutex_);
+    heard.erase(0, heard.find('\n') + 1);
+    if (peers_.empty())
+      early_.push_back({rank, std::move(client), std::move(heard)});
+    else if (beats_)
+      beats_->accept(rank, std::move(client), std::move(heard), clock_.now());
+    return;
+  }
+  auto reply = answer(heard);
+  if (!reply.empty()) send(client.get(), reply.data(), reply.size(), MSG_NOSIGNAL);
+}
+
+/// What time brings.
+void Pulse::pass() {
+  States lost;
+  {
+    std::lock_guard lock(mutex_);
+    clock_.pass();
+    if (!beats_) return;
+    if (beats_->beat(waits_.empty() || has_moved_, clock_.now())) has_moved_ = false;
+    lost = beats_->lost(clock_.now());
+  }
+  end_waits(lost);
+  if (!lost.empty() && on_lost_) report(lost);
+}
+
+void Pulse::end_waits(const States& lost) {
+  std::lock_guard until_it_is_done(interrupting_);
+  std::vector<Wait*> over;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [wait, since] : waits_) {
+      if (wait->end_ != Wait::End::none) continue;
+      if (is_lost(*wait, lost))
+        wait->end_ = Wait::End::lost;
+      else if (is_late(*wait, since))
+        wait->end_ = Wait::End::late;
+      else
+        continue;
+      if (wait->interrupt_) over.push_back(wait);
+    }
+  }
+  for (auto* wait : over) wait->interrupt_();
+}
+
+/// Whether a rank that this wait may be for is lost, or has left without having begun the call.
+bool Pulse::is_lost(const Wait& wait, const States& lost) const {
+  auto& call = wait.call_;
+  for (auto& [rank, state] : lost)
+    if (contains(wait.group_, rank) || (rank == keeper_ && call.operation == Operation::subgroup))
+      return true;
+  auto left = left_.find(wait.group_.name);
+  return call.sequence > 0 && left != left_.end() &&
+         std::ranges::any_of(left->second, [&](auto& one) { return one.second < call.sequence; });
+}
+
+bool Pulse::is_late(const Wait& wait, milliseconds since) const {
+  auto last = std::max({since, beats_->last_move(), own_move_});
+  return clock_.now() - last > std::max(wait.call_.timeout, 3 * beats_->period());
+}
+
+void Pulse::report(const States& lost) {
+  RunGroup run{"world", {}};
+  for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank) run.members.push_back(rank);
+  States blamed;
+  {
+    std::lock_guard lock(mutex_);
+    blamed = blame_.of(lost, lost, rank_);
+  }
+  if (blamed.empty()) return;
+  auto sentence = fmt::format("rank {} of {}: {} {}", rank_, peers_.size(), who(run, blamed), how(blamed));
+  // Who ends by it may do so without a word of its own.
+  telling_ = std::jthread([this, on_lost = std::exchange(on_lost_, nullptr), blamed, sentence] {
+    constexpr milliseconds kLimit(300);
+    auto all = blamed;
+    for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank)
+      if (rank != rank_) all.emplace(rank, State::here);
+    tell(blamed, all, kLimit);
+    on_lost(PeerLostError(sentence));
+  });
 }
 
 /// Nothing for who does not know this rank's token: another program, or one that takes this process for
@@ -177,100 +278,54 @@ std::string Pulse::answer(const std::string& question) {
   words >> teller;
   States blamed;
   while (words >> rank >> state) blamed[rank] = static_cast<State>(state);
-  told_[teller] = blamed;
+  blame_.hear(teller, std::move(blamed));
   return "heard\n";
 }
 
-/// What each of these ranks replies: nothing where it has ended, no entry where it is silent.
-std::map<int, std::string> Pulse::ask(const std::vector<int>& ranks, const std::string& question,
-                                      milliseconds limit) const {
-  constexpr size_t kAtOnce = 64;
-  std::map<int, std::string> replies;
-  std::deque<int> to_come(ranks.begin(), ranks.end());
-  std::vector<Talk> talks;
-  for (Deadline deadline(limit); !(to_come.empty() && talks.empty()) && !deadline.is_over();) {
-    for (; !to_come.empty() && talks.size() < kAtOnce; to_come.pop_front()) {
-      auto rank = to_come.front();
-      auto& [there, token] = peers_[rank];
-      auto socket = connecting_to(there);
-      if (socket)
-        talks.push_back({rank, std::move(socket), fmt::format("{} {}\n", token, question)});
-      else if (errno == ECONNREFUSED)
-        replies[rank] = {};
-    }
-    std::vector<pollfd> ready;
-    for (auto& talk : talks)
-      ready.push_back({talk.socket.get(), static_cast<short>(talk.is_sent ? POLLIN : POLLOUT), 0});
-    poll(ready.data(), ready.size(), static_cast<int>(deadline.left().count()));
-    std::vector<Talk> others;
-    for (size_t i = 0; i < talks.size(); ++i) {
-      if (!ready[i].revents || talks[i].goes_on(ready[i].revents))
-        others.push_back(std::move(talks[i]));
-      else
-        replies[talks[i].rank] = talks[i].is_complete() ? talks[i].reply : "";
-    }
-    talks = std::move(others);
+/// How all others are: those of whom beats do not say it already are asked.
+States Pulse::found_by_asking(const std::string& question, milliseconds limit) const {
+  States found;
+  {
+    std::lock_guard lock(mutex_);
+    if (beats_) found = beats_->lost(clock_.now());
   }
-  return replies;
-}
-
-/// Of some ranks that were `found` so, those that did not end because of another: who is gone may have said
-/// whom it found gone before. Of these, those of whom the worst is known.
-Pulse::States Pulse::to_blame(const States& some, const States& found) const {
+  std::vector<int> to_ask;
+  for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank)
+    if (rank != rank_ && !found.contains(rank)) to_ask.push_back(rank);
+  auto replies = ask(peers_, to_ask, question, limit);
   std::lock_guard lock(mutex_);
-  auto is_still_so = [&](const std::pair<const int, State>& said) {  // or the teller had got over it
-    auto [rank, state] = said;
-    auto now = found.find(rank);
-    return state == State::behind || now == found.end() || now->second < State::behind;
-  };
-  States blamed;
-  std::vector<std::pair<int, State>> open(some.begin(), some.end());
-  std::set<int> seen;
-  while (!open.empty()) {
-    auto [rank, state] = open.back();
-    open.pop_back();
-    if (state == State::here || rank == rank_ || !seen.insert(rank).second) continue;
-    auto said = told_.find(rank);
-    bool is_gone = state == State::ended || state == State::left;
-    if (is_gone && said != told_.end() && std::ranges::all_of(said->second, is_still_so))
-      open.insert(open.end(), said->second.begin(), said->second.end());
-    else
-      blamed[rank] = state;
+  for (auto rank : to_ask) {
+    auto reply = replies.find(rank);
+    found[rank] = reply == replies.end()             ? State::silent
+                  : !reply->second.empty()           ? static_cast<State>(std::stoi(reply->second))
+                  : beats_ && beats_->said_bye(rank) ? State::left
+                                                     : State::ended;
   }
-  if (blamed.empty()) return blamed;
-  auto worst = std::ranges::min_element(blamed, {}, &States::value_type::second)->second;
-  std::erase_if(blamed, [&](auto& one) { return one.second != worst; });
-  return blamed;
+  return found;
 }
 
 /// Tells the ranks that answered whom this one is about to blame.
-void Pulse::tell(const States& blamed, const std::vector<int>& who_answer, milliseconds limit) const {
+void Pulse::tell(const States& blamed, const States& found, milliseconds limit) const {
   if (blamed.empty()) return;
   auto text = fmt::format("blames {}", rank_);
   for (auto& [rank, state] : blamed) text += fmt::format(" {} {}", rank, static_cast<int>(state));
-  ask(who_answer, text, limit);
+  std::vector<int> who_answer;
+  for (auto& [rank, state] : found)
+    if (state != State::silent && state != State::ended) who_answer.push_back(rank);
+  ask(peers_, who_answer, text, limit);
 }
 
 /// Asks all ranks of the run. One outside of the group concerns it where it is silent; one that has ended may
 /// have done its part.
-Pulse::States Pulse::find(const Group& group, const Call& call, int peer, bool is_late) {
-  std::vector<int> others, who_answer;
-  for (int rank = 0; rank < static_cast<int>(peers_.size()); ++rank)
-    if (rank != rank_) others.push_back(rank);
+States Pulse::find(const RunGroup& group, const Call& call, int peer, bool is_late) {
   auto limit = std::clamp(call.timeout / 5, milliseconds(100), milliseconds(2000));
   auto number = peer < 0 ? call.sequence : 0;  // of exchanges no count is kept
-  auto replies = ask(others, fmt::format("where {} {}", number, group.name), limit);
+  auto found = found_by_asking(fmt::format("where {} {}", number, group.name), limit);
 
   auto is_needed = [&](int rank) { return rank == keeper_ && call.operation == Operation::subgroup; };
-  States found, inside, outside;
-  for (auto rank : others) {
-    auto reply = replies.find(rank);
-    auto state = reply == replies.end()  ? State::silent
-                 : reply->second.empty() ? State::ended
-                                         : static_cast<State>(std::stoi(reply->second));
-    found[rank] = state;
-    if (state != State::silent && state != State::ended) who_answer.push_back(rank);
-    if (std::ranges::count(group.members, rank))
+  States inside, outside;
+  for (auto& [rank, state] : found) {
+    if (contains(group, rank))
       inside[rank] = state;
     else if (state == State::silent || (state == State::ended && is_needed(rank)))
       outside[rank] = state;
@@ -282,14 +337,16 @@ Pulse::States Pulse::find(const Group& group, const Call& call, int peer, bool i
     if (is_gone) inside.clear();
     inside[of_peer.first] = of_peer.second;
   }
-  auto blamed = to_blame(inside, found);
+  std::unique_lock lock(mutex_);
+  auto blamed = blame_.of(inside, found, rank_);
   bool is_gone = !blamed.empty() && blamed.begin()->second != State::behind;
-  if (auto elsewhere = to_blame(outside, found); !is_gone && !elsewhere.empty()) blamed = elsewhere;
-  tell(blamed, who_answer, limit);
+  if (auto elsewhere = blame_.of(outside, found, rank_); !is_gone && !elsewhere.empty()) blamed = elsewhere;
+  lock.unlock();
+  tell(blamed, found, limit);
   return blamed;
 }
 
-std::string Pulse::who(const Group& group, const States& blamed) const {
+std::string Pulse::who(const RunGroup& group, const States& blamed) const {
   std::vector<std::string> names;
   for (auto& [rank, state] : blamed) {
     auto place = std::ranges::find(group.members, rank) - group.members.begin();
@@ -301,32 +358,22 @@ std::string Pulse::who(const Group& group, const States& blamed) const {
   return fmt::format("{}", fmt::join(names, " and "));
 }
 
-std::string Pulse::how(const States& blamed) {
-  switch (blamed.begin()->second) {
-    case State::ended:
-      return "ended, and was probably killed or crashed";
-    case State::left:
-      return "left the group: its program failed, or returned early";
-    case State::silent:
-      return "gave no answer: it is stopped, or out of reach";
-    default:
-      return "answered, but made no such call";
-  }
-}
-
-std::string Pulse::failed(const Group& group, const Call& call, int peer, const std::string& detail) {
+void Pulse::throw_failed(const RunGroup& group, const Call& call, int peer, const std::string& detail) {
   auto blamed = find(group, call, peer, false);
+  auto more = detail.empty() ? "" : fmt::format(" ({})", detail);
   if (!blamed.empty())
-    return fmt::format("{}: {} {} ({})", where(call), who(group, blamed), how(blamed), detail);
+    throw PeerLostError(fmt::format("{}: {} {}{}", where(call), who(group, blamed), how(blamed), more));
   auto to = peer < 0 ? "another rank" : fmt::format("rank {}", peer);
-  return fmt::format("{}: the connection to {} failed, though all ranks answer ({})", where(call), to,
-                     detail);
+  throw PeerLostError(
+      fmt::format("{}: the connection to {} failed, though all ranks answer{}", where(call), to, more));
 }
 
-std::string Pulse::too_late(const Group& group, const Call& call, int peer) {
+void Pulse::throw_late(const RunGroup& group, const Call& call, int peer) {
   auto blamed = find(group, call, peer, true);
-  if (blamed.empty()) return wanpar::too_late(call, "a rank");
-  return fmt::format("{}; it {}", wanpar::too_late(call, who(group, blamed)), how(blamed));
+  if (blamed.empty()) throw TimeoutError(too_late(call, "a rank"));
+  auto sentence = fmt::format("{}; it {}", too_late(call, who(group, blamed)), how(blamed));
+  if (blamed.begin()->second == State::behind) throw TimeoutError(sentence);
+  throw PeerLostError(sentence);
 }
 
 }  // namespace wanpar

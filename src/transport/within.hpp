@@ -5,22 +5,33 @@
 #include <optional>
 #include <thread>
 
+#include "transport/deadline.hpp"
+
 namespace wanpar {
 
-/// What `call` gives or throws, or nothing where it takes longer than the limit. It is left behind then: its
-/// thread goes on to wait and keeps what it captured, so that must be values alone. A process that ends does
-/// not wait for it.
+/// What `call` gives or throws, or nothing where it is over before. It is left behind then: its thread goes
+/// on to wait and keeps what it captured, so that must be values alone. A process that ends does not wait for
+/// it.
 template <class T>
-std::optional<T> within(std::chrono::milliseconds limit, std::function<T()> call) {
+std::optional<T> until(const std::function<bool()>& is_over, std::function<T()> call) {
+  constexpr std::chrono::milliseconds kLook(20);
   std::packaged_task<T()> task(std::move(call));
   auto result = task.get_future();
   std::thread thread(std::move(task));
-  if (result.wait_for(limit) == std::future_status::ready) {
-    thread.join();
-    return result.get();
+  while (result.wait_for(kLook) != std::future_status::ready) {
+    if (!is_over()) continue;
+    thread.detach();
+    return {};
   }
-  thread.detach();
-  return {};
+  thread.join();
+  return result.get();
+}
+
+/// The same where it takes longer than the limit.
+template <class T>
+std::optional<T> within(std::chrono::milliseconds limit, std::function<T()> call) {
+  Deadline deadline(limit);
+  return until<T>([&] { return deadline.is_over(); }, std::move(call));
 }
 
 }  // namespace wanpar

@@ -14,7 +14,10 @@ survivors must be right. Prints for each: right, another (somebody else is named
 and the longest time that survivors took.
 
 Without, as a test: each of these calls and SIGKILL, a few with the others, once. Then too subgroup() of ranks 1 and 2, while
-rank 0, which keeps the store, is killed or stopped.
+rank 0, which keeps the store, is killed or stopped; and with a timeout of 1 s, while rank 0 works for a minute and the others
+wait for it: all end when one is killed or stopped, and none for being slow. Ranks that wait for each other are too late.
+
+Exit codes of the program say the kind of error: 3 a rank is lost, 4 a timeout.
 """
 
 import random
@@ -26,7 +29,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from processes import check, environment, finish, free_port
+from processes import check, environment, finish, free_port, run_all
 
 program = sys.argv[1]
 repeats, jobs = (int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 2 else (1, 2)
@@ -107,6 +110,21 @@ for case in cases():
     check(claim, counts["right"] * 20 >= sum(counts.values()) * 19, *others)
 
 if len(sys.argv) == 2:
+    for how in (signal.SIGKILL, signal.SIGSTOP):
+        outcomes, took = lose("busy", (), how, 2)
+        claim = "{} of rank 2, while rank 0 works: both others name it after {:.1f} s".format(how.name, took)
+        check(claim, [kind for kind, _ in outcomes] == ["right"] * 2, *outcomes)
+    slow = start("slow", ("--once",))
+    slow[2].send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    slow[2].send_signal(signal.SIGCONT)
+    said = [(*rank.communicate(timeout=60), rank.returncode) for rank in slow]
+    check("a rank that works six times as long as the timeout is waited for, and one that was held up for 1.5 s goes on",
+          [status for _, _, status in said] == [0] * 3, *said)
+    apart = run_all([([program, "apart", "--unchecked", "--once"], environment(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port))
+                     for port in [free_port()] for rank in range(2)])
+    late = all(o.status == 4 and "did not come within 5 s" in o.error for o in apart) or sorted(o.status for o in apart) == [3, 4]
+    check("ranks that wait for each other are too late", late, *apart)
     for how in (signal.SIGKILL, signal.SIGSTOP):
         outcomes, took = lose("subgroup", (), how, 0)
         said = [said for _, said in outcomes]

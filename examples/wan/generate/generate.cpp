@@ -12,7 +12,6 @@
 #include "wan/generate/decode.hpp"
 #include "wan/generate/denoise.hpp"
 #include "wan/generate/outputs.hpp"
-#include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/generate/transformer.hpp"
@@ -51,7 +50,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   const Deal deal{.prompts = static_cast<int64_t>(job.prompts.size()),
                   .groups = mesh.size("data"),
                   .group = mesh.index("data")};
-  const auto makers = makers_of(mesh).with_timeout(kPatience);
+  const auto makers = makers_of(mesh);
   const bool is_writer = makers.rank() == 0;
   const auto outputs = outputs_of(job);
   all_in_phase(world, "looking at its outputs", [&] {
@@ -96,7 +95,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
       transformer->patches->synchronize();
     }
     if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
-    all_in_phase(world.with_timeout(kPatience), "decoding and writing the video", [&] {
+    all_in_phase(world, "decoding and writing the video", [&] {
       if (!prompt) return;
       result.frames = decode(makers, job, result.latents, device, progress);
       if (!is_writer) return;

@@ -5,7 +5,6 @@
 #include <wanpar/module/model.hpp>
 #include <wanpar/strategy/sharded_params.hpp>
 
-#include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 #include "wan/io/load.hpp"
 
@@ -29,8 +28,7 @@ wanpar::Model load_sharded(const wanpar::Communicator& world, const wanpar::Comm
     ranges = ranges_for(*module, weights, options);
   });
   auto sharded = part_of(std::move(module)) | wanpar::sharded_params({.group = group, .prefetch = 1});
-  all_in_phase(world.with_timeout(kPatience), "loading its part of the weights",
-               [&] { sharded.load(ranges); });
+  all_in_phase(world, "loading its part of the weights", [&] { sharded.load(ranges); });
   return sharded;
 }
 

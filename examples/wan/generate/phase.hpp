@@ -1,5 +1,7 @@
 #pragma once
+#include <ATen/record_function.h>
 #include <wanpar/core/agreement.hpp>
+#include <wanpar/core/error.hpp>
 
 #include "wan/generate/room.hpp"
 
@@ -9,9 +11,12 @@ namespace wan {
 /// user understands, and the other ranks hear it at their next call.
 template <class Action>
 void in_phase(const wanpar::Communicator& world, const char* phase, Action action) {
+  RECORD_USER_SCOPE(phase);
   try {
     action();
   } catch (const wanpar::AgreedError&) {
+    throw;
+  } catch (const wanpar::PeerLostError&) {  // which the others find out for themselves
     throw;
   } catch (...) {
     const auto why = sentence_of_failure(phase);
@@ -24,6 +29,7 @@ void in_phase(const wanpar::Communicator& world, const char* phase, Action actio
 /// failed.
 template <class Action>
 void all_in_phase(const wanpar::Communicator& group, const char* phase, Action action) {
+  RECORD_USER_SCOPE(phase);
   wanpar::all_or_none(group, [&] {
     try {
       action();

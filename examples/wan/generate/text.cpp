@@ -8,7 +8,6 @@
 #include <algorithm>
 
 #include "wan/generate/load_sharded.hpp"
-#include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 #include "wan/text/encode.hpp"
 #include "wan/text/tokenizer.hpp"
@@ -54,21 +53,20 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
   const auto count = static_cast<int64_t>(job.texts.size());
   const auto& config = job.checkpoint.transformer_config();
   const LoadOptions options{.dtype = job.dtype, .device = device};
-  const auto patient = world.with_timeout(kPatience);
   if (progress) progress->start("text", count);
 
   at::Tensor embeds;
   if (job.options.t5_fsdp) {
     const auto encoder = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
                                             job.checkpoint.text_encoder(), options);
-    all_in_phase(patient, kPhase, [&] { embeds = encode(job, encoder, progress); });
+    all_in_phase(world, kPhase, [&] { embeds = encode(job, encoder, progress); });
     return embeds;
   }
   embeds = at::empty({count, config.text_len, config.text_dim}, at::dtype(at::kFloat).device(device));
-  all_in_phase(patient, kPhase, [&] {
+  all_in_phase(world, kPhase, [&] {
     if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress);
   });
-  return patient.broadcast(embeds, 0).get();
+  return world.broadcast(embeds, 0).get();
 }
 
 }  // namespace wan

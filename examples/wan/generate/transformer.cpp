@@ -6,7 +6,6 @@
 
 #include "wan/generate/load_sharded.hpp"
 #include "wan/generate/patches.hpp"
-#include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 
 namespace wan {
@@ -18,8 +17,7 @@ LoadOptions load_options(const Job& job, at::Device device) {
 
 wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {
   Transformer transformer{nullptr};
-  all_in_phase(mesh.world().with_timeout(kPatience), "loading the transformer",
-               [&] { transformer = shared.get(); });
+  all_in_phase(mesh.world(), "loading the transformer", [&] { transformer = shared.get(); });
   return transformer;
 }
 

@@ -4,9 +4,12 @@
 #include <fmt/ostream.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <iostream>
 #include <optional>
+#include <thread>
 #include <wanpar/core/agreement.hpp>
 #include <wanpar/core/error.hpp>
 #include <wanpar/extend/files/part_file.hpp>
@@ -40,14 +43,6 @@ void agree_to_begin(const wanpar::Communicator& world, const std::string& failur
   }
 }
 
-wanpar::Communicator connect(const wanpar::Place& place, const Start& start,
-                             std::chrono::milliseconds timeout) {
-  constexpr std::chrono::seconds kSoon{10};  // who only has a failure to tell does not wait long for others
-  const auto backend = start.on_cuda ? wanpar::Backend::nccl : wanpar::Backend::gloo;
-  const auto patience = start.failure.empty() ? timeout : std::min<std::chrono::milliseconds>(kSoon, timeout);
-  return wanpar::connect({.backend = backend, .timeout = patience, .place = place});
-}
-
 /// One line, whatever a file's names and texts hold.
 void report(const std::string& program, const std::exception& error, const wanpar::Place& place) {
   const auto* refusal = dynamic_cast<const Refusal*>(&error);
@@ -63,6 +58,30 @@ void report(const std::string& program, const std::exception& error, const wanpa
   fmt::print(std::cerr, "{}{}: {}\n", program, who, text);
 }
 
+/// Whether an error is on its way to its report.
+std::atomic<bool> is_ending = false;
+
+/// Ends a process that has lost a rank while it does what no call of the library interrupts. A call that
+/// waits for that rank throws by itself, and says more.
+void end_for_lost_rank(const wanpar::PeerLostError& error, const wanpar::Place& place) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  if (is_ending.exchange(true)) return;
+  report(program_invocation_short_name, error, place);
+  wanpar::end_without_parts(kFailed);
+}
+
+wanpar::Communicator connect(const wanpar::Place& place, const Start& start,
+                             std::chrono::milliseconds timeout) {
+  constexpr std::chrono::seconds kSoon{10};  // who only has a failure to tell does not wait long for others
+  const auto backend = start.on_cuda ? wanpar::Backend::nccl : wanpar::Backend::gloo;
+  const auto patience = start.failure.empty() ? timeout : std::min<std::chrono::milliseconds>(kSoon, timeout);
+  return wanpar::connect(
+      {.backend = backend,
+       .timeout = patience,
+       .on_lost = [place](const wanpar::PeerLostError& error) { end_for_lost_rank(error, place); },
+       .place = place});
+}
+
 }  // namespace
 
 int status_of(const std::string& program, const std::function<void(const wanpar::Place&)>& run) {
@@ -71,6 +90,7 @@ int status_of(const std::string& program, const std::function<void(const wanpar:
   wanpar::remove_parts_on_signals();
   wanpar::Place place;
   const auto end_with = [&](const std::exception& error, int code) {
+    while (is_ending.exchange(true)) std::this_thread::sleep_for(std::chrono::seconds(1));  // it is said
     report(program, error, place);
     return code;
   };

@@ -27,7 +27,7 @@ at::Device device_at(const wanpar::Place& place, at::DeviceType type);
 /// What a process brings when its ranks are to begin.
 struct Start {
   int64_t local_ranks = 1;
-  double timeout = 60;       ///< seconds that a rank waits for the others
+  double timeout = 60;       ///< seconds that ranks wait where none is at work
   bool on_cuda = false;      ///< what the ranks work on; it says how they speak to each other
   std::string failure = {};  ///< by failure_of(), of a process that cannot begin
   std::string told = {};     ///< what all processes must have been told alike
@@ -35,6 +35,7 @@ struct Start {
 
 /// Collective. Runs `work` on each rank: on threads of this process where `local_ranks` is more than one,
 /// else on the processes of `place`. Where one of them has a failure, or was told something else, all throw.
+/// A process that works on while another one is killed, or stopped, ends with its sentence, a second later.
 void on_ranks(const wanpar::Place& place, const Start& start,
               const std::function<void(const wanpar::Communicator&)>& work);
 

@@ -31,9 +31,14 @@ struct Send {
 /// Each call is collective: every rank of the group makes it, in the same order and, unless stated otherwise,
 /// with the same arguments. Inputs are captured at the call; later writes to them have no effect. To avoid a
 /// copy, move in a tensor that nobody else holds. A group of one rank returns the input tensor at once. A
-/// communicator may be used by one thread at a time. Calls throw Error: at once for invalid arguments, from
-/// get() for a transfer that failed or did not complete within the timeout, which starts with the call.
-/// Tensors that require a gradient are rejected: collectives are not differentiable.
+/// communicator may be used by one thread at a time. Tensors that require a gradient are rejected: collectives
+/// are not differentiable.
+///
+/// Calls throw Error: at once for invalid arguments (UsageError) or calls that differ between ranks
+/// (MismatchError), from get() for a transfer that failed (PeerLostError) or timed out (TimeoutError). The
+/// timeout starts with the call, and anew whenever a rank of the run sends a heartbeat, so that a slow but
+/// healthy rank is waited for, however long it takes. Without heartbeats (ConnectOptions), and over a c10d
+/// backend of your own, it starts with the call only.
 class Communicator {
  public:
   using Site = std::source_location;

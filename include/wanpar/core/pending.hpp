@@ -2,10 +2,10 @@
 #include <wanpar/core/error.hpp>
 #include <wanpar/extend/core/transport.hpp>
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <string>
 
 namespace wanpar {
 
@@ -14,12 +14,12 @@ namespace detail {
 /// Keeps a failure that could not be thrown (in a destructor) until the group's next call.
 class Health {
  public:
-  void keep(std::string failure);
+  void keep(std::exception_ptr failure);
   void check();
 
  private:
   std::mutex mutex_;
-  std::string failure_;
+  std::exception_ptr failure_;
 };
 
 }  // namespace detail
@@ -37,7 +37,7 @@ class [[nodiscard]] Pending {
 
   /// Blocks until the transfer is complete and returns its value. May be called once.
   T get() {
-    if (!transfer_) throw Error("Pending::get() was called twice: the first call took the value");
+    if (!transfer_) throw UsageError("Pending::get() was called twice: the first call took the value");
     auto transfer = std::move(transfer_);
     auto work = std::move(transfer->work);
     if (work) work->wait();
@@ -54,8 +54,8 @@ class [[nodiscard]] Pending {
       if (!work) return;
       try {
         work->wait();
-      } catch (const std::exception& failure) {
-        health->keep(failure.what());
+      } catch (...) {
+        health->keep(std::current_exception());
       }
     }
   };

@@ -1,8 +1,9 @@
 #pragma once
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/core/error.hpp>
 #include <wanpar/transport/checked.hpp>
 
-#include <memory>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -28,7 +29,15 @@ struct ConnectOptions {
   /// device, Gloo otherwise.
   Backend backend = Backend::automatic;
   Checks checks = Checks::automatic;  ///< on for Gloo, off for NCCL
+  /// For the ranks to meet, and for calls, where no rank is at work.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
+  /// How often ranks say to each other that they live; who is silent for three times is lost. None with 0:
+  /// then every wait has its timeout, whoever works, and who is stopped is known by that alone.
+  std::chrono::milliseconds heartbeat = std::chrono::seconds(1);
+  /// Told once of the first ranks that have ended without a word, or are silent, whatever this process is
+  /// doing: by a thread of its own, which must not throw. Calls that wait for such a rank throw by
+  /// themselves.
+  std::function<void(const PeerLostError&)> on_lost = {};
   std::optional<Place> place = {};  ///< explicit values instead of the environment's
 };
 

@@ -7,8 +7,8 @@
 namespace wanpar::local {
 
 struct Options {
-  std::chrono::milliseconds timeout = std::chrono::seconds(60);
-  Checks checks = Checks::automatic;  ///< on, unless off
+  std::chrono::milliseconds timeout = std::chrono::seconds(60);  ///< of waits, while no rank is at work
+  Checks checks = Checks::automatic;                             ///< on, unless off
 };
 
 /// Runs `program` once a rank, each rank a thread of this process with cores / ranks intra-op threads.

@@ -15,7 +15,7 @@ namespace {
 
 void refuse_what_nobody_can(const SplitCall& call) {
   if (draws(call.op(), call.arguments()))
-    throw Error(
+    throw UsageError(
         fmt::format("{}: {} draws other random numbers on every rank than one rank would; call eval(), or "
                     "set its dropout "
                     "to 0, or draw them for the whole sequence before and give them as an argument",
@@ -39,7 +39,7 @@ void view_in_place(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (new_view) on_split_tensors(*new_view, stack);
   const at::Tensor view = new_view ? torch::jit::pop(*stack).toTensor() : at::Tensor();
   if (!as_split(tensor) || !placement_of(view))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "{}: {} gives split tokens another shape in place; use the operator that makes a new tensor",
         group.name(), op.schema().name()));
   tensor.unsafeGetTensorImpl()->shallow_copy_from(view.getIntrusivePtr());

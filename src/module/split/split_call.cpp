@@ -188,7 +188,7 @@ void SplitCall::check_writes() const {
   for (auto i : facts_.written) {
     auto* one = as_split(tensor(i));
     if (one && one->is_read_only())
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "{}: {} writes into a view {} of split tokens, of which this is a copy here; write to all of them "
           "(at::where, index_put), or make a new tensor",
           group_->name(), name(), tensor(i).sizes()));
@@ -228,8 +228,8 @@ at::Tensor SplitCall::combined(const at::Tensor& result, const OutputPlacement& 
       return result;
     case OutputPlacement::sharded:
       if (result.dim() <= given.place->dim || result.size(given.place->dim) != given.place->extent())
-        throw Error(fmt::format("{}: {} gave {}, which does not hold the split dimension {}", group_->name(),
-                                name(), result.sizes(), given.place->dim));
+        throw UsageError(fmt::format("{}: {} gave {}, which does not hold the split dimension {}",
+                                     group_->name(), name(), result.sizes(), given.place->dim));
       {
         auto parts =
             split_tensor(result.is_conj() || result.is_neg() ? result.resolve_conj().resolve_neg() : result,
@@ -370,8 +370,9 @@ void SplitCall::run_replicated() {
   op_.callBoxed(call);
   for (auto& one : written) {
     if (one.whole.sizes() != one.split.sizes())
-      throw Error(fmt::format("{}: {} gives split tokens {} another shape, {}, in place; make a new tensor",
-                              group_->name(), name(), one.split.sizes(), one.whole.sizes()));
+      throw UsageError(
+          fmt::format("{}: {} gives split tokens {} another shape, {}, in place; make a new tensor",
+                      group_->name(), name(), one.split.sizes(), one.whole.sizes()));
     auto* split = as_split(one.split);
     split->part().copy_(part_of(one.whole, *split->place()));
   }

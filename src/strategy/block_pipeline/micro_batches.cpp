@@ -25,19 +25,20 @@ std::vector<Side> sides_of(const std::vector<at::Tensor>& side, const std::vecto
   std::vector<Side> sides(side.size(), Side::replicate);
   if (micro_batches == 1) return sides;
   if (!stated.empty() && stated.size() != side.size())
-    throw Error(fmt::format("BlockPipeline: .side states {} tensors, but the blocks are given {} beside x",
-                            stated.size(), side.size()));
+    throw UsageError(
+        fmt::format("BlockPipeline: .side states {} tensors, but the blocks are given {} beside x",
+                    stated.size(), side.size()));
   for (size_t i = 0; i < side.size(); ++i) {
     bool is_as_long = side[i].defined() && side[i].dim() > 0 && side[i].size(0) == samples;
     if (!stated.empty()) {
       sides[i] = stated[i];
       if (side[i].defined() && stated[i] == Side::split && !is_as_long)
-        throw Error(
+        throw UsageError(
             fmt::format("BlockPipeline: side tensor {} is {}, which cannot be cut into micro-batches of a "
                         "batch of {}; state it as Side::replicate",
                         i, side[i].sizes(), samples));
     } else if (is_as_long) {
-      throw Error(
+      throw UsageError(
           fmt::format("BlockPipeline: side tensor {} is {} beside a batch of {}: that may or may not be the "
                       "batch; state Side::split or Side::replicate for each side tensor in .side",
                       i, side[i].sizes(), samples));

@@ -31,13 +31,13 @@ void check_inside(const Tensors& leaves, const NamedTensors& parameters,
   bool sums = shared == Shared::summed;
   bool lists = std::all_of(stacks.begin(), stacks.end(), [](auto& s) { return s.lists_tensors(); });
   if (!lists && !leaves.empty())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: the block stack does not list its parameters, so that gradients do not know their "
         "stage; set BlockStack::tensors, or run under NoGradGuard");
   for (auto& leaf : leaves) {
     auto owner = owner_among(stacks, leaf);
     if (owner == stage || (sums && owner < 0 && !name_among(parameters, leaf).empty())) continue;
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "BlockPipeline: {} is used by a block that is not the only one to hold it, or the block "
         "reads what was made of it from somewhere else than its arguments, so its gradient would "
         "not be whole; give that to the blocks as a side tensor, or use train_step, which sums the "
@@ -54,7 +54,7 @@ void check_outside(const Tensors& leaves, const NamedTensors& parameters,
     bool is_replicated =
         sums ? owner < 0 && !name_among(parameters, leaf).empty() : owner == PipelineStack::kOutside;
     if (is_replicated || leaf.numel() == 0) continue;
-    throw Error(
+    throw UsageError(
         fmt::format("BlockPipeline: {} is used before or after the blocks, where its gradient would not be "
                     "whole on every rank; list it as a parameter of the module, and of no block",
                     text_of(parameters, leaf)));

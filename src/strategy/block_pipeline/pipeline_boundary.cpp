@@ -10,7 +10,7 @@ namespace wanpar {
 
 Boundary Boundary::of(const at::Tensor& x) {
   if (x.dim() > 16)
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "BlockPipeline: a block gives {}, of more than 16 dimensions; flatten some of them in the block",
         x.sizes()));
   return {x.scalar_type(), x.requires_grad(), false, x.sizes().vec()};

@@ -70,7 +70,7 @@ PipelineEngine::PipelineEngine(BlockPipelineOptions options, NamedTensors parame
     : options_(std::move(options)), parameters_(std::move(parameters)) {
   require_same("BlockPipeline", "options", {stages()}, text_of(options_));
   if (options_.micro_batches < 1)
-    throw Error(
+    throw UsageError(
         fmt::format("BlockPipeline: {} micro-batches; there must be at least 1", options_.micro_batches));
   auto all = parameters_;
   all.insert(all.end(), buffers.begin(), buffers.end());
@@ -97,7 +97,7 @@ void PipelineEngine::share_states(NamedTensors states) {
 
 void PipelineEngine::check_own_parameters() const {
   if (!shared_.empty())
-    throw Error(
+    throw UsageError(
         "train_step: several ranks are threads that share this module's parameters, whose gradients would be "
         "added up once a rank; give each rank a module of its own");
 }
@@ -129,7 +129,7 @@ void PipelineEngine::end_pass(const NamedTensors& results) {
   check_outside(tensors, {}, Shared::refused);
   for (auto& [given, result] : std::exchange(written_, {}))
     if (depends_on(tensors, given, {result}))
-      throw Error(
+      throw UsageError(
           "BlockPipeline: the first block writes to what it is given, which is used behind the blocks, too, "
           "where its gradient would not be right; let that block make a new tensor, or clone what it is "
           "given");
@@ -157,7 +157,7 @@ PipelineStack& PipelineEngine::stack_for(const BlockStack& blocks) {
   }
   auto& stack = stacks_[next_stack_++];
   if (stack.size() != blocks.size)
-    throw Error(
+    throw UsageError(
         fmt::format("BlockPipeline: a stack of {} blocks had {} in an earlier pass; wrap the module anew "
                     "when its blocks change",
                     blocks.size, stack.size()));
@@ -172,11 +172,11 @@ at::Tensor PipelineEngine::run_blocks(const BlockStack& blocks, at::Tensor x, st
   if (!passage_) return run_pipelined(stack, blocks, std::move(x), std::move(side), next);
 
   if (innermost<GradientReduction>())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: train_step around a DataParallel, most of whose stages never see its result; wrap "
         "the module without it, and name its group in TrainOptions::replicas");
   if (passage_->left.defined())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: train_step trains a module with one block stack, this one has several; use "
         "backward()");
   passage_->left = run_in_passage(stack, blocks, std::move(x), std::move(side), next);
@@ -192,7 +192,7 @@ at::Tensor PipelineEngine::run_in_passage(PipelineStack& stack, const BlockStack
   auto written = times_written(x);
   auto y = run_mine(stack, blocks, x, side, next, passage_->is_split);
   if (is_first() && times_written(x) != written)
-    throw Error(
+    throw UsageError(
         "BlockPipeline: the first block writes to what it is given, which what comes after the blocks would "
         "not see, on another stage; let that block make a new tensor, or clone what it is given");
   check_inside(y, {x}, side, Shared::summed);
@@ -212,7 +212,7 @@ at::Tensor PipelineEngine::run_on_shards(const BlockStack& blocks, const at::Ten
                    auto y = next(inner, of_parts(part, place, group), std::move(beside));
                    auto* after = placement_of(y);
                    if (!after || after->dim != place.dim || !after->is_like(place))
-                     throw Error(fmt::format(
+                     throw UsageError(fmt::format(
                          "BlockPipeline: a block was given {} of which dimension {} is split, and gave {}, "
                          "which is split otherwise; keep blocks inside split_sequence and gather_sequence, "
                          "or outside",
@@ -235,11 +235,11 @@ at::Tensor PipelineEngine::run_mine(PipelineStack& stack, const BlockStack& bloc
   auto beside = times_beside_written();
   auto y = next(stack.part(blocks), std::move(x), side);
   if (is_split && versions != stack.versions())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: a block writes to its own buffers, as a batch norm in training does: on "
         "micro-batches that gives another result than on the batch; call eval(), or set micro_batches to 1");
   if (beside != times_beside_written())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: a block writes to a tensor that is given to all blocks, which other stages would not "
         "see; let it make a new tensor, and give that on as a part of its result");
   return y;
@@ -255,7 +255,7 @@ at::Tensor PipelineEngine::run_pipelined(PipelineStack& stack, const BlockStack&
                       "what comes before the blocks must give the same on every rank: the same weights, and "
                       "no dropout there in training");
   if (x.dim() == 0 && options_.micro_batches > 1)
-    throw Error("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
+    throw UsageError("BlockPipeline: a tensor without dimensions cannot be cut into micro-batches");
   auto samples = x.dim() > 0 ? x.size(0) : 1;
   auto sizes = micro_batch_sizes(samples, options_.micro_batches);
   auto side_kinds = sides_of(side, options_.side, samples, sizes.size());
@@ -293,7 +293,7 @@ at::Tensor PipelineEngine::run_pipelined(PipelineStack& stack, const BlockStack&
     auto y = run_mine(stack, blocks, entry_of(m, received), beside, next, count > 1);
     if (tape) check_inside(y, tape->given(m), beside, Shared::refused);
     if (!is_first_pass && has_written() != known[stages().rank()].writes)
-      throw Error(
+      throw UsageError(
           "BlockPipeline: the first block writes to what it is given in some passes only; let it make a new "
           "tensor");
     if (tape) tape->leave(m, y);
@@ -331,7 +331,7 @@ at::Tensor PipelineEngine::run_pipelined(PipelineStack& stack, const BlockStack&
 }
 
 void PipelineEngine::rebalance(const Communicator& replicas) {
-  if (stacks_.empty()) throw Error("BlockPipeline: rebalance() needs a pass before it");
+  if (stacks_.empty()) throw UsageError("BlockPipeline: rebalance() needs a pass before it");
   check_memory("rebalance", [](auto& item) { return !is_claimed(item.tensor); });
   if (is_trained_) synchronize();
   for (auto& stack : stacks_) stack.rebalance(replicas);
@@ -345,7 +345,7 @@ void PipelineEngine::check_memory(std::string_view what,
   auto is_missing = [&](auto& item) { return is_deferred(item.tensor) && counts(item); };
   if (holds_own_stage_only_ ||
       on_any_rank(stages(), std::any_of(parameters_.begin(), parameters_.end(), is_missing)))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "BlockPipeline: {}() needs every parameter to have memory on every rank, and some are sharded, or "
         "constructed deferred and loaded for their own stage only; load them on every rank first",
         what));
@@ -353,7 +353,7 @@ void PipelineEngine::check_memory(std::string_view what,
 
 void PipelineEngine::synchronize() {
   if (stacks_.empty() && stages().size() > 1)
-    throw Error("BlockPipeline: synchronize() needs a pass before it");
+    throw UsageError("BlockPipeline: synchronize() needs a pass before it");
   check_memory("synchronize", [](auto&) { return true; });
   for (auto& stack : stacks_) stack.synchronize();
 }

@@ -1,6 +1,7 @@
 #include "strategy/block_pipeline/pipeline_runner.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -61,7 +62,7 @@ Boundary StageRunner::first_forward(bool is_batched) {
   auto mine = Boundary::of(result);
   mine.writes = work_.has_written && work_.has_written();
   if (is_batched && (mine.shape.empty() || mine.shape[0] != sizes_[0]))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "BlockPipeline: an activation {} of {} samples was met; dimension 0 must remain the batch "
         "where it is cut into micro-batches",
         mine.shape, sizes_[0]));
@@ -120,12 +121,13 @@ at::Tensor StageRunner::take_activation(int64_t micro_batch) {
 }
 
 void StageRunner::forward(int64_t micro_batch) {
+  RECORD_USER_SCOPE("BlockPipeline: forward");
   auto result = compute(work_.forward, false, micro_batch, take_activation(micro_batch));
   auto& expected = boundaries_[group_.rank()];
   auto gradient = [](bool is_wanted) { return is_wanted ? "with a gradient" : "without a gradient"; };
   if (result.sizes() != shape(group_.rank(), micro_batch) || result.scalar_type() != expected.dtype ||
       result.requires_grad() != expected.requires_grad)
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "BlockPipeline: stage {} gave {}{} {} where a pass of the same inputs gave {}{} {}; blocks whose "
         "results depend on more than the shapes cannot be spread over ranks",
         group_.rank(), c10::toString(result.scalar_type()), result.sizes(), gradient(result.requires_grad()),

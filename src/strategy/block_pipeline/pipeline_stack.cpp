@@ -35,7 +35,7 @@ void PipelineStack::check_memory() const {
   for (auto i = mine().begin; lists_tensors() && i < mine().end; ++i)
     for (auto& [name, tensor] : tensors_[i])
       if (is_deferred(tensor) && !is_claimed(tensor))
-        throw Error(fmt::format(
+        throw UsageError(fmt::format(
             "BlockPipeline: '{}' of block {} has no memory on rank {}, whose stage runs that block; load "
             "each stage's own blocks, in the ranges that .ranges gives",
             name, i, stages_.rank()));
@@ -72,7 +72,7 @@ std::vector<int64_t> PipelineStack::versions() const {
 
 void PipelineStack::synchronize() const {
   if (!lists_tensors())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: parameters can be given to all ranks only where the stack lists them; set "
         "BlockStack::tensors");
   at::NoGradGuard no_grad;
@@ -94,7 +94,7 @@ void PipelineStack::rebalance(const Communicator& replicas) {
   all = replicas.all_reduce(all.to(replicas.device()), ReduceOp::mean).get().cpu();
   std::span<const double> seconds(all.const_data_ptr<double>(), static_cast<size_t>(size_));
   if (std::all_of(seconds.begin(), seconds.end(), [](double s) { return s == 0; }))
-    throw Error("BlockPipeline: rebalance() needs a pass before it, whose blocks are timed");
+    throw UsageError("BlockPipeline: rebalance() needs a pass before it, whose blocks are timed");
   ranges_ = balanced_ranges(seconds, stages_.size());
   find_owners();
   begin_pass();

@@ -66,7 +66,7 @@ at::Tensor PipelineTape::enter(int64_t micro_batch, const at::Tensor& received) 
     entered.register_hook([weak = weak_from_this()](const at::Tensor&) {
       auto tape = weak.lock();
       if (!tape || !tape->is_going_back_)
-        throw Error(
+        throw UsageError(
             "BlockPipeline: a gradient has come to a block otherwise than by the result, as by a loss that "
             "the block keeps; it would not be passed on to the blocks before it: give that on as a part of "
             "the result");
@@ -95,10 +95,11 @@ at::Tensor PipelineTape::attach(std::shared_ptr<PipelineTape> tape, at::Tensor r
 std::vector<at::Tensor> PipelineTape::backward(const at::Tensor& gradient) {
   NoInterceptGuard no_intercept;
   if (at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "BlockPipeline: gradients of gradients do not pass over stages; call backward without create_graph");
   if (!engine_->shared().empty()) refuse_shared_accumulation("BlockPipeline", engine_->shared());
-  if (is_spent_) throw Error("BlockPipeline: one forward over stages can be gone back through once only");
+  if (is_spent_)
+    throw UsageError("BlockPipeline: one forward over stages can be gone back through once only");
   is_spent_ = true;
   engine_->set_trained();
 

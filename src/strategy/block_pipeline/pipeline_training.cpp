@@ -34,13 +34,13 @@ class Batch {
   Batch(Tensors inputs, at::Tensor target, const TrainOptions& options, int64_t micro_batches)
       : inputs_(std::move(inputs)), target_(std::move(target)), options_(options) {
     if (target_.dim() == 0)
-      throw Error("train_step: the target has no dimension 0, which is to be the batch");
+      throw UsageError("train_step: the target has no dimension 0, which is to be the batch");
     samples_ = target_.size(0);
-    if (samples_ == 0) throw Error("train_step: the batch is empty");
+    if (samples_ == 0) throw UsageError("train_step: the batch is empty");
     for (size_t i = 0; i < inputs_.size(); ++i) {
       if (!inputs_[i].defined() || is_replicated(i)) continue;
       if (inputs_[i].dim() == 0 || inputs_[i].size(0) != samples_)
-        throw Error(
+        throw UsageError(
             fmt::format("train_step: input {} is {}, but the target has {} samples; name in .replicate the "
                         "inputs that are not per sample",
                         i, inputs_[i].sizes(), samples_));
@@ -89,12 +89,12 @@ class Batch {
                                          : static_cast<double>(sizes_[m]));
     for (auto weight : weights_) total_ += weight;
     if (!options_.weight) return;
-    if (!is_mean()) throw Error("train_step: .weight is for a mean; a sum weighs nothing");
+    if (!is_mean()) throw UsageError("train_step: .weight is for a mean; a sum weighs nothing");
     auto& replicas = options_.replicas;
     auto mine = at::tensor({total_}, at::kDouble).to(replicas.device());
     total_ = replicas.all_reduce(std::move(mine), ReduceOp::mean).get().item<double>();
     if (!(total_ > 0))
-      throw Error(
+      throw UsageError(
           fmt::format("train_step: the targets of this batch weigh {} by .weight; a mean needs more "
                       "than nothing",
                       total_));
@@ -122,7 +122,7 @@ class BatchLoss {
                      ? (output * 0).sum()  // a mean over no targets would be NaN
                      : loss_(output, batch_.target(m));
     if (value.numel() != 1)
-      throw Error(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
+      throw UsageError(fmt::format("train_step: the loss is {}, but must be one number", value.sizes()));
     if (batch_.is_mean() && batch_.count() > 1 && RandomState::now(output.device()) == before)
       compare({output.detach(), value.detach(), m});
     auto part = value * batch_.share(m);
@@ -136,7 +136,7 @@ class BatchLoss {
       auto a = together.item<double>(), b = apart.item<double>();
       if (std::isnan(a) && std::isnan(b)) continue;
       if (!(std::abs(a - b) <= allowance_of(together) * scale.item<double>()))
-        throw Error(fmt::format(
+        throw UsageError(fmt::format(
             "train_step: the loss is no mean over samples: of two micro-batches together it is {:.6g}, "
             "while the mean of both is {:.6g}; where it is a mean over a part of the targets "
             "(ignore_index, class weights, a mask), say in .weight what those of a micro-batch weigh, "
@@ -214,7 +214,7 @@ class SharedGradients {
     auto all = stages.all_reduce(at::tensor(counts, at::kDouble).to(stages.device())).get().cpu();
     auto totals = std::span(all.const_data_ptr<double>(), counts.size());
     if (totals[1] > 0)
-      throw Error(
+      throw UsageError(
           "train_step: a parameter got a gradient on a stage that does not hold its block; use a parameter "
           "in one block only, or list it outside of the blocks");
     for (size_t i = 0; i < shared_.size(); ++i) {

@@ -76,11 +76,11 @@ void DataEngine::check_options() const {
   bool is_named = std::none_of(options_.batch.begin(), options_.batch.end(),
                                [](auto& name) { return name.text().starts_with('-'); });
   if (is_global_batch() && (options_.batch.empty() || !is_named))
-    throw Error(
+    throw UsageError(
         fmt::format("DataParallel: .batch is [{}]; name the arguments that hold the batch, counted from 0",
                     text_of(options_.batch)));
   if (options_.bucket_bytes < 1)
-    throw Error(fmt::format("DataParallel: .bucket_bytes is {}; the least is 1", options_.bucket_bytes));
+    throw UsageError(fmt::format("DataParallel: .bucket_bytes is {}; the least is 1", options_.bucket_bytes));
 }
 
 void DataEngine::pause() {
@@ -142,7 +142,7 @@ void DataEngine::leave_sharded(NamedTensors& trained) {
       number = averaging.all_reduce(number.to(averaging.device()), ReduceOp::max).get();
     auto all = group().all_gather(number.to(group().device())).get();
     if (!all.eq(all[0]).all().item<bool>())
-      throw Error(
+      throw UsageError(
           "DataParallel: the parameters are sharded, and their gradients are not averaged over these ranks; "
           "give this group to ShardedParams too, as .group or as .replicate");
     averages_are_known_ = true;
@@ -159,7 +159,7 @@ void DataEngine::check_leaves(const std::vector<at::Tensor>& results,
   for (auto& item : parameters_) known.insert(item.tensor.unsafeGetTensorImpl());
   for (auto& leaf : leaves_of(results, arguments))
     if (leaf.numel() > 0 && !known.contains(leaf.unsafeGetTensorImpl()))
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "DataParallel: the result depends on a tensor {}{} that needs a gradient and is no parameter of "
           "the module, so no rank would share it; wrap the module itself, not a function around it",
           c10::toString(leaf.scalar_type()), leaf.sizes()));

@@ -24,7 +24,7 @@ namespace {
 /// Call in a backward of a global batch.
 void check_differentiates_once() {
   if (at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "DataParallel: gradients of gradients do not pass a batch that is cut over ranks; call backward() "
         "without create_graph, or use BatchMode::local");
 }
@@ -45,7 +45,7 @@ class DataForward : public ForwardScope, public GradientReduction {
  public:
   explicit DataForward(std::shared_ptr<DataEngine> engine) : engine_(std::move(engine)) {
     if (innermost<TokenHandler>())
-      throw Error(
+      throw UsageError(
           "DataParallel: inside of SequenceParallel, which cannot follow its tokens through a gathered "
           "batch; swap the two: model | sequence_parallel(…) | data_parallel(…)");
     engine_->prepare();
@@ -98,7 +98,8 @@ class DataForward : public ForwardScope, public GradientReduction {
   /// all collectives of the module and its backward.
   at::Tensor samples(const std::string& name, const at::Tensor& x) {
     if (x.dim() == 0)
-      throw Error(fmt::format("DataParallel: argument {} is a number and holds no batch; see .batch", name));
+      throw UsageError(
+          fmt::format("DataParallel: argument {} is a number and holds no batch; see .batch", name));
     auto& group = engine_->group();
     if (!shares_) {
       total_ = x.size(0);
@@ -108,8 +109,8 @@ class DataForward : public ForwardScope, public GradientReduction {
       given_ = std::max(own_, std::min(total_, int64_t{1}));
     }
     if (x.size(0) != total_)
-      throw Error(fmt::format("DataParallel: argument {} holds {} samples, another one {}; see .batch", name,
-                              x.size(0), total_));
+      throw UsageError(fmt::format("DataParallel: argument {} holds {} samples, another one {}; see .batch",
+                                   name, x.size(0), total_));
     return x.narrow(0, own_ > 0 ? begin_ : 0, given_);
   }
 
@@ -142,7 +143,7 @@ class DataForward : public ForwardScope, public GradientReduction {
   /// Replaces local results by the gathered results of the global batch.
   void join(NamedTensors& results) const {
     if (!shares_)
-      throw Error("DataParallel: every argument that .batch names was left out, so there is no batch");
+      throw UsageError("DataParallel: every argument that .batch names was left out, so there is no batch");
     std::vector<BatchPlacement> places;
     std::string lines;  // must be equal on all ranks
     NamedTensors without_batch;
@@ -166,7 +167,7 @@ class DataForward : public ForwardScope, public GradientReduction {
   void check_kept(const Tensors& results) const {
     auto why = trace_.kept_beside(results);
     if (!why.empty())
-      throw Error(
+      throw UsageError(
           fmt::format("DataParallel: the module keeps a tensor with a history beside its result, made of "
                       "this rank's part of the batch alone: it went through {}; give on what each sample "
                       "adds as a part of the result, or use BatchMode::local",
@@ -179,7 +180,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     auto place = total_ == 0 ? BatchPlacement{} : stated(name).value_or(trace_.of(x));
     auto where = name.empty() ? "the result" : "result " + name;
     if (!place.lost.empty())
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "DataParallel: where the batch is in {} {} is not known: it went through {}; run what mixes "
           "samples outside of the wrapper, name the dimension in .gather if each sample is there by "
           "itself, or use BatchMode::local",
@@ -188,7 +189,7 @@ class DataForward : public ForwardScope, public GradientReduction {
     bool fits =
         !place.dim || (*place.dim >= 0 && *place.dim < x.dim() && x.size(*place.dim) == given_ * place.each);
     if (!fits)
-      throw Error(
+      throw UsageError(
           fmt::format("DataParallel: {} {} for {} samples does not hold them along dimension {}; see .gather",
                       where, x.sizes(), given_, *place.dim));
     return place;

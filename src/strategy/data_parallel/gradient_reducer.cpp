@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/engine.h>
@@ -48,7 +49,7 @@ GradientReducer::GradientReducer(Communicator group, NamedTensors parameters, Op
     accumulators_.push_back(torch::autograd::impl::grad_accumulator(tensor));
     for (auto& hook : accumulators_.back()->post_hooks())
       if (dynamic_cast<Hook*>(hook.get()))
-        throw Error(fmt::format(
+        throw UsageError(fmt::format(
             "DataParallel: another DataParallel averages the gradient of {} already; give each rank that "
             "trains a module of its own, and wrap it once, over mesh.flatten of all the axes",
             name));
@@ -133,7 +134,7 @@ void GradientReducer::begin_forward() {
 void GradientReducer::begin_backward(bool in_parts) {
   std::lock_guard lock(mutex_);
   if (released_)
-    throw Error(
+    throw UsageError(
         "DataParallel: a backward through a result of a wrapper that is gone, or whose parameters were "
         "changed since; call backward() before");
   auto task = torch::autograd::get_current_graph_task_id();
@@ -148,7 +149,7 @@ void GradientReducer::begin_backward(bool in_parts) {
 void GradientReducer::reduce(int task, bool in_parts) {
   if (is_paused_ || !is_asked_for()) return;
   if (at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "DataParallel: gradients that are to be differentiated themselves cannot be averaged over ranks; "
         "call backward() without create_graph, or ask for gradients of inputs alone");
   task_ = task;
@@ -165,7 +166,7 @@ bool GradientReducer::is_asked_for() const {
   for (auto& accumulator : accumulators_) {
     auto found = only->find(accumulator.get());
     if (found != only->end() && found->second.should_execute())
-      throw Error(
+      throw UsageError(
           "DataParallel: gradients of parameters by torch::autograd::grad, or by backward with a list of "
           "inputs, would be those of this rank; call backward() without inputs");
   }
@@ -180,7 +181,7 @@ void GradientReducer::arrived(size_t index, bool is_defined) {
   if (task_ == kNone) return;
   if (arrived_[index] && in_parts_) return;
   if (arrived_[index])
-    throw Error(
+    throw UsageError(
         fmt::format("DataParallel: {} had a gradient twice in one backward, as under nested backward passes; "
                     "call the module under no_sync() for all but the last backward",
                     parameters_[index].name));
@@ -197,7 +198,7 @@ at::Tensor GradientReducer::gradient(size_t index) const {
   auto& grad = tensor.grad();
   if (!grad.defined()) return at::zeros({tensor.numel()}, tensor.options());
   if (grad.layout() != at::kStrided)
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "DataParallel: the gradient of {} is sparse; make the module's embedding with sparse(false)", name));
   return grad.to(tensor.scalar_type()).reshape({-1});
 }
@@ -244,7 +245,7 @@ void GradientReducer::finish() {
   had_one_.assign(parameters_.size(), false);
   if (!disputed.empty() && !options_.find_unused) {
     forget();
-    throw Error(
+    throw MismatchError(
         fmt::format("DataParallel: {} of {} parameters had no gradient on some rank, and one on another: {}; "
                     "let every rank use each, or set .find_unused_parameters",
                     disputed.size(), parameters_.size(), some_of(disputed)));

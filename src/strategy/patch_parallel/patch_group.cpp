@@ -26,13 +26,13 @@ std::vector<int64_t> shape_of(const at::Tensor& part, int64_t dim, int64_t exten
 void PatchGroup::check_patches(int64_t count, int64_t ranks, int64_t patches, const char* what) const {
   if (!steps_->keeps()) return;
   if (count < ranks)
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: {} {} for {} ranks, some of which would have none; take fewer ranks, or "
                     "another .split_mode",
                     count, what, ranks));
   const auto least = count / patches, overlap = options_.patch_overlap.value_or(0);
   if (overlap > least)
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: .patch_overlap is {} {}, more than the {} of a patch; give less, or take "
                     "fewer ranks",
                     overlap, what, least));
@@ -71,7 +71,7 @@ SplitPlacement PatchGroup::in_both(const TokenGrid& grid, int64_t dim) const {
 std::optional<SplitPlacement> PatchGroup::placement_of_tokens(int64_t, int64_t dim,
                                                               const std::optional<TokenGrid>& grid) const {
   if (!grid)
-    throw Error(
+    throw UsageError(
         "PatchParallel: split_sequence without a grid; give it the frames, rows and columns of the tokens, "
         "TokenGrid{…}, by which they are dealt");
   switch (options_.split_mode) {

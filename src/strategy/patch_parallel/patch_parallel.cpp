@@ -32,13 +32,13 @@ std::vector<SplitInput> cuts_of(const PatchParallelOptions& options) {
   std::vector<SplitInput> cuts;
   for (auto& video : options.split) {
     if (options.split_mode == SplitMode::spatiotemporal)
-      throw Error(
+      throw UsageError(
           "PatchParallel: .split names arguments, of which one dimension is dealt, but .split_mode is "
           "spatiotemporal; take spatial or temporal, or state tokens by split_sequence with their grid");
     const bool is_spatial = options.split_mode == SplitMode::spatial;
     const auto& dim = is_spatial ? video.rows : video.frames;
     if (!dim)
-      throw Error(
+      throw UsageError(
           fmt::format("PatchParallel: .split names argument {} without its {}, which .split_mode {} deals",
                       video.arg.text(), is_spatial ? "rows" : "frames", text_of(options.split_mode)));
     cuts.push_back({video.arg, *dim});
@@ -49,33 +49,33 @@ std::vector<SplitInput> cuts_of(const PatchParallelOptions& options) {
 void check(const PatchParallelOptions& options) {
   auto& dtype = options.kv_dtype;
   if (dtype && *dtype != at::kBFloat16 && *dtype != at::kFloat8_e4m3fn)
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "PatchParallel: .kv_dtype is {}; give at::kBFloat16 or at::kFloat8_e4m3fn, or leave it out",
         c10::toString(*dtype)));
   const bool is_both = options.split_mode == SplitMode::spatiotemporal;
   const auto parts = options.temporal_parts;
   if (is_both ? parts < 1 || options.group.size() % parts != 0 : parts != 1)
-    throw Error(fmt::format("PatchParallel: .temporal_parts is {} for {} ranks, .split_mode {}; {}", parts,
-                            options.group.size(), text_of(options.split_mode),
-                            is_both ? "give a divisor of the ranks" : "it is for spatiotemporal"));
+    throw UsageError(fmt::format("PatchParallel: .temporal_parts is {} for {} ranks, .split_mode {}; {}",
+                                 parts, options.group.size(), text_of(options.split_mode),
+                                 is_both ? "give a divisor of the ranks" : "it is for spatiotemporal"));
   if (options.patch_overlap && *options.patch_overlap < 0)
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: .patch_overlap is {}; give 0 or more rows or frames, or leave it out "
                     "to see all",
                     *options.patch_overlap));
   if (options.temporal_chunk_size && *options.temporal_chunk_size < 1)
-    throw Error(fmt::format("PatchParallel: .temporal_chunk_size is {}; give 1 or more frames",
-                            *options.temporal_chunk_size));
+    throw UsageError(fmt::format("PatchParallel: .temporal_chunk_size is {}; give 1 or more frames",
+                                 *options.temporal_chunk_size));
   if (options.temporal_chunk_size && options.split_mode != SplitMode::temporal)
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: .temporal_chunk_size is {}, but .split_mode is {}; it is for temporal",
                     *options.temporal_chunk_size, text_of(options.split_mode)));
   if (options.patch_overlap && is_both)
-    throw Error(
+    throw UsageError(
         "PatchParallel: .patch_overlap is for .split_mode spatial or temporal, not for spatiotemporal");
   if (options.max_staleness && !(*options.max_staleness >= 0))
-    throw Error(fmt::format("PatchParallel: .max_staleness is {}; give 0 or more, a part of the norm",
-                            *options.max_staleness));
+    throw UsageError(fmt::format("PatchParallel: .max_staleness is {}; give 0 or more, a part of the norm",
+                                 *options.max_staleness));
 }
 
 /// The options that must be equal on every rank, as text.

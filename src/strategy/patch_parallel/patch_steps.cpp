@@ -56,7 +56,7 @@ void PatchSteps::forget() {
 void PatchSteps::begin_call(const SplitRanks& ranks, const std::string& kind) {
   const bool is_told = schedule_.mode() != PatchMode::exact;
   if (is_told && at::GradMode::is_enabled())
-    throw Error(
+    throw UsageError(
         "PatchParallel: steps have no gradients; call the module under torch::NoGradGuard or "
         "c10::InferenceMode, or without update_step, which is exact and has gradients");
   if (schedule_.mode() == PatchMode::displaced && !schedule_.is_first()) check_known(kind);
@@ -76,12 +76,12 @@ void PatchSteps::begin_call(const SplitRanks& ranks, const std::string& kind) {
 void PatchSteps::check_known(const std::string& kind) const {
   const char* remedy = "begin anew by update_step(0), or by synchronize()";
   if (call_ >= calls_.size())
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: call {} of step {}, of which the step before had {}: there is nothing to "
                     "take from them; make as many calls in each step, or {}",
                     call_, step(), calls_.size(), remedy));
   if (calls_[call_].kind != kind)
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: call {} of step {} has arguments of other shapes or dtypes than in the "
                     "step before; {}",
                     call_, step(), remedy));
@@ -111,7 +111,7 @@ StaleBuffer& PatchSteps::next_buffer(const std::string& what, at::IntArrayRef sh
   const bool is_known = at < buffers.size() && buffers[at].what() == what && buffers[at].shape() == shape;
   if (is_known) return buffers[at];
   if (is_displaced() && !schedule_.is_first())
-    throw Error(
+    throw UsageError(
         fmt::format("PatchParallel: the module takes another way in step {} than in the step before: its "
                     "exchange {} is of {} {}; begin anew by update_step(0), or by synchronize()",
                     step(), at, what, shape));

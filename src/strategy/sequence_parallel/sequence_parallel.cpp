@@ -18,7 +18,8 @@ std::string text_of(const SequenceParallelOptions& options) {
 
 SequenceParallelStrategy::SequenceParallelStrategy(Options options, const ModuleTensors& tensors) {
   if (options.min_share < 1)
-    throw Error(fmt::format("SequenceParallel: .min_share is {}; give 1 or more tokens", options.min_share));
+    throw UsageError(
+        fmt::format("SequenceParallel: .min_share is {}; give 1 or more tokens", options.min_share));
   const auto text = text_of(options);
   group_ = std::make_shared<SequenceGroup>(std::move(options));
   module_ = std::make_shared<SplitModule>(group_->name(), group_->grid(), text, tensors.parameters);

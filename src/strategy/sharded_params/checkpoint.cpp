@@ -25,7 +25,7 @@ void ShardedParamsStrategy::load(const ParameterSource& source) {
   auto ask = [&](const std::string& name, int64_t begin, int64_t end) {
     auto values = source(name, begin, end);
     if (values.numel() != end - begin)
-      throw Error(
+      throw UsageError(
           fmt::format("ShardedParams::load: the source gave {} elements of '{}' where [{}, {}) was asked for",
                       values.numel(), name, begin, end));
     return values.flatten();

@@ -16,7 +16,7 @@ ParameterOwnership::ParameterOwnership(const NamedTensors& parameters) {
     bool is_new = seen.insert(tensor.storage().unsafeGetStorageImpl()).second;
     if (is_new && !claim_memory(tensor)) {
       release();
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "parameter '{}' is sharded already, by another wrapper or another rank of this process: each "
           "rank needs a module of its own",
           name));

@@ -37,7 +37,7 @@ void divide(std::vector<Found> found, std::vector<Item>& items) {
       begin = from;
       items.emplace_back().unit = unit;
     } else if (leaf.tensor.scalar_type() != items.back().leaves[0].tensor.scalar_type()) {
-      throw Error(
+      throw UsageError(
           fmt::format("ShardedParams: '{}' and '{}' share memory but not a dtype; give one of them memory of "
                       "its own, by clone()",
                       leaf.names[0], items.back().leaves[0].names[0]));

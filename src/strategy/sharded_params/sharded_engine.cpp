@@ -72,7 +72,7 @@ ShardedEngine::ShardedEngine(ShardedParamsOptions options, const NamedTensors& p
 
 void ShardedEngine::check_values() const {
   if (!without_values_.empty())
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "ShardedParams: parameter '{}' was constructed deferred and has no values yet; call load()",
         without_values_));
 }
@@ -114,7 +114,7 @@ void ShardedEngine::check_leaves(const std::vector<at::Tensor>& results,
                                  const std::vector<at::Tensor>& arguments) const {
   for (auto& leaf : leaves_of(results, arguments))
     if (leaf.numel() > 0 && !leaves_.contains(leaf.unsafeGetTensorImpl()))
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "ShardedParams: the result depends on a tensor {}{} that needs a gradient and was no parameter of "
           "the module when it was wrapped, so each rank would keep its own; register it before the module is "
           "wrapped, or detach it",
@@ -129,7 +129,7 @@ void ShardedEngine::check_backward() const {
     auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node);
     bool is_asked = task.needed_ || task.captures_;
     if (leaf && is_asked && leaves_.contains(leaf->variable.unsafeGetTensorImpl()))
-      throw Error(
+      throw UsageError(
           "ShardedParams: autograd::grad() of a parameter, or backward() with a list of inputs, gives each "
           "rank a gradient of its own; call backward() alone, and read the gradients of parameters()");
   }
@@ -149,22 +149,22 @@ void ShardedEngine::check(const NamedTensors& parameters, const NamedTensors& bu
   require_same("ShardedParams", "options", grid, text_of(options_));
   require_same_module("ShardedParams", grid, all);
   if (options_.prefetch < 0)
-    throw Error(
+    throw UsageError(
         fmt::format("ShardedParams: a prefetch of {} units; there must be 0 or more", options_.prefetch));
   if (options_.min_unit_bytes < 0)
     throw Error(
         fmt::format("ShardedParams: .min_unit_bytes is {}; it must be 0 or more", options_.min_unit_bytes));
   if (parameters.empty())
-    throw Error(
+    throw UsageError(
         "ShardedParams: the module has no parameters to shard; a frozen TorchScript module has none left: "
         "wrap it before freezing");
   for (auto& [name, tensor] : parameters)
     if (!tensor.defined() || !tensor.has_storage())
-      throw Error(
+      throw UsageError(
           fmt::format("ShardedParams: parameter '{}' has no memory of its own (sparse, or undefined)", name));
   for (auto& [name, tensor] : buffers)
     if (is_deferred(tensor))
-      throw Error(
+      throw UsageError(
           fmt::format("ShardedParams: buffer '{}' was constructed deferred, but buffers are not loaded; make "
                       "it with at::zeros, at::full or from values",
                       name));
@@ -178,7 +178,7 @@ void ShardedEngine::find_deferred(const NamedTensors& parameters) {
   for (auto& group : {options_.group, options_.replicate})
     has_none = group.broadcast(has_none.to(group.device())).get().cpu();
   if (has_none.item<bool>())
-    throw Error(
+    throw UsageError(
         "ShardedParams: rank 0 has no values to give, its module was constructed deferred; construct it with "
         "values there, or leave out .sync_module_states and call load()");
   without_values_.clear();

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/graph_task.h>
@@ -220,6 +221,7 @@ void ShardedGradients::launch(const std::vector<size_t>& reductions) {
 }
 
 void ShardedGradients::launch(Reduction& reduction) {
+  RECORD_USER_SCOPE("ShardedParams: reduce gradients");
   NoInterceptGuard no_intercept;
   at::NoGradGuard no_grad;
   reduction.note();
@@ -273,7 +275,7 @@ void ShardedGradients::finish() {
   for (auto& alike : alike_) greatest(alike);
   if (words[1] != 0) {
     forget();
-    throw Error(
+    throw MismatchError(
         "ShardedParams: the ranks gathered different units, or in another order, since the last backward, so "
         "its results are wrong; every rank must use the same units (no skipped layers), or set .sharding to "
         "Sharding::no_shard; on groups that are `checked` the error names the unit");

@@ -24,7 +24,7 @@ void ShardedParamsStrategy::set_placement(NamedTensors& parameters) const {
 }
 
 void ShardedParamsStrategy::refuse_to() {
-  throw Error(
+  throw UsageError(
       "ShardedParams: to() cannot move shards, nor change their dtype; move the module before it is wrapped, "
       "or set "
       ".param_dtype for the dtype that it computes in");

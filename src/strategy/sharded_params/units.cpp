@@ -81,7 +81,7 @@ Units units_by_prefix(const NamedTensors& parameters, const std::vector<std::str
   for (auto& prefix : prefixes)
     if (std::none_of(parameters.begin(), parameters.end(),
                      [&](auto& parameter) { return lies_under(parameter.name, prefix); }))
-      throw Error(
+      throw UsageError(
           fmt::format("ShardedParams: .units names '{}', where the module has no parameters; known are {}",
                       prefix, fmt::join(units_by_name(parameters).names, ", ")));
   return divide(parameters, [&](const std::string& name) {

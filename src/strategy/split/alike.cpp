@@ -20,7 +20,7 @@ void Alike::compare(const std::string& who, const std::vector<Communicator>& gri
                                        static_cast<int64_t>(tensors_.size()), static_cast<int64_t>(path_)},
                                       at::kLong));
   if (!ways.eq(ways[0]).all().item<bool>())
-    throw Error(
+    throw UsageError(
         who +
         ": ranks took different ways through the module: it decides by something that is not alike on all of "
         "them (a clock, its rank, a generator of each rank's own)");
@@ -32,9 +32,9 @@ void Alike::compare(const std::string& who, const std::vector<Communicator>& gri
     const auto differing = at::where(is_nan.logical_and(is_nan[0]), false, all.ne(all[0])).nonzero();
     if (differing.size(0) > 0) {
       const auto rank = differing[0][0].item<int64_t>(), i = differing[0][1].item<int64_t>();
-      throw Error(fmt::format("{}: {} is given a number, which is {:.6g} on rank 0 and {:.6g} on rank {}; {}",
-                              who, numbers_[i].op, all[0][i].item<double>(), all[rank][i].item<double>(),
-                              rank, kRemedy));
+      throw UsageError(
+          fmt::format("{}: {} is given a number, which is {:.6g} on rank 0 and {:.6g} on rank {}; {}", who,
+                      numbers_[i].op, all[0][i].item<double>(), all[rank][i].item<double>(), rank, kRemedy));
     }
   }
   if (tensors_.empty()) return;
@@ -46,7 +46,7 @@ void Alike::compare(const std::string& who, const std::vector<Communicator>& gri
       auto& [op, sizes, digest] = tensors_[i];
       const auto at = static_cast<int64_t>(i);
       if (Digest{all[0][at], digest.tolerance}.is_close_to({all[rank][at], digest.tolerance})) continue;
-      throw Error(
+      throw MismatchError(
           fmt::format("{}: {} meets a tensor {} that is not split, and has other values on rank {} than on "
                       "rank 0; {}",
                       who, op, sizes, rank, kRemedy));

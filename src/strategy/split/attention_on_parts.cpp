@@ -1,6 +1,7 @@
 #include "strategy/split/attention_on_parts.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -21,7 +22,7 @@ namespace {
 /// Inputs with different numbers of dimensions: the sharded dimension is counted from the front in each
 /// tensor.
 [[noreturn]] void refuse_dims(const std::string& who, const Attention& call) {
-  throw Error(
+  throw UsageError(
       fmt::format("{}: the queries of an attention are {}, its keys {} and its values {}; give them as many "
                   "dimensions",
                   who, call.query.sizes(), call.key.sizes(), call.value.sizes()));
@@ -46,9 +47,10 @@ class Unwritten {
   void check(const std::string& who) const {
     for (auto& [counter, version] : kept_)
       if (counter.current_version() != version)
-        throw Error(who +
-                    ": queries, keys, values or the result of an attention have been written to in place "
-                    "since, and its gradient needs them; let that operator make a new tensor");
+        throw UsageError(
+            who +
+            ": queries, keys, values or the result of an attention have been written to in place "
+            "since, and its gradient needs them; let that operator make a new tensor");
   }
 
  private:
@@ -71,16 +73,16 @@ SplitTensor::Geometry geometry_of(const at::Tensor& part, const SplitPlacement& 
 
 void check_attention_over(const std::string& who, const Attention& call, int64_t total) {
   if (call.dropout > 0)
-    throw Error(who +
-                ": attention with dropout cannot be split exactly; call eval(), or set its dropout to 0");
+    throw UsageError(
+        who + ": attention with dropout cannot be split exactly; call eval(), or set its dropout to 0");
   if (call.query.dim() < 3)
-    throw Error(
+    throw UsageError(
         fmt::format("{}: attention without a head dimension, {}, cannot be split", who, call.query.sizes()));
   if (call.key.dim() != call.query.dim() || call.value.dim() != call.query.dim()) refuse_dims(who, call);
   auto mask = prepared(call).mask;
   if (mask && !fits(*mask, total, total))
-    throw Error(fmt::format("{}: a mask {} for {} tokens; give the mask whole, it is cut inside", who,
-                            call.mask->sizes(), total));
+    throw UsageError(fmt::format("{}: a mask {} for {} tokens; give the mask whole, it is cut inside", who,
+                                 call.mask->sizes(), total));
 }
 
 }  // namespace
@@ -88,8 +90,8 @@ void check_attention_over(const std::string& who, const Attention& call, int64_t
 at::Tensor local_attention(const std::string& who, const Attention& given) {
   auto call = prepared(given);
   if (call.mask && !fits(*call.mask, call.query.size(-2), call.key.size(-2)))
-    throw Error(fmt::format("{}: a mask {} for {} queries and {} keys", who, given.mask->sizes(),
-                            call.query.size(-2), call.key.size(-2)));
+    throw UsageError(fmt::format("{}: a mask {} for {} queries and {} keys", who, given.mask->sizes(),
+                                 call.query.size(-2), call.key.size(-2)));
   if (call.query.numel() > 0 && call.key.numel() > 0) return attend(call);
   auto inputs = call.inputs(), zeros = inputs;
   for (auto& x : zeros) x = at::zeros({1}, x.options()).expand(x.sizes());
@@ -105,8 +107,9 @@ at::Tensor attention_between(const std::string& who, const Between& tokens, Atte
   };
   auto& mask = call.mask = prepared(call).mask;
   if (mask && !fits(*mask, tokens.all_queries, tokens.all_keys))
-    throw Error(fmt::format("{}: a mask {} for {} queries and {} keys; give the mask whole, it is cut inside",
-                            who, mask->sizes(), tokens.all_queries, tokens.all_keys));
+    throw UsageError(
+        fmt::format("{}: a mask {} for {} queries and {} keys; give the mask whole, it is cut inside", who,
+                    mask->sizes(), tokens.all_queries, tokens.all_keys));
   const auto rows = numbers(tokens.all_queries, tokens.queries);
   if (mask && mask->size(-2) != 1) mask = mask->index_select(-2, rows);
   if (mask && mask->size(-1) != 1) mask = select_ranges(*mask, -1, tokens.keys);
@@ -118,6 +121,7 @@ at::Tensor attention_between(const std::string& who, const Between& tokens, Atte
 
 at::Tensor attention_on_parts(const Attention& given, const std::shared_ptr<const SplitGroup>& group,
                               MergedKeys merged, const OverParts& over) {
+  RECORD_USER_SCOPE("attention over ranks");
   auto inputs = given.inputs();
   for (auto& x : inputs)
     if (as_split(x) && !placement_of(x)) x = unsplit(x);

@@ -42,7 +42,7 @@ SplitForward::SplitForward(std::shared_ptr<const SplitRanks> ranks, SplitEnds en
       kind_(arguments.kinds),
       is_first_(module_->is_first_call(kind_)) {
   if (auto* outer = innermost<SplitForward>())
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "{}: inside of {}, which splits the tokens already; wrap the module once, with both groups as {}",
         who(), outer->who(), ranks_->axes()));
   scope_.emplace(*this);
@@ -67,7 +67,7 @@ void SplitForward::enter(Arguments& arguments) {
 void SplitForward::leave(NamedTensors& results) {
   NoInterceptGuard no_intercept;
   if (!has_split_)
-    throw Error(
+    throw UsageError(
         who() +
         ": nothing was split; name the token arguments in .split, or call split_sequence in the module");
   give_back();
@@ -102,12 +102,12 @@ at::Tensor SplitForward::split_sequence(at::Tensor x, int64_t dim,
                                         std::initializer_list<Companion> companions,
                                         const std::optional<TokenGrid>& grid) {
   if (grid && grid->frames * grid->rows * grid->columns != x.size(dim))
-    throw Error(fmt::format("split_sequence: a grid of {} frames, {} rows and {} columns for {} tokens",
+    throw UsageError(fmt::format("split_sequence: a grid of {} frames, {} rows and {} columns for {} tokens",
                             grid->frames, grid->rows, grid->columns, x.size(dim)));
   auto place = [&](int64_t tokens, int64_t d) { return ranks_->placement_of_tokens(tokens, d, grid); };
   for (auto& companion : companions) {
     if (companion.tensor.size(companion.dim) != x.size(dim))
-      throw Error(fmt::format(
+      throw UsageError(fmt::format(
           "split_sequence: a companion has {} elements along its dimension {}, but there are {} tokens",
           companion.tensor.size(companion.dim), companion.dim, x.size(dim)));
     companion.tensor = shard(companion.tensor, companion.dim, place);
@@ -121,7 +121,7 @@ at::Tensor SplitForward::unshard(at::Tensor x) { return unsplit(x); }
 
 Tensors SplitForward::around(const Operator& op, const Next& next) {
   if (intercepts_operators() && draws(op.handle, op.arguments) && !has_own_generator(op.arguments))
-    throw Error(fmt::format(
+    throw UsageError(fmt::format(
         "{}: {} draws random numbers, and ranks that are threads share one generator; give them as an "
         "argument, call eval(), or start a process a rank",
         who(), op.name));
@@ -130,7 +130,7 @@ Tensors SplitForward::around(const Operator& op, const Next& next) {
 
 at::Tensor SplitForward::shard(const at::Tensor& x, int64_t dim, const PlacementOf& place) {
   if (dim < -x.dim() || dim >= x.dim())
-    throw Error(
+    throw UsageError(
         fmt::format("{}: dimension {} of a tensor with {} dimensions cannot be split", who(), dim, x.dim()));
   if (dim < 0) dim += x.dim();
   has_split_ = true;
@@ -165,7 +165,7 @@ at::Tensor SplitForward::gather(const at::Tensor& x, std::optional<int64_t> dim)
   const bool has_one =
       place && place->layout->total() == 1;  // with a single token the dimension is ambiguous
   if (place && dim && *dim != place->dim && !has_one)
-    throw Error(
+    throw UsageError(
         fmt::format("{}: the tokens of the result lie along dimension {}, not along {}; name that in .gather "
                     "or gather_sequence",
                     who(), place->dim, *dim));
@@ -178,7 +178,7 @@ at::Tensor SplitForward::gathered(const std::string& name, const at::Tensor& x) 
   if (join != joins.end()) return gather(x, join->dim);
   if (joins.empty() && !ends_.split.empty()) return gather(x, {});
   if (auto* place = placement_of(x))
-    throw Error(
+    throw UsageError(
         fmt::format("{}: the result {}{} goes out with its dimension {} split; call gather_sequence in the "
                     "module, or name it in .gather",
                     who(), x.sizes(), name.empty() ? "" : " (" + name + ")", place->dim));
@@ -188,19 +188,19 @@ at::Tensor SplitForward::gathered(const std::string& name, const at::Tensor& x) 
 void SplitForward::give_back() {
   for (auto& [original, part, dim, writes] : given_) {
     if (as_split(part)->writes() != writes)
-      throw Error(who() +
-                  ": the module gives an argument that is split other data (set_data); let it "
-                  "make a tensor of its own");
+      throw UsageError(who() +
+                       ": the module gives an argument that is split other data (set_data); let it "
+                       "make a tensor of its own");
     if (*writes == 0) continue;
     for (auto& other : arguments_)
       if (!other.is_same(original) && other.has_storage() && other.is_alias_of(original))
-        throw Error(who() +
-                    ": the module writes into an argument that is split, and another argument "
-                    "shares its memory, which would not see that; let it write into a clone");
+        throw UsageError(who() +
+                         ": the module writes into an argument that is split, and another argument "
+                         "shares its memory, which would not see that; let it write into a clone");
     if (part.requires_grad() || original.requires_grad())
-      throw Error(who() +
-                  ": the module writes into an argument of which each rank holds a part, with "
-                  "gradients; let it write into a clone");
+      throw UsageError(who() +
+                       ": the module writes into an argument of which each rank holds a part, with "
+                       "gradients; let it write into a clone");
     at::NoGradGuard no_grad;
     original.copy_(full_tensor(part));
   }

@@ -30,7 +30,7 @@ bool SplitRanks::is_beside_the_pass() const {
 
 void SplitRanks::exchanges(const char* what) const {
   if (is_beside_the_pass())
-    throw Error(
+    throw UsageError(
         fmt::format("{}: {} of split tokens is asked for by another thread than that which called the module "
                     "(std::async, torch.jit.fork); let the module compute it itself",
                     name(), what));

@@ -28,7 +28,9 @@ extern "C" {
 int nvmlInit_v2() { return std::getenv("FAKE_NVML_REFUSES") ? kDriverNotLoaded : kOk; }
 int nvmlShutdown() { return kOk; }
 const char* nvmlErrorString(int status) {
-  return status == kDriverNotLoaded ? "Driver Not Loaded" : status == kGpuIsLost ? "GPU is lost" : "Unknown Error";
+  return status == kDriverNotLoaded ? "Driver Not Loaded"
+         : status == kGpuIsLost     ? "GPU is lost"
+                                    : "Unknown Error";
 }
 int nvmlDeviceGetCount_v2(unsigned* count) {
   *count = 3;

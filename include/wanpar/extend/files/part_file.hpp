@@ -39,6 +39,10 @@ void commit_all(std::vector<PartFile> files);
 /// process.
 void remove_parts_on_signals();
 
+/// Ends the process at once, as by std::_Exit, and removes the parts there are; files that are being renamed
+/// are renamed first.
+[[noreturn]] void end_without_parts(int status);
+
 /// The absolute path with symbolic links resolved.
 std::filesystem::path target_of(const std::filesystem::path& path);
 

@@ -1,0 +1,79 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <vector>
+
+#include "transport/c10d_membership.hpp"
+#include "transport/c10d_transfers.hpp"
+#include <wanpar/extend/transport/pairwise.hpp>
+
+namespace wanpar {
+
+/// Makes the backend of a group, which connects its ranks in the time of a wait.
+using MakeBackend = std::function<c10::intrusive_ptr<c10d::Backend>(const std::string& name, int rank,
+                                                                    int size, const Wait& wait)>;
+
+c10d::ReduceOp reduce_op(ReduceOp op);
+
+/// A process group of LibTorch's behind our Transport.
+class C10d : public Pairwise {
+ public:
+  C10d(c10::intrusive_ptr<c10d::Backend> backend, MakeBackend factory,
+       std::shared_ptr<const Membership> membership, std::string device);
+
+  int rank() const override { return backend_->getRank(); }
+  int size() const override { return backend_->getSize(); }
+  std::string device() const override { return device_; }
+
+  /// Half types add up in float32 on the CPU, as they do between threads: a sum of which the mean is wanted
+  /// would leave the range of float16.
+  std::shared_ptr<Work> all_reduce(at::Tensor out, at::Tensor in, const Call& call) override;
+  std::shared_ptr<Work> broadcast(at::Tensor tensor, const Call& call) override;
+  std::shared_ptr<Work> exchange(std::vector<Message> sends, std::vector<Message> receives,
+                                 const Call& call) override;
+  std::shared_ptr<Transport> split(std::span<const int> members, const Call& call) override;
+
+  /// What `make` makes of a new group. Gloo's is returned when every rank is connected to all others: were
+  /// one to drop it before, Gloo would close it on those that are still at it. Other backends connect with
+  /// their first call.
+  static std::shared_ptr<C10d> connected(Call call, const Membership& membership,
+                                         const std::function<std::shared_ptr<C10d>(const Wait& wait)>& make);
+
+ protected:
+  virtual std::shared_ptr<C10d> remake(c10::intrusive_ptr<c10d::Backend> backend,
+                                       std::shared_ptr<const Membership> membership) const;
+
+  /// Whether the backend reduces to a mean itself.
+  virtual bool has_mean() const { return false; }
+  /// How its transfers are waited for.
+  virtual Waiting waiting() const { return {}; }
+  /// Calls of some backends may not begin at the same time.
+  virtual std::unique_lock<std::mutex> turn_to_start() const { return {}; }
+  virtual bool connects_at_once() const { return false; }
+
+  /// The limit that a backend's operation is given where it keeps one itself.
+  std::chrono::milliseconds limit(const Call& call) const;
+  std::shared_ptr<Transfers> transfers(const Call& call, std::optional<int64_t> sent = {}) const;
+
+  template <class Begin>
+  std::shared_ptr<Work> one(at::Tensor keep, const Call& call, Begin begin) const {
+    membership_->begin(call);
+    auto work = transfers(call);
+    work->add(-1, std::move(keep), begin);
+    return work;
+  }
+
+  c10::intrusive_ptr<c10d::Backend> backend_;
+  MakeBackend factory_;
+  std::shared_ptr<const Membership> membership_;  // ends before the backend does
+
+ private:
+  std::string device_;
+  std::vector<int> sent_, received_;  // tags, counted alike on both sides of each pair
+  std::map<std::string, int> splits_;
+};
+
+}  // namespace wanpar
