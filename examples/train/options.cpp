@@ -88,7 +88,8 @@ po::options_description flags() {
       ("activation_checkpointing", "t2v: blocks run once more in backward, for memory")      //
       ("device", text("NAME"), "cpu (default) or cuda")                                      //
       ("dtype", text("NAME"), "float32 (default), bfloat16 or float64")                      //
-      ("timeout", text("SECONDS"), "how long a rank waits for the others (default 600)");
+      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")         //
+      ("timeout", text("SECONDS"), "how long ranks wait where none is at work (default 600)");
 
   po::options_description about("About");
   about.add_options()("help", "this text")("version", "the version");
@@ -193,6 +194,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   o.device = words.one_of("device", {"cpu", "cuda"}).value_or(o.device);
   o.dtype = dtype_of(words.one_of("dtype", {"float32", "bfloat16", "float64"}).value_or("float32"));
   amount("timeout", o.timeout, kTimeout);
+  o.trace = words.text("trace");
   check_sizes(o);
   return o;
 }

@@ -49,6 +49,7 @@ struct Options {
   bool activation_checkpointing = false;
   std::string device = "cpu";
   at::ScalarType dtype = at::kFloat;
+  std::filesystem::path trace;
   double timeout = 600;
 
   /// What makes the losses what they are, a line each: what a resumed run must have alike.

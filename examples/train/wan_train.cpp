@@ -11,6 +11,7 @@
 #include "train/run.hpp"
 #include "wan/cli/before_main.hpp"
 #include "wan/launch/program.hpp"
+#include "wan/launch/traced.hpp"
 
 namespace {
 
@@ -42,7 +43,9 @@ void run(const wan::train::Options& options, const wanpar::Place& place, std::st
                 [&](const wanpar::Communicator& world) {
                   std::signal(SIGINT, [](int) { stop = true; });
                   std::signal(SIGTERM, [](int) { stop = true; });
-                  wan::train::run(world, options, device, stop, std::cerr);
+                  wan::traced(world, options.trace, [&](const wanpar::Communicator& ranks) {
+                    wan::train::run(ranks, options, device, stop, std::cerr);
+                  });
                 });
 }
 

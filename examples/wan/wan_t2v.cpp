@@ -15,6 +15,7 @@
 #include "wan/generate/needs.hpp"
 #include "wan/generate/transformer.hpp"
 #include "wan/launch/program.hpp"
+#include "wan/launch/traced.hpp"
 
 namespace {
 
@@ -45,7 +46,9 @@ void run(const wan::Options& options, const wanpar::Place& place, std::string fa
                  .failure = failure,
                  .told = job ? wan::described(*job, WANPAR_VERSION) : ""},
                 [&](const wanpar::Communicator& world) {
-                  wan::generate(world, *job, transformer, device, std::cerr, std::cout);
+                  wan::traced(world, options.trace, [&](const wanpar::Communicator& ranks) {
+                    wan::generate(ranks, *job, transformer, device, std::cerr, std::cout);
+                  });
                 });
 }
 

@@ -16,6 +16,7 @@
 #include <wanpar/transport/checked.hpp>
 #include <wanpar/transport/local.hpp>
 #include <wanpar/transport/recording.hpp>
+#include <wanpar/transport/tracing.hpp>
 
 // Modules: annotations, parameters, type erasure.
 #include <wanpar/module/annotations.hpp>

@@ -82,11 +82,11 @@ check("the mp4 is there, no part of it beside it", (folder / "unipc.mp4").exists
 
 one = read(folder / "unipc.safetensors")
 starts = {
-    "2 threads": words("t2", local_ranks=2),
+    "2 threads": words("t2", local_ranks=2, trace=folder / "t2.json"),
     "3 threads": words("t3", local_ranks=3),
     "4 threads, ring": words("t4", local_ranks=4, cfg_size=1, ulysses_size=2, ring_size=2),
     "8 threads, more than heads": words("t8", local_ranks=8, cfg_size=1, ulysses_size=8),
-    "torchrun 3": torchrun(python, 3, words("p3")),
+    "torchrun 3": torchrun(python, 3, words("p3", trace=folder / "p3.json")),
     "mpirun 2": mpirun(2, words("p2")),
     "torchrun 2, sharded": torchrun(python, 2, words("s2", cfg_size=1, dit_fsdp=True, t5_fsdp=True)),
     "3 threads, sharded": words("s3", local_ranks=3, dit_fsdp=True, t5_fsdp=True),
@@ -100,6 +100,15 @@ for how, command in starts.items():
     made = read(folder / (files[how] + ".safetensors")) if done.status == 0 else None
     off = max(difference(made[key], one[key]) for key in ("latents", "frames")) if made else None
     check("{}: the same latents and frames as one rank ({})".format(how, off), made and off <= 1e-4, done)
+
+for name, ranks in (("t2", 2), ("p3", 3)):
+    trace = folder / (name + ".json")
+    events = json.loads(trace.read_text())["traceEvents"] if trace.exists() else []
+    scopes = [{e["name"] for e in events if e["pid"] == rank and e.get("cat") == "scope"} for rank in range(ranks)]
+    kinds = [{e.get("cat") for e in events if e["pid"] == rank} for rank in range(ranks)]
+    fine = all({"encoding the text", "loading the transformer", "denoising", "decoding and writing the video"} <= names for names in scopes)
+    check("--trace has all {} ranks, their phases, computing, transfers and waits".format(ranks),
+          fine and all({"compute", "transfer", "wait"} <= found for found in kinds) and {e["pid"] for e in events} == set(range(ranks)), scopes, kinds)
 
 exactly = dict(patch_parallel_size=2, warmup_steps=settings["steps"])
 for solver in ("unipc", "dpm++", "euler", "diffusers_unipc"):

@@ -72,8 +72,9 @@ po::options_description flags() {
       ("vae_parallel", text("BOOL"), "ranks decode bands of the video (default true)")     //
       ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")           //
       ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")           //
+      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")       //
       ("stats", "say in the end what patches held and sent")                               //
-      ("timeout", text("SECONDS"), "how long a rank waits for the others (default 60)");
+      ("timeout", text("SECONDS"), "how long ranks wait where none is at work (default 60)");
 
   po::options_description patches("Displaced patches", kLineLength);
   add_patch_flags(patches);
@@ -178,6 +179,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   options.fps = words.count("fps", kFps).value_or(options.fps);
   options.contact_sheet = words.text("contact_sheet");
   options.stats = words.has("stats");
+  options.trace = words.text("trace");
   options.timeout = words.amount("timeout", kTimeout).value_or(options.timeout);
   return options;
 }

@@ -44,7 +44,8 @@ struct Options {
   int64_t fps = 16;
   std::filesystem::path contact_sheet;
   bool stats = false;   ///< say in the end what patches held and sent
-  double timeout = 60;  ///< seconds that a rank waits for the others
+  double timeout = 60;  ///< seconds that ranks wait where none is at work
+  std::filesystem::path trace;
 
   Guidance guidance() const { return sample_guide_scale > 1 ? Guidance::on : Guidance::off; }
 };

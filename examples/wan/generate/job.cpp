@@ -224,7 +224,8 @@ std::string described(const Job& job, const std::string& version) {
   for (const auto& [flag, file] : {std::pair("noise", o.noise),
                                    {"save_file", o.save_file},
                                    {"save_tensors", o.save_tensors},
-                                   {"contact_sheet", o.contact_sheet}})
+                                   {"contact_sheet", o.contact_sheet},
+                                   {"trace", o.trace}})
     line(flag, file.empty() ? "none" : file.filename().string());
   const auto& c = job.checkpoint;
   for (const auto& [part, weights] :
