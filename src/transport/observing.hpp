@@ -1,5 +1,5 @@
 #pragma once
-#include <wanpar/core/transport.hpp>
+#include <wanpar/extend/core/transport.hpp>
 
 #include <functional>
 #include <memory>

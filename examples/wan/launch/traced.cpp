@@ -1,8 +1,8 @@
 #include "wan/launch/traced.hpp"
 
 #include <wanpar/core/agreement.hpp>
-#include <wanpar/files/new_file.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/new_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 #include <wanpar/transport/tracing.hpp>
 
 namespace wan {
