@@ -3,8 +3,10 @@
 #include <fmt/ranges.h>
 
 #include <limits>
-#include <sstream>
 
+#include "wan/cli/about.hpp"
+#include "wan/cli/device.hpp"
+#include "wan/cli/flag.hpp"
 #include "wan/cli/words.hpp"
 
 namespace wan::train {
@@ -33,8 +35,6 @@ constexpr Amount kNorm = {1e-9, 1e9, "it bounds a norm", "1"};
 constexpr Amount kSeconds = {0.1, 1e9, "it is in seconds", "3600"};
 
 po::options_description flags() {
-  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
-
   po::options_description run("The run");
   run.add_options()                                                                   //
       ("task", text("NAME"), "vae, or t2v: text encoder and transformer; required")   //
@@ -85,17 +85,15 @@ po::options_description flags() {
       ("local_ranks", text("N"), "ranks as threads of this process (default 1)")             //
       ("data_parallel_size", text("N"), "models; each is shared by ranks/N (default: all)")  //
       ("shard", text("NAME"), "none, grad or full: what ranks share (default none)")         //
-      ("activation_checkpointing", "t2v: blocks run once more in backward, for memory")      //
-      ("device", text("NAME"), "cpu (default) or cuda")                                      //
-      ("dtype", text("NAME"), "float32 (default), bfloat16 or float64")                      //
-      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")         //
+      ("activation_checkpointing", switched(), "t2v: blocks run once more in backward, for memory");
+  add_device_flags(machine, "cpu");
+  machine.add_options()                                                                 //
+      ("dtype", text("NAME"), "float32 (default), bfloat16 or float64")                 //
+      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")    //
       ("timeout", text("SECONDS"), "how long ranks wait where none is at work (default 600)");
 
-  po::options_description about("About");
-  about.add_options()("help", "this text")("version", "the version");
-
   po::options_description all;
-  all.add(run).add(data).add(model).add(optimizer).add(machine).add(about);
+  all.add(run).add(data).add(model).add(optimizer).add(machine).add(about_flags());
   return all;
 }
 
@@ -129,15 +127,18 @@ Shard shard_of(const std::string& name) {
   return name == "full" ? Shard::full : name == "grad" ? Shard::grad : Shard::none;
 }
 
-}  // namespace
+About about() {
+  return {.program = "wan_train",
+          .summary = "trains a model of the Wan architecture on clips of moving shapes, on one rank or many",
+          .usage =
+              "  wan_train --task vae --output_dir runs/vae --local_ranks 2\n"
+              "  wan_train --task t2v --output_dir runs/t2v --vae runs/vae --local_ranks 2\n"
+              "  torchrun --no-python --nproc-per-node 4 wan_train --task t2v --shard full ...\n",
+          .flags = flags()};
+}
 
-Options parse_options(const std::vector<std::string>& arguments) {
-  const Words words(arguments, flags(), "wan_train");
+Options read(const Words& words) {
   Options o;
-  if (words.has("help")) o.action = Options::Action::help;
-  if (words.has("version")) o.action = Options::Action::version;
-  if (o.action != Options::Action::train) return o;
-
   const auto count = [&](const char* flag, int64_t& value, const Count& range) {
     value = words.count(flag, range).value_or(value);
   };
@@ -190,13 +191,29 @@ Options parse_options(const std::vector<std::string>& arguments) {
   count("local_ranks", o.local_ranks, kLocalRanks);
   o.data_parallel_size = words.count("data_parallel_size", kDegree);
   o.shard = shard_of(words.one_of("shard", {"none", "grad", "full"}).value_or("none"));
-  o.activation_checkpointing = words.has("activation_checkpointing");
-  o.device = words.one_of("device", {"cpu", "cuda"}).value_or(o.device);
+  o.activation_checkpointing = *words.truth("activation_checkpointing");
+  o.device = read_device(words).value_or(o.device);
   o.dtype = dtype_of(words.one_of("dtype", {"float32", "bfloat16", "float64"}).value_or("float32"));
   amount("timeout", o.timeout, kTimeout);
   o.trace = words.text("trace");
   check_sizes(o);
   return o;
+}
+
+}  // namespace
+
+Options parse_options(const std::vector<std::string>& arguments) {
+  const Words words(arguments, flags(), "wan_train");
+  if (auto answer = answer_of(words, about())) {
+    Options options;
+    options.answer = std::move(answer);
+    return options;
+  }
+  try {
+    return read(words);
+  } catch (const UsageError& error) {
+    throw UsageError(with_origins(error.what(), words.origins()));
+  }
 }
 
 int64_t Options::replicas(int ranks) const {
@@ -244,17 +261,6 @@ std::string described(const Options& options, const std::string& version) {
              options.accumulate, options.save_every, options.sample_every, static_cast<int>(options.shard),
              options.data_parallel_size.value_or(0), options.activation_checkpointing, options.device,
              version);
-}
-
-std::string help_text() {
-  std::ostringstream text;
-  text << "wan_train: trains a model of the Wan architecture on clips of moving shapes, on one rank or "
-          "many.\n\n"
-          "  wan_train --task vae --output_dir runs/vae --local_ranks 2\n"
-          "  wan_train --task t2v --output_dir runs/t2v --vae runs/vae --local_ranks 2\n"
-          "  torchrun --no-python --nproc-per-node 4 wan_train --task t2v --shard full ...\n"
-       << flags();
-  return text.str();
 }
 
 }  // namespace wan::train

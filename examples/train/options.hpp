@@ -16,9 +16,8 @@ namespace wan::train {
 
 /// What the user of wan_train asks for.
 struct Options {
-  enum class Action { train, help, version };
   enum class What { vae, t2v };
-  Action action = Action::train;
+  std::optional<std::string> answer;  ///< of --help and its like: to be printed, and nothing else to be done
   What task = What::vae;
 
   std::filesystem::path output_dir, init, vae;
@@ -66,7 +65,5 @@ void check_ranks(const Options& options, int ranks);
 
 /// What ranks of one run must have alike, a line each, the program's version among it.
 std::string described(const Options& options, const std::string& version);
-
-std::string help_text();
 
 }  // namespace wan::train

@@ -57,10 +57,8 @@ int main(int argc, char** argv) {
     const auto failure = wan::failure_of([&] {
       options = wan::train::parse_options({argv + 1, argv + argc});
     });
-    if (options.action == wan::train::Options::Action::help)
-      fmt::print("{}", wan::train::help_text());
-    else if (options.action == wan::train::Options::Action::version)
-      fmt::print("wan_train {}\n", WANPAR_VERSION);
+    if (options.answer)
+      fmt::print("{}", *options.answer);
     else
       run(options, place, failure);
   });

@@ -4,9 +4,10 @@
 
 #include <atomic>
 #include <boost/program_options.hpp>
-#include <sstream>
 
-#include "wan/cli/words.hpp"
+#include "wan/cli/about.hpp"
+#include "wan/cli/device.hpp"
+#include "wan/cli/flag.hpp"
 #include "wan/launch/program.hpp"
 #include "wan/setup/host.hpp"
 #include "wan/setup/model.hpp"
@@ -15,29 +16,26 @@
 
 namespace {
 
-namespace po = boost::program_options;
 using namespace wan::setup;
 
-po::options_description flags() {
-  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
-  po::options_description all("Options");
-  all.add_options()                                                                      //
-      ("ckpt_dir", text("DIR"), "a checkpoint to look at, without reading its values")   //
-      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")         //
-      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")         //
-      ("timeout", text("SECONDS"), "how long a rank waits for the others (default 20)")  //
-      ("json", "the findings as JSON")("help", "this text")("version", "the version");
-  return all;
-}
-
-void print_help() {
-  std::ostringstream text;
-  text << "wan_check: looks at machine, launcher, ranks and checkpoint before the work begins.\n\n"
+wan::About about() {
+  boost::program_options::options_description all("Options");
+  all.add_options()                                                                          //
+      ("ckpt_dir", wan::text("DIR"), "a checkpoint to look at, without reading its values")  //
+      ("local_ranks", wan::text("N", "1"), "ranks as threads of this process");
+  wan::add_device_flags(all);
+  all.add_options()                                                                    //
+      ("timeout", wan::text("SECONDS", "20"), "how long a rank waits for the others")  //
+      ("json", wan::switched(), "the findings as JSON");
+  all.add(wan::about_flags());
+  return {
+      .program = "wan_check",
+      .summary = "looks at machine, launcher, ranks and checkpoint before the work begins",
+      .usage =
           "  wan_check                                      this process\n"
           "  wanrun -n 4 -- wan_check --ckpt_dir DIR        four ranks; so do torchrun, mpirun and srun\n\n"
-          "The exit code is 1 where a line says FAIL, 2 for a wrong command line, else 0.\n\n"
-       << flags();
-  fmt::print("{}", text.str());
+          "The exit code is 1 where a line says FAIL, 2 for a wrong command line, else 0.\n",
+      .flags = all};
 }
 
 struct Options {
@@ -100,15 +98,15 @@ int main(int argc, char** argv) {
     Options options;
     bool is_done = false;
     const auto failure = wan::failure_of([&] {
-      const wan::Words words({argv + 1, argv + argc}, flags(), "wan_check");
-      if (words.has("help")) print_help();
-      if (words.has("version")) fmt::print("wan_check {}\n", WANPAR_VERSION);
-      is_done = words.has("help") || words.has("version");
+      const wan::Words words({argv + 1, argv + argc}, about().flags, "wan_check");
+      const auto answer = answer_of(words, about());
+      if (answer) fmt::print("{}", *answer);
+      is_done = answer.has_value();
       options.ckpt_dir = words.text("ckpt_dir");
-      options.local_ranks = words.count("local_ranks", wan::kLocalRanks).value_or(1);
-      options.device = words.one_of("device", {"cpu", "cuda"});
-      options.timeout = words.amount("timeout", wan::kTimeout).value_or(options.timeout);
-      options.is_json = words.has("json");
+      options.local_ranks = *words.count("local_ranks", wan::kLocalRanks);
+      options.device = wan::read_device(words);
+      options.timeout = *words.amount("timeout", wan::kTimeout);
+      options.is_json = *words.truth("json");
       wan::ranks_of(place, options.local_ranks);
     });
     if (!is_done) is_well = look(place, options, failure);

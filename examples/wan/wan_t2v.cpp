@@ -31,12 +31,16 @@ bool is_on_cuda(const wan::Options& options) {
 void run(const wan::Options& options, const wanpar::Place& place, std::string failure) {
   std::optional<wan::Job> job;
   if (failure.empty())
-    failure = wan::failure_of([&] {
-      job = wan::plan(options, wan::ranks_of(place, options.local_ranks));
-      if (!options.noise.empty()) wan::first_latents(*job, 0);
-      wan::check_memory(*job,
-                        {.processes = place.local_size, .threads = static_cast<int>(options.local_ranks)});
-    });
+    failure = wan::with_origins(wan::failure_of([&] {
+                                  const auto ranks = wan::ranks_of(place, options.local_ranks);
+                                  wan::check_started(options.processes, ranks, "wan_t2v");
+                                  if (options.device != "cpu") wan::show_devices(options.processes);
+                                  job = wan::plan(options, ranks);
+                                  if (!options.noise.empty()) wan::first_latents(*job, 0);
+                                  wan::check_memory(*job, {.processes = place.local_size,
+                                                           .threads = static_cast<int>(options.local_ranks)});
+                                }),
+                                options.origins);
   const auto device = wan::device_at(place, job ? job->device : at::kCPU);
   wan::SharedTransformer transformer([&] { return wan::load_transformer(*job, device); });
   wan::on_ranks(place,
@@ -58,10 +62,8 @@ int main(int argc, char** argv) {
   return wan::status_of("wan_t2v", [&](const wanpar::Place& place) {
     wan::Options options;
     const auto failure = wan::failure_of([&] { options = wan::parse_options({argv + 1, argv + argc}); });
-    if (options.action == wan::Options::Action::help)
-      fmt::print("{}", wan::help_text());
-    else if (options.action == wan::Options::Action::version)
-      fmt::print("wan_t2v {}\n", WANPAR_VERSION);
+    if (options.answer)
+      fmt::print("{}", *options.answer);
     else
       run(options, place, failure);
   });

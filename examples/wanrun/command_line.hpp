@@ -1,23 +1,20 @@
 #pragma once
-#include <stdexcept>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "wan/cli/usage_error.hpp"
+
 namespace wanrun {
 
-/// The command line is wrong; the launcher exits with 2.
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+using wan::UsageError;  // the launcher exits with 2
 
 /// What to start, and where it stands among the hosts of a run.
 struct CommandLine {
-  enum class Action { run, help, version };
-
-  Action action = Action::run;
-  int ranks = 1;               ///< on this host
-  std::vector<int> gpus = {};  ///< CUDA devices that they see; all where there are none
-  std::string backend = {};    ///< "nccl" or "gloo"; the program chooses where empty
+  std::optional<std::string> answer = {};  ///< to be printed, and nothing to be started
+  int ranks = 1;                           ///< on this host
+  std::vector<int> gpus = {};              ///< CUDA devices that they see; all where there are none
+  std::string backend = {};                ///< "nccl" or "gloo"; the program chooses where empty
   int hosts = 1;
   int host = 0;  ///< this one's number
   std::string master_addr = "127.0.0.1";
@@ -28,6 +25,5 @@ struct CommandLine {
 
 /// Throws UsageError, one sentence.
 CommandLine parse_command_line(const std::vector<std::string>& words);
-std::string help_text();
 
 }  // namespace wanrun

@@ -66,13 +66,14 @@ std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
 }  // namespace
 
 bool Lines::add(const char* bytes, size_t count) {
+  if (is_raw() && !write_all(to_, std::string(bytes, count))) return false;
   for (size_t i = 0; i < count; ++i) {
     const bool is_end = bytes[i] == '\n' || bytes[i] == '\r';
     const bool is_shown = bytes[i] == '\n' && open_.empty() && is_behind_return_;  // by the \r before it
     is_behind_return_ = bytes[i] == '\r';
     if (!is_end)
       open_ += bytes[i];
-    else if (!(is_shown ? write_all(to_, "\n") : print(bytes[i])))
+    else if (!(is_shown ? is_raw() || write_all(to_, "\n") : print(bytes[i])))
       return false;
   }
   return true;
@@ -88,7 +89,7 @@ bool Lines::print(char end) {
     last_.push_back(line);
     if (last_.size() > kRemembered) last_.pop_front();
   }
-  return write_all(to_, prefix_ + line + end);
+  return is_raw() || write_all(to_, prefix_ + line + end);
 }
 
 RankProcess::RankProcess(const std::vector<std::string>& program, const std::vector<std::string>& environment,

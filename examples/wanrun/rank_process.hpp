@@ -11,7 +11,8 @@
 
 namespace wanrun {
 
-/// What one rank prints: whole lines are handed on, with a prefix, and the last ones are remembered.
+/// What one rank prints: whole lines are handed on, with a prefix, or all of it as it comes where there is
+/// none; the last lines are remembered.
 class Lines {
  public:
   Lines(int to, std::string prefix) : to_(to), prefix_(std::move(prefix)) {}
@@ -23,6 +24,7 @@ class Lines {
   const std::deque<std::string>& last() const { return last_; }
 
  private:
+  bool is_raw() const { return prefix_.empty(); }
   bool print(char end);
 
   int to_;

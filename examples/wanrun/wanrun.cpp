@@ -8,14 +8,12 @@
 #include "wanrun/run.hpp"
 
 int main(int argc, char** argv) {
-  using wanrun::CommandLine;
   constexpr int kFailed = 1, kMisused = 2;
   while (::open("/dev/null", O_RDWR) <= 2) continue;  // pipes of ours do not take the numbers of closed ones
   try {
     const auto line = wanrun::parse_command_line({argv + 1, argv + argc});
-    if (line.action == CommandLine::Action::run) return wanrun::run(line);
-    fmt::print(
-        "{}", line.action == CommandLine::Action::help ? wanrun::help_text() : "wanrun " WANPAR_VERSION "\n");
+    if (!line.answer) return wanrun::run(line);
+    fmt::print("{}", *line.answer);
     return 0;
   } catch (const wanrun::UsageError& error) {
     fmt::print(stderr, "wanrun: {}\n", error.what());

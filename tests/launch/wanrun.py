@@ -40,6 +40,8 @@ done = shell(["--nproc-per-node", "2", "--master-port", "4321", "--no-prefix"], 
 check("flags are those of torchrun, with either stroke", sorted(done.out.splitlines()) == ["0:4321 --no-flag", "1:4321 --no-flag"], done)
 done = shell(["-n", "2", "--nnodes", "3", "--node_rank", "2", "--master_addr", "host0", "--no_prefix"], "echo $RANK/$WORLD_SIZE $MASTER_ADDR:$MASTER_PORT")
 check("so it is on one host of several", sorted(done.out.splitlines()) == ["4/6 host0:29500", "5/6 host0:29500"], done)
+done = run([wanrun, "-np", "2", "bash", "-c", "echo $RANK -np"])
+check("so is mpirun's -np", sorted(done.out.splitlines()) == ["[0] 0 -np", "[1] 1 -np"], done)
 done = shell(["--gpus", "1,3", "--backend", "gloo"], "echo $RANK $CUDA_VISIBLE_DEVICES $WANPAR_BACKEND")
 check("devices make ranks", sorted(done.out.splitlines()) == ["[0] 0 1,3 gloo", "[1] 1 1,3 gloo"], done)
 done = shell(["-n", "2"], "seq 1 50000; seq 1 50000 >&2")
@@ -47,6 +49,12 @@ check("lines stay whole", len(done.out.splitlines()) == 100000 and all(line[:4] 
 
 done = shell(["-n", "1"], r"printf 'a\r'; sleep 0.2; printf '\nb\r\nc\rd\n'")
 check("\\r and \\r\\n end lines", done.out == "".join("[0] {}\n".format(c) for c in "abcd"), done)
+done = run(["bash", "-c", r'"$0" --no_prefix -- printf "a\r\nb\rc" | od -An -c', wanrun])
+check("without a prefix all is as it was printed", done.out.split() == ["a", r"\r", r"\n", "b", r"\r", "c"], done)
+process = start(["-n", "1", "--no_prefix"], "printf 'name: '; sleep 20")
+check("and at once", os.read(process.stdout.fileno(), 9) == b"name: ")
+process.terminate()
+process.communicate(timeout=20)
 done = run(["bash", "-c", '"$0" -n 2 -- yes | head -1', wanrun], 20)
 check("who prints to nobody ends", done.out in ("[0] y\n", "[1] y\n"), done)
 done = run([sys.executable, "-c", """
@@ -111,9 +119,11 @@ for options, sentence in (
     (["-n", "0", "true"], "'0' is no whole number from 1 to 1024"),
     (["--gpus", "0,0", "true"], "names device 0 twice"),
     (["--gpus", "2", "-n", "3", "true"], "-n 3 ranks, but --gpus 2 has 2 devices"),
-    (["--backend", "mpi", "true"], "'mpi' is none of nccl, gloo"),
+    (["--backend", "mpi", "true"], "--backend mpi is unknown; choose one of nccl, gloo"),
+    (["--create-script"], "takes one of --workflow FILE and --config FILE"),
+    (["--config", "a.json", "true"], "--config is for --create_script"),
     (["--nnodes", "2", "true"], "--nnodes 2 needs --node_rank"),
-    (["--ranks", "2", "true"], "unrecognised option '--ranks'"),
+    (["--ranks", "2", "true"], "--ranks is not a flag of wanrun; did you mean"),
 ):
     done = run([wanrun, *options])
     check("refused: " + sentence, done.status == 2 and sentence in done.error and len(done.error.splitlines()) == 1, done)

@@ -278,7 +278,8 @@ TEST_CASE("an empty value is none, but for the negative prompt, where it is the 
   for (const auto* flag :
        {"--noise", "--save_file", "--save_tensors", "--contact_sheet", "--base_seed", "--dtype"})
     CHECK(complaint({flag, ""}) == std::string(flag) + " is empty; give a value, or leave the flag out");
-  CHECK(complaint({"--dit_fsdp=1"}) == "--dit_fsdp is a switch and takes no value; leave the value out");
+  CHECK(complaint({"--dit_fsdp=1"}) == "--dit_fsdp 1 is unknown; choose one of true, false");
+  CHECK_FALSE(parse({"--dit_fsdp=false"}).dit_fsdp);
 }
 
 TEST_CASE("a wrong flag is refused, with the nearest one") {
@@ -301,11 +302,25 @@ TEST_CASE("what is required is asked for") {
 }
 
 TEST_CASE("help and version need nothing else, and help fits a screen") {
-  CHECK(parse_options({"--help"}).action == Options::Action::help);
-  CHECK(parse_options({"--version"}).action == Options::Action::version);
-  const auto help = wan::help_text();
-  CHECK(std::count(help.begin(), help.end(), '\n') < 66);
+  CHECK(parse_options({"--version"}).answer->starts_with("wan_t2v "));
+  const auto help = *parse_options({"-h"}).answer;
+  CHECK(help == parse_options({"--help"}).answer);
+  CHECK(std::count(help.begin(), help.end(), '\n') < 76);
   CHECK(help.find("--sample_guide_scale") != std::string::npos);
+}
+
+TEST_CASE("device and backend are one choice") {
+  CHECK(parse({"--backend", "gloo"}).device == "cpu");
+  CHECK(parse({"--backend", "nccl"}).device == "cuda");
+  CHECK(parse({"--backend", "gloo", "--device", "cpu"}).device == "cpu");
+  CHECK_FALSE(parse().device);
+  CHECK(complaint({"--backend", "gloo", "--device", "cuda"}) ==
+        "--backend gloo moves tensors of the CPU, but --device is cuda; leave one of them out");
+}
+
+TEST_CASE("flags are read with either stroke") {
+  CHECK(parse({"--sample-steps", "7", "--save-file=a-b.mp4"}).sample_steps == 7);
+  CHECK(parse({"--save-file=a-b.mp4"}).save_file == "a-b.mp4");
 }
 
 }  // namespace options_test

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
-#include <sstream>
 
+#include "wan/cli/device.hpp"
+#include "wan/cli/flag.hpp"
 #include "wan/cli/words.hpp"
 #include "wan/text/negative_prompt.hpp"
 
@@ -22,35 +23,26 @@ constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
 
 constexpr unsigned kLineLength = 100;  // so that help has a line for each flag
 
-/// "unipc (default), dpm++, …".
-std::string solvers_of_help() {
-  auto names = solver_names();
-  names.front() += " (default)";
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
-// Every value is read as text here, so that each complaint about one is our own sentence.
 po::options_description flags() {
-  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
-
   po::options_description video("What to make", kLineLength);
   video.add_options()                                                                  //
       ("prompt", text("TEXT"), "what the video shows; this or a file is required")     //
       ("prompt_file", text("FILE"), "a prompt a line; numbers mark their outputs")     //
       ("negative_prompt", text("TEXT"), "what it must not show (default: Wan's own)")  //
-      ("size", text("W*H"), "pixels, multiples of 16 (default 832*480)")               //
-      ("frame_num", text("N"), "frames, 4n+1 (default 81)")                            //
-      ("fps", text("N"), "frames a second (default 16)")                               //
-      ("base_seed", text("N"), "the same seed makes the same video; -1: random (default)");
+      ("size", text("W*H", "832*480"), "pixels, multiples of 16")                      //
+      ("frame_num", text("N", "81"), "frames, 4n+1")                                   //
+      ("fps", text("N", "16"), "frames a second")                                      //
+      ("base_seed", text("N", "-1"), "the same seed makes the same video; -1: random");
 
   po::options_description model("Model and sampling", kLineLength);
-  model.add_options()                                                                         //
-      ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")  //
-      ("task", text("NAME"), "t2v-1.3B or t2v-14B (default: what the checkpoint is)")         //
-      ("sample_solver", text("NAME"), solvers_of_help().c_str())                              //
-      ("sample_steps", text("N"), "denoising steps (default 50)")                             //
-      ("sample_shift", text("X"), "flow shift (default: the checkpoint's, else 5)")           //
-      ("sample_guide_scale", text("X"), "guidance; 1 or less: none (default 5)")              //
+  model.add_options()                                                                               //
+      ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")        //
+      ("task", one_of({"t2v-1.3B", "t2v-14B"}), "t2v-1.3B or t2v-14B (default: the checkpoint's)")  //
+      ("sample_solver", one_of(solver_names(), solver_names().front().c_str()),
+       fmt::format("{}", fmt::join(solver_names(), ", ")).c_str())                    //
+      ("sample_steps", text("N", "50"), "denoising steps")                           //
+      ("sample_shift", text("X"), "flow shift (default: the checkpoint's, else 5)")  //
+      ("sample_guide_scale", text("X", "5"), "guidance; 1 or less: none")            //
       ("noise", text("FILE"), "initial latents, safetensors with key 'latents'");
 
   po::options_description output("Output", kLineLength);
@@ -61,29 +53,30 @@ po::options_description flags() {
 
   po::options_description machine("Machine", kLineLength);
   machine.add_options()                                                                    //
-      ("local_ranks", text("N"), "ranks as threads of this process (default 1)")           //
+      ("local_ranks", text("N", "1"), "ranks as threads of this process")                  //
+      ("world_size", text("N"), "how many ranks there must be (default: any)")             //
+      ("gpu_ids", text("LIST"), "CUDA devices of this host, as in 0,1,3 (default: all)")   //
       ("cfg_size", text("N"), "groups, 1 or 2, for guidance's two branches")               //
       ("ulysses_size", text("N"), "ranks that share the attention heads")                  //
       ("ring_size", text("N"), "ranks that share the tokens in a ring")                    //
       ("pipeline_size", text("N"), "stages that share the transformer's blocks")           //
       ("data_parallel_size", text("N"), "groups that share the prompts of --prompt_file")  //
-      ("dit_fsdp", "transformer's weights sharded over all ranks")                         //
-      ("t5_fsdp", "text encoder's weights sharded over all ranks")                         //
-      ("vae_parallel", text("BOOL"), "ranks decode bands of the video (default true)")     //
-      ("device", text("NAME"), "cpu or cuda (default: cuda where there is one)")           //
-      ("dtype", text("NAME"), "float32 or bfloat16 (default: bfloat16 on cuda)")           //
-      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")       //
-      ("stats", "say in the end what patches held and sent")                               //
-      ("timeout", text("SECONDS"), "how long ranks wait where none is at work (default 60)");
+      ("dit_fsdp", switched(), "transformer's weights sharded over all ranks")             //
+      ("t5_fsdp", switched(), "text encoder's weights sharded over all ranks")             //
+      ("t5_cpu", switched(), "text encoder on the CPU, whatever the device")               //
+      ("vae_parallel", text("BOOL", "true"), "ranks decode bands of the video");
+  add_device_flags(machine);
+  machine.add_options()                                                                              //
+      ("dtype", one_of({"float32", "bfloat16"}), "float32 or bfloat16 (default: bfloat16 on cuda)")  //
+      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")                 //
+      ("stats", switched(), "say in the end what patches held and sent")                             //
+      ("timeout", text("SECONDS", "60"), "how long ranks wait where none is at work");
 
   po::options_description patches("Displaced patches", kLineLength);
   add_patch_flags(patches);
 
-  po::options_description about("About", kLineLength);
-  about.add_options()("help", "this text")("version", "the version");
-
-  po::options_description all;
-  all.add(video).add(model).add(output).add(machine).add(patches).add(about);
+  po::options_description all(kLineLength);
+  all.add(video).add(model).add(output).add(machine).add(patches).add(config_flags()).add(about_flags());
   return all;
 }
 
@@ -141,57 +134,73 @@ void read_degrees(const Words& words, Options& options) {
     refuse("--cfg_size {} is too large; guidance has two branches, so it is 1 or 2", *options.degrees.cfg);
 }
 
-}  // namespace
-
-Options parse_options(const std::vector<std::string>& arguments) {
-  const Words words(arguments, flags(), "wan_t2v", "negative_prompt");
+Options read(const Words& words) {
   Options options;
-  if (words.has("help")) options.action = Options::Action::help;
-  if (words.has("version")) options.action = Options::Action::version;
-  if (options.action != Options::Action::generate) return options;
-
   words.require("ckpt_dir", "Wan2.1-T2V-1.3B");
   read_prompt(words, options);
 
-  options.task = words.one_of("task", {"t2v-1.3B", "t2v-14B"});
-  if (words.has("size")) read_size(words.text("size"), options);
-  options.frame_num = words.count("frame_num", kFrames).value_or(options.frame_num);
+  options.task = words.one_of("task");
+  read_size(words.text("size"), options);
+  options.frame_num = *words.count("frame_num", kFrames);
   check_frames(options.frame_num);
   options.ckpt_dir = words.text("ckpt_dir");
   read_seed(words, options);
-  options.sample_solver = words.one_of("sample_solver", solver_names()).value_or(options.sample_solver);
-  options.sample_steps = words.count("sample_steps", kSteps).value_or(options.sample_steps);
+  options.sample_solver = *words.one_of("sample_solver");
+  options.sample_steps = *words.count("sample_steps", kSteps);
   options.sample_shift = words.amount("sample_shift", kShift);
-  options.sample_guide_scale =
-      words.amount("sample_guide_scale", kGuideScale).value_or(options.sample_guide_scale);
+  options.sample_guide_scale = *words.amount("sample_guide_scale", kGuideScale);
   options.save_file = words.text("save_file");
   read_degrees(words, options);
   options.patches = read_patches(words);
   check_steps(options.patches, options.degrees.patch.value_or(1), options.sample_steps);
-  options.dit_fsdp = words.has("dit_fsdp");
-  options.t5_fsdp = words.has("t5_fsdp");
-  options.vae_parallel = words.truth("vae_parallel").value_or(options.vae_parallel);
-  options.local_ranks = words.count("local_ranks", kLocalRanks).value_or(options.local_ranks);
-  options.device = words.one_of("device", {"cpu", "cuda"});
-  options.dtype = words.one_of("dtype", {"float32", "bfloat16"});
+  options.dit_fsdp = *words.truth("dit_fsdp");
+  options.t5_fsdp = *words.truth("t5_fsdp");
+  options.t5_cpu = *words.truth("t5_cpu");
+  if (options.t5_cpu && options.t5_fsdp)
+    refuse(
+        "--t5_cpu and --t5_fsdp are both given; the text encoder is whole on the CPU, or sharded over the "
+        "ranks");
+  options.vae_parallel = *words.truth("vae_parallel");
+  options.local_ranks = *words.count("local_ranks", kLocalRanks);
+  options.processes = read_processes(words);
+  options.device = read_device(words);
+  options.dtype = words.one_of("dtype");
   options.noise = words.text("noise");
   options.save_tensors = words.text("save_tensors");
-  options.fps = words.count("fps", kFps).value_or(options.fps);
+  options.fps = *words.count("fps", kFps);
   options.contact_sheet = words.text("contact_sheet");
-  options.stats = words.has("stats");
+  options.stats = *words.truth("stats");
   options.trace = words.text("trace");
-  options.timeout = words.amount("timeout", kTimeout).value_or(options.timeout);
+  options.timeout = *words.amount("timeout", kTimeout);
+  options.origins = words.origins();
+  options.notes = words.notes();
   return options;
 }
 
-std::string help_text() {
-  std::ostringstream text;
-  text << "wan_t2v: a prompt goes in, a video comes out, made by one rank or many.\n\n"
-          "  wan_t2v --ckpt_dir DIR --prompt \"a red fox in the snow\" --local_ranks 2\n"
-          "  torchrun --no-python --nproc-per-node 4 wan_t2v --ckpt_dir DIR --prompt ...\n"
-          "(examples/train/model is a small trained DIR, what wan_demo_checkpoint writes a random one)\n"
-       << flags();
-  return text.str();
+}  // namespace
+
+Options parse_options(const std::vector<std::string>& arguments) {
+  const Words words(arguments, flags(), "wan_t2v", "negative_prompt");
+  if (auto answer = answer_of(words, about_wan_t2v())) {
+    Options options;
+    options.answer = std::move(answer);
+    return options;
+  }
+  try {
+    return read(words);
+  } catch (const UsageError& error) {
+    throw UsageError(with_origins(error.what(), words.origins()));
+  }
+}
+
+About about_wan_t2v() {
+  return {.program = "wan_t2v",
+          .summary = "a prompt goes in, a video comes out, made by one rank or many",
+          .usage =
+              "  wan_t2v --ckpt_dir DIR --prompt \"a red fox in the snow\" --local_ranks 2\n"
+              "  wanrun -n 4 -- wan_t2v --config 4gpu.json --ckpt_dir DIR --prompt ...\n"
+              "(torchrun --no-python, mpirun and srun start it, too; examples/train/model is a small DIR)\n",
+          .flags = flags()};
 }
 
 }  // namespace wan

@@ -1,12 +1,15 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "wan/cli/about.hpp"
 #include "wan/cli/degrees.hpp"
 #include "wan/cli/patches.hpp"
+#include "wan/cli/processes.hpp"
 #include "wan/cli/usage_error.hpp"
 #include "wan/scheduler/scheduler.hpp"
 
@@ -14,8 +17,7 @@ namespace wan {
 
 /// What the user of wan_t2v asks for. What is absent comes from the checkpoint or the machine.
 struct Options {
-  enum class Action { generate, help, version };
-  Action action = Action::generate;
+  std::optional<std::string> answer;  ///< of --help and its like: to be printed, and nothing else to be done
 
   std::optional<std::string> task;
   int64_t width = 832;
@@ -35,8 +37,10 @@ struct Options {
   RequestedPatches patches;
   bool dit_fsdp = false;     ///< shard the transformer's weights
   bool t5_fsdp = false;      ///< shard the text encoder's weights
+  bool t5_cpu = false;       ///< encode the text on the CPU
   bool vae_parallel = true;  ///< all ranks that make a video decode it
   int64_t local_ranks = 1;
+  RequestedProcesses processes;
   std::optional<std::string> device;  ///< cpu, cuda
   std::optional<std::string> dtype;   ///< float32, bfloat16
   std::filesystem::path noise;
@@ -46,15 +50,19 @@ struct Options {
   bool stats = false;   ///< say in the end what patches held and sent
   double timeout = 60;  ///< seconds that ranks wait where none is at work
   std::filesystem::path trace;
+  std::map<std::string, std::string>
+      origins;                     ///< of values that were not typed: a variable, or a file's field
+  std::vector<std::string> notes;  ///< of the file
 
   Guidance guidance() const { return sample_guide_scale > 1 ? Guidance::on : Guidance::off; }
 };
 
-/// Options of the words after the program's name. Checks all that can be checked without the checkpoint.
+/// Options of the words after the program's name, of the environment and of a file (Words). Checks all that
+/// can be checked without the checkpoint.
 /// Throws UsageError: one sentence with the flag, its value and what to write instead.
 Options parse_options(const std::vector<std::string>& words);
 
-/// The text of --help.
-std::string help_text();
+/// What --help, --man and --completion tell of wan_t2v.
+About about_wan_t2v();
 
 }  // namespace wan

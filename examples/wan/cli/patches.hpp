@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "wan/cli/words.hpp"
 
@@ -22,6 +23,8 @@ struct RequestedPatches {
 
 /// Adds the flags that say how patches are dealt and when they are synchronous.
 void add_patch_flags(boost::program_options::options_description& flags);
+/// Those that mean nothing without patches.
+const std::vector<std::string>& patch_fields();
 
 /// What they say. Throws UsageError where they contradict one another, or want patches that nobody asked for.
 RequestedPatches read_patches(const Words& words);

@@ -31,7 +31,8 @@ void check_task(const std::string& task, const TransformerConfig& config) {
 
 at::DeviceType choose_device(const std::optional<std::string>& wanted) {
   if (wanted == "cuda" && !at::hasCUDA())
-    throw wanpar::Error("--device cuda: no CUDA device is available here; use --device cpu");
+    throw wanpar::Error(
+        "--device cuda, or --backend nccl: no CUDA device is available here; use --device cpu");
   if (wanted) return *wanted == "cuda" ? at::kCUDA : at::kCPU;
   return at::hasCUDA() ? at::kCUDA : at::kCPU;
 }
@@ -116,7 +117,7 @@ std::vector<std::vector<int64_t>> ids_of(const std::vector<std::string>& texts,
 
 std::vector<std::string> notes_of(const Options& options, const std::vector<std::vector<int64_t>>& texts,
                                   int64_t text_len, int world_size) {
-  std::vector<std::string> notes;
+  auto notes = options.notes;
   for (size_t i = 0; i < texts.size(); ++i) {
     const auto tokens = static_cast<int64_t>(texts[i].size());
     const auto which = i + 1 == texts.size() ? std::string("the negative prompt")
@@ -199,6 +200,7 @@ std::string described(const Job& job, const std::string& version) {
   line("device", c10::DeviceTypeName(job.device, true));
   line("dit_fsdp", o.dit_fsdp);
   line("t5_fsdp", o.t5_fsdp);
+  line("t5_cpu", o.t5_cpu);
   line("vae_parallel", o.vae_parallel);
   line("timeout", o.timeout);
   line("fps", o.fps);

@@ -52,7 +52,7 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
                        Progress* progress) {
   const auto count = static_cast<int64_t>(job.texts.size());
   const auto& config = job.checkpoint.transformer_config();
-  const LoadOptions options{.dtype = job.dtype, .device = device};
+  const LoadOptions options{.dtype = job.dtype, .device = job.options.t5_cpu ? at::Device(at::kCPU) : device};
   if (progress) progress->start("text", count);
 
   at::Tensor embeds;
@@ -64,7 +64,7 @@ at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::De
   }
   embeds = at::empty({count, config.text_len, config.text_dim}, at::dtype(at::kFloat).device(device));
   all_in_phase(world, kPhase, [&] {
-    if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress);
+    if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress).to(device);
   });
   return world.broadcast(embeds, 0).get();
 }
