@@ -102,6 +102,11 @@ TEST_CASE("--print_config shows each value and where it came from, and can be re
   CHECK(again.sample_steps == 12);
   CHECK(again.fps == 13);
   CHECK(again.dit_fsdp);
+  for (const char* text : {"-05", "1e5", "\"a\" \\ \n 🦊", "99999999999999999999", "true", "# no"}) {
+    const auto printed = *wan::parse_options({"--prompt", text, "--print-config"}).answer;
+    const File file(printed, ".toml");
+    CHECK(wan::parse_options({"--ckpt_dir", "weights", "--config", file.path}).prompt == text);
+  }
 }
 
 TEST_CASE("a complaint says where the value comes from") {

@@ -24,7 +24,8 @@ std::vector<Flag> flags_of(const About& about) {
   for (const auto& option : about.flags.options()) {
     const auto& value = *option->semantic();
     const auto name = value.name();
-    Flag flag{option->long_name(), short_name_of(*option), option->description(), Takes::text, choices_of(*option)};
+    Flag flag{option->long_name(), short_name_of(*option), option->description(), Takes::text,
+              choices_of(*option)};
     if (value.max_tokens() == 0 || value.min_tokens() == 0)
       flag.takes = Takes::nothing;
     else if (!flag.words.empty())

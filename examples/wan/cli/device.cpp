@@ -8,8 +8,7 @@ void add_device_flags(boost::program_options::options_description& flags, const 
   const auto what = "cpu or cuda (default: " + by_default + ")";
   flags.add_options()                                    //
       ("device", one_of({"cpu", "cuda"}), what.c_str())  //
-      ("backend", one_of({"gloo", "nccl"}),
-       "gloo or nccl, which go with cpu and cuda: one of the two says both");
+      ("backend", one_of({"gloo", "nccl"}), "gloo (cpu) or nccl (cuda); one of the two flags is enough");
 }
 
 std::optional<std::string> read_device(const Words& words) {

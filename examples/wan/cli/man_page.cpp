@@ -33,7 +33,8 @@ std::string options(const About& about) {
   for (const auto& option : about.flags.options()) {
     const auto value = option->format_parameter();
     const auto shorter = short_name_of(*option);
-    page += fmt::format(".TP\n\\fB{}\\fR", roff((shorter.empty() ? "" : shorter + ", ") + "--" + option->long_name()));
+    page += fmt::format(".TP\n\\fB{}\\fR",
+                        roff((shorter.empty() ? "" : shorter + ", ") + "--" + option->long_name()));
     if (!value.empty()) page += fmt::format("{}\\fI{}\\fR", value[0] == '[' ? "" : " ", roff(value));
     page += fmt::format("\n{}\n", roff(option->description()));
   }
@@ -49,9 +50,12 @@ std::string man_page(const About& about, const std::string& version) {
   page += fmt::format(".SH SYNOPSIS\n.nf\n{}.fi\n", roff(about.usage));
   page += fmt::format(".SH OPTIONS\n{}", options(about));
   if (about.reads_variables)
-    page += ".SH ENVIRONMENT\nA flag that is not given is read from the variable WANPAR_FLAG, its name in capitals.\n";
+    page +=
+        ".SH ENVIRONMENT\nA flag that is not given is read from the variable WANPAR_FLAG, its name in "
+        "capitals.\n";
   return page +
-         ".SH EXIT STATUS\n0; 1 where the work failed; 2 for a wrong command line; wanrun has that of the rank that "
+         ".SH EXIT STATUS\n0; 1 where the work failed; 2 for a wrong command line; wanrun has that of the "
+         "rank that "
          "failed first.\n";
 }
 

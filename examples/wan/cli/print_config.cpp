@@ -2,27 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "wan/cli/about.hpp"
 
 namespace wan {
 namespace {
 
-bool is_number(const std::string& text) {
-  double number = 0;
-  const auto [end, error] =
-      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
-  return error == std::errc() && end == text.data() + text.size() && number == number &&
-         (text[0] != '0' || text.size() == 1 || text[1] == '.') && text.back() != '.' && text[0] != '.' &&
-         !text.starts_with("-.") && text.find_first_not_of("-.0123456789") == text.npos;
-}
-
-/// What JSON escapes in a text, TOML escapes in the same way.
+/// Numbers and truths stand as they are. What JSON escapes in a text, TOML escapes in the same way.
 std::string as_toml(const std::string& text) {
-  if (text == "true" || text == "false" || is_number(text)) return text;
-  return nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  static const std::regex bare("true|false|-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,17})?");
+  if (std::regex_match(text, bare)) return text;
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace
