@@ -2,11 +2,15 @@
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_CONTACT "the maintainers of wanpar <root@localhost>")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(needs "its CPU half is enough, and there is no NCCL transport")
+if(TARGET LibTorch::CUDA)
+  set(needs "with its CUDA half, a CUDA toolkit and NCCL's headers")
+endif()
 set(CPACK_PACKAGE_DESCRIPTION "wanpar runs and trains LibTorch modules on several devices.
 LibTorch is no Debian package, and none is depended on. CMake's find_package(wanpar) takes
 the torch wheel in .venv of a project or in the activated Python environment, or what
 CMAKE_PREFIX_PATH or Torch_DIR name; pkg-config is told by --define-variable=libtorch=.
-It must be LibTorch ${WANPAR_LIBTORCH_VERSION}. See README.Debian.")
+It must be LibTorch ${WANPAR_LIBTORCH_VERSION}, ${needs}. See README.Debian.")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_DEBIAN_PACKAGE_NAME libwanpar-dev)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)

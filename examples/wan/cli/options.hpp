@@ -11,7 +11,7 @@
 #include "wan/cli/patches.hpp"
 #include "wan/cli/processes.hpp"
 #include "wan/cli/usage_error.hpp"
-#include "wan/scheduler/scheduler.hpp"
+#include "wan/scheduler/solver_names.hpp"
 
 namespace wan {
 

@@ -84,6 +84,8 @@ std::string diffusers_name_in_file(Part part, const std::string& official, const
 
 }  // namespace
 
-Layout diffusers_layout() { return {"diffusers", "model_index.json", "diffusers", open_diffusers, diffusers_name_in_file}; }
+Layout diffusers_layout() {
+  return {"diffusers", "model_index.json", "diffusers", open_diffusers, diffusers_name_in_file};
+}
 
 }  // namespace wan

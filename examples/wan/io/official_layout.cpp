@@ -50,6 +50,8 @@ std::string official_name_in_file(Part, const std::string& official, const VaeCo
 
 }  // namespace
 
-Layout official_layout() { return {"official", "config.json", "Wan-AI", open_official, official_name_in_file}; }
+Layout official_layout() {
+  return {"official", "config.json", "Wan-AI", open_official, official_name_in_file};
+}
 
 }  // namespace wan

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "wan/scheduler/solver_names.hpp"
+
 namespace wan {
 
 /// Leads one sample from noise to data. It remembers earlier steps, so each video needs its own.
@@ -19,9 +21,6 @@ class Scheduler {
   /// throws Error when called once more.
   virtual at::Tensor step(const at::Tensor& velocity, const at::Tensor& sample) = 0;
 };
-
-/// The names of all solvers, the official default first.
-const std::vector<std::string>& solver_names();
 
 /// A scheduler by name. Throws Error for another name, for fewer than one step and for a shift that is not
 /// positive.
