@@ -87,9 +87,9 @@ po::options_description flags() {
       ("shard", text("NAME"), "none, grad or full: what ranks share (default none)")         //
       ("activation_checkpointing", switched(), "t2v: blocks run once more in backward, for memory");
   add_device_flags(machine, "cpu");
-  machine.add_options()                                                                 //
-      ("dtype", text("NAME"), "float32 (default), bfloat16 or float64")                 //
-      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")    //
+  machine.add_options()                                                               //
+      ("dtype", text("NAME"), "float32 (default), bfloat16 or float64")               //
+      ("trace", text("FILE"), "when ranks compute, transfer and wait, for Perfetto")  //
       ("timeout", text("SECONDS"), "how long ranks wait where none is at work (default 600)");
 
   po::options_description all;

@@ -189,7 +189,8 @@ Pending<at::Tensor> Communicator::all_to_all(at::Tensor x, int64_t split_dim, in
   split_dim = check_dim(split_dim, x, call);
   concat_dim = check_dim(concat_dim, x, call);
   if (split_dim == concat_dim)
-    throw UsageError(where(call) + ": the dimension that is split must differ from the one that is concatenated");
+    throw UsageError(where(call) +
+                     ": the dimension that is split must differ from the one that is concatenated");
   auto splits = split_extents(x, split_dim, split_sizes, call);
   auto concats = concat_extents(x, concat_dim, concat_sizes, call);
   call.shape[concat_dim] = total(concats);

@@ -22,8 +22,8 @@ enum class Shards { away, coming, resident };
 //                 wait for b              wait for b
 //
 //  It decides and does nothing: it answers the events of a pass by what to do now. Ranks with the same events
-//  decide alike. The order of gathers is learnt in one pass and expected in the next. The order of reductions is
-//  a guess in the first backward; from then on it is what one rank has seen, adopted by all.
+//  decide alike. The order of gathers is learnt in one pass and expected in the next. The order of reductions
+//  is a guess in the first backward; from then on it is what one rank has seen, adopted by all.
 class ShardSchedule {
  public:
   /// At most `prefetch` + 1 units are resident or on their way, more where one operator needs more.
@@ -67,8 +67,8 @@ class ShardSchedule {
   /// All others, at the end of a backward.
   std::vector<size_t> remaining_reductions();
 
-  /// What this backward has shown: the order in which reductions became complete, those without gradients last,
-  /// followed by the slot of each.
+  /// What this backward has shown: the order in which reductions became complete, those without gradients
+  /// last, followed by the slot of each.
   std::vector<int64_t> seen_reductions() const;
   /// Goes by it from now on.
   void adopt(std::span<const int64_t> seen);

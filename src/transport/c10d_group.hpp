@@ -6,9 +6,9 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <vector>
 
+#include <wanpar/extend/transport/pairwise.hpp>
 #include "transport/c10d_membership.hpp"
 #include "transport/c10d_transfers.hpp"
-#include <wanpar/extend/transport/pairwise.hpp>
 
 namespace wanpar {
 

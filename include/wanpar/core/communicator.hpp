@@ -31,8 +31,8 @@ struct Send {
 /// Each call is collective: every rank of the group makes it, in the same order and, unless stated otherwise,
 /// with the same arguments. Inputs are captured at the call; later writes to them have no effect. To avoid a
 /// copy, move in a tensor that nobody else holds. A group of one rank returns the input tensor at once. A
-/// communicator may be used by one thread at a time. Tensors that require a gradient are rejected: collectives
-/// are not differentiable.
+/// communicator may be used by one thread at a time. Tensors that require a gradient are rejected:
+/// collectives are not differentiable.
 ///
 /// Calls throw Error: at once for invalid arguments (UsageError) or calls that differ between ranks
 /// (MismatchError), from get() for a transfer that failed (PeerLostError) or timed out (TimeoutError). The

@@ -4,21 +4,23 @@
 
 namespace wanpar {
 
-/// The exception that wanpar throws: its message says what went wrong, where, and what to do. The classes below
-/// say whether trying again may succeed; an Error that is none of them is about a file or memory, for example.
+/// The exception that wanpar throws: its message says what went wrong, where, and what to do. The classes
+/// below say whether trying again may succeed; an Error that is none of them is about a file or memory, for
+/// example.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// The request is impossible: an argument, an option, a module or the environment is wrong. Trying again fails
-/// again.
+/// The request is impossible: an argument, an option, a module or the environment is wrong. Trying again
+/// fails again.
 class UsageError : public Error {
  public:
   using Error::Error;
 };
 
-/// A rank that is needed has exited, stopped or is unreachable; its own error says more. A new run may succeed.
+/// A rank that is needed has exited, stopped or is unreachable; its own error says more. A new run may
+/// succeed.
 class PeerLostError : public Error {
  public:
   using Error::Error;

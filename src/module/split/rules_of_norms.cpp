@@ -47,7 +47,9 @@ bool normalised_last_backward(SplitCall& call, std::initializer_list<size_t> of_
 bool layer_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3, 4}); }
 bool rms_norm_backward(SplitCall& call) { return normalised_last_backward(call, {0, 1, 3}); }
 
-at::ScalarType accumulation_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType accumulation_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 /// Reshapes per-channel values to broadcast to tensors of so many dimensions.
 at::Tensor of_channels(const at::Tensor& x, int64_t dims) {

@@ -290,7 +290,8 @@ void ShardedGradients::finish() {
   wait_until_in_flight(0);
   for (size_t i = 0; i < reductions_.size(); ++i) {
     auto& reduction = reductions_[i];
-    const bool is_idle = std::none_of(reduction.had.begin(), reduction.had.end(), [](bool had) { return had; });
+    const bool is_idle =
+        std::none_of(reduction.had.begin(), reduction.had.end(), [](bool had) { return had; });
     schedule_->set_idle(i, is_idle);
     if (!is_idle) reduction.flat->accumulate(reduction.sum, reduction.had);
     reduction.flat->stand_in_for_gradients();

@@ -40,8 +40,8 @@ class ShardedGradients : public std::enable_shared_from_this<ShardedGradients> {
     int64_t after;  ///< its slot: the number of units that backward gathers before it
   };
   /// `order` is the expected order until the first backward has shown the actual one.
-  ShardedGradients(Communicator group, std::vector<Communicator> alike, std::shared_ptr<ShardSchedule> schedule,
-                   const std::vector<Expected>& order);
+  ShardedGradients(Communicator group, std::vector<Communicator> alike,
+                   std::shared_ptr<ShardSchedule> schedule, const std::vector<Expected>& order);
   ~ShardedGradients();
   ShardedGradients(const ShardedGradients&) = delete;
   ShardedGradients& operator=(const ShardedGradients&) = delete;

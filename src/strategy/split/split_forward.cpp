@@ -103,7 +103,7 @@ at::Tensor SplitForward::split_sequence(at::Tensor x, int64_t dim,
                                         const std::optional<TokenGrid>& grid) {
   if (grid && grid->frames * grid->rows * grid->columns != x.size(dim))
     throw UsageError(fmt::format("split_sequence: a grid of {} frames, {} rows and {} columns for {} tokens",
-                            grid->frames, grid->rows, grid->columns, x.size(dim)));
+                                 grid->frames, grid->rows, grid->columns, x.size(dim)));
   auto place = [&](int64_t tokens, int64_t d) { return ranks_->placement_of_tokens(tokens, d, grid); };
   for (auto& companion : companions) {
     if (companion.tensor.size(companion.dim) != x.size(dim))

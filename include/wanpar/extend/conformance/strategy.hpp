@@ -25,7 +25,7 @@ struct Subject {
   std::function<Model(at::ScalarType dtype)> make;
   /// Real numbers in float64, and whole ones.
   std::function<std::vector<at::Tensor>(int64_t batch, int64_t length)> inputs;
-  std::vector<int64_t> batch = {0};                  ///< the inputs whose dimension 0 is the batch
+  std::vector<int64_t> batch = {0};                         ///< the inputs whose dimension 0 is the batch
   std::vector<SplitInput> tokens = {{.arg = 0, .dim = 1}};  ///< where they lie
   /// The same module met as a stack of blocks; left out where it cannot be.
   std::function<Model(at::ScalarType dtype)> stacked = {};
