@@ -57,7 +57,7 @@ class Exchange {
 
   /// Starts the exchange; the returned function waits, and returns what each rank has sent here, including
   /// this one.
-  std::function<FromRanks()> begin(at::Tensor sent) const {
+  std::function<FromRanks()> start(at::Tensor sent) const {
     if (sight_.is_everything) {
       auto flat = std::make_shared<Pending<at::Tensor>>(patches_.all_gather(std::move(sent), 0, numels_));
       return [flat, numels = numels_] { return flat->get().split_with_sizes(numels); };
@@ -137,7 +137,7 @@ KeysAndValues of_all(const Exchange& exchange, const Communicator& patches, cons
   std::vector<int64_t> lengths;
   for (auto& tokens : sight.from) lengths.push_back(length(tokens));
   return linear_map(
-      own, [&](const KeysAndValues& x) { return exchange.joined(exchange.begin(exchange.sent(x))(), x); },
+      own, [&](const KeysAndValues& x) { return exchange.joined(exchange.start(exchange.sent(x))(), x); },
       [patches, lengths](KeysAndValues gradients) {
         for (auto& x : gradients) x = patches.reduce_scatter(x, PackedPair::kTokens, lengths).get();
         return gradients;
@@ -193,7 +193,7 @@ at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement
     auto& seen = steps.is_displaced() ? sight : all;
     auto& exchange = steps.is_displaced() ? stale : exact;
     steps.count_sent(exchange.bytes_sent());
-    return attention_to(seen, seen.tokens, exchange.joined(exchange.begin(exchange.sent(own))(), own));
+    return attention_to(seen, seen.tokens, exchange.joined(exchange.start(exchange.sent(own))(), own));
   }
 
   auto sent = stale.sent(own);
@@ -201,14 +201,14 @@ at::Tensor displaced_attention(const Communicator& patches, const SplitPlacement
   const auto before = kept.take();
   if (before) kept.note_change(stale.numbers(sent), stale.numbers((*before)[here]));
   if (!steps.is_displaced()) {
-    const auto now = exact.begin(exact.sent(own))();
+    const auto now = exact.start(exact.sent(own))();
     steps.count_sent(exact.bytes_sent());
     const bool is_the_same = !options.dtype && !options.reach;
     kept.keep(steps.step(), is_the_same ? now : stale.of(exact, now));
     return attention_to(all, all.tokens, exact.joined(now, own));
   }
   steps.count_sent(stale.bytes_sent());
-  kept.keep(steps.step(), stale.begin(std::move(sent)), stale.bytes_held());
+  kept.keep(steps.step(), stale.start(std::move(sent)), stale.bytes_held());
   if (!before) return attention_to(sight, held[here], own);
   return attention_to(sight, sight.tokens, stale.joined(*before, own));
 }

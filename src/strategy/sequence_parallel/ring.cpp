@@ -88,7 +88,7 @@ at::Tensor of_block(const at::Tensor& mask, int64_t column, const Block& block) 
 }
 
 /// The call, sliced to one block.
-Attention cut(const Attention& call, int64_t column, const Pair& at_hand, const Block& block) {
+Attention slice_call(const Attention& call, int64_t column, const Pair& at_hand, const Block& block) {
   auto part = call;
   part.query = rows(call.query, block.rows);
   part.key = rows(at_hand.key, block.columns);
@@ -165,7 +165,7 @@ AttentionPart forward_pass(const RingCall& r, const Attention& call) {
     if (step + 1 < r.ring.size())
       coming = hop(r.ring, at_hand.packed(), Pair::numel(own, r.tokens(step + 1)));
     for (auto& block : blocks(r.own(), r.held[r.owner(step)], call.causal))
-      merge.add(block.rows, attention_part(cut(call, r.column(step), at_hand, block)));
+      merge.add(block.rows, attention_part(slice_call(call, r.column(step), at_hand, block)));
     if (coming) at_hand = Pair::unpacked(coming->get()[0], own, r.tokens(step + 1));
   }
   return merge.result(call.query.scalar_type());
@@ -192,8 +192,8 @@ AttentionGradients backward_pass(const RingCall& r, const Attention& call, const
     for (auto& block : blocks(r.own(), r.held[r.owner(step)], call.causal)) {
       AttentionPart result{rows(whole.out, block.rows), rows(whole.max, block.rows),
                            rows(whole.sum, block.rows)};
-      auto part =
-          attention_backward(cut(call, column, at_hand, block), result, rows(gradient, block.rows), of_mask);
+      auto part = attention_backward(slice_call(call, column, at_hand, block), result,
+                                     rows(gradient, block.rows), of_mask);
       rows(d_query, block.rows).add_(part.query);
       rows(d.key, block.columns).add_(part.key);
       rows(d.value, block.columns).add_(part.value);
