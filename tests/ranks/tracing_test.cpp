@@ -77,12 +77,13 @@ TEST_CASE("a trace has a named process for each rank, with scopes, computing and
   std::map<int, std::set<std::string>> kinds;
   for (auto& slice : of_phase("X")) kinds[slice.at("pid")].insert(slice.at("cat").get<std::string>());
   REQUIRE(kinds.size() == kRanks);
-  for (auto& [rank, found] : kinds)
-    CHECK(found == std::set<std::string>{"begin", "compute", "scope", "wait"});
+  const std::set<std::string> all_kinds{"begin", "compute", "scope", "wait"};
+  for (auto& [rank, found] : kinds) CHECK(found == all_kinds);
   std::set<std::string> names;
   for (auto& event : of_phase("M"))
     if (event.at("name") == "process_name") names.insert(event.at("args").at("name").get<std::string>());
-  CHECK(names == std::set<std::string>{"rank 0", "rank 1", "rank 2"});
+  const std::set<std::string> all_names{"rank 0", "rank 1", "rank 2"};
+  CHECK(names == all_names);
 }
 
 TEST_CASE("what a rank does lies one inside the other") {
