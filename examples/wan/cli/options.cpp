@@ -1,5 +1,7 @@
 #include "wan/cli/options.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <limits>
@@ -38,8 +40,8 @@ po::options_description flags() {
   model.add_options()                                                                               //
       ("ckpt_dir", text("DIR"), "Wan2.1 checkpoint, diffusers or official folder; required")        //
       ("task", one_of({"t2v-1.3B", "t2v-14B"}), "t2v-1.3B or t2v-14B (default: the checkpoint's)")  //
-      ("sample_solver", one_of(solver_names(), solver_names().front().c_str()),
-       fmt::format("{}", fmt::join(solver_names(), ", ")).c_str())                   //
+      ("sample_solver", one_of(solver_names(), kSolverNames.front()),
+       fmt::format("{}", fmt::join(kSolverNames, ", ")).c_str())                     //
       ("sample_steps", text("N", "50"), "denoising steps")                           //
       ("sample_shift", text("X"), "flow shift (default: the checkpoint's, else 5)")  //
       ("sample_guide_scale", text("X", "5"), "guidance; 1 or less: none")            //

@@ -28,7 +28,7 @@ struct Options {
   std::filesystem::path prompt_file;
   std::string negative_prompt;        ///< the official one where none is given
   std::optional<uint64_t> base_seed;  ///< absent: random
-  std::string sample_solver = solver_names().front();
+  std::string sample_solver = kSolverNames.front();
   int64_t sample_steps = 50;
   std::optional<double> sample_shift;
   double sample_guide_scale = 5.0;
