@@ -1,7 +1,7 @@
 // Text to video with Wan2.1, on one rank or many: started alone, by torchrun, by mpirun, or with thread ranks
-// inside. Beside Wan's own checkpoints there are two small ones to try it with: examples/train/model, which
-// is trained and shows what it is told, and what wan_demo_checkpoint writes, whose weights are random: it
-// shows fog, and serves the tests.
+// inside, or by a server that runs. Beside Wan's own checkpoints there are two small ones to try it with:
+// examples/train/model, which is trained and shows what it is told, and what wan_demo_checkpoint writes,
+// whose weights are random: it shows fog, and serves the tests.
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
@@ -16,6 +16,7 @@
 #include "wan/generate/transformer.hpp"
 #include "wan/launch/program.hpp"
 #include "wan/launch/traced.hpp"
+#include "wan/serve/client.hpp"
 
 namespace {
 
@@ -64,6 +65,10 @@ int main(int argc, char** argv) {
     const auto failure = wan::failure_of([&] { options = wan::parse_options({argv + 1, argv + argc}); });
     if (options.answer)
       fmt::print("{}", *options.answer);
+    else if (failure.empty() && !options.serve.empty())
+      wan::serve::make_at(options.serve, options.given,
+                          {options.save_file, options.contact_sheet, options.save_tensors}, std::cerr,
+                          std::cout);
     else
       run(options, place, failure);
   });

@@ -92,12 +92,22 @@ TEST_CASE("sampling tells of every step, and gives the model every timestep") {
     asked.push_back(timestep);
     return latents;
   };
-  wan::sample(at::zeros({2}), *scheduler, velocity, [&](int64_t step, int64_t steps) {
-    CHECK(steps == 3);
-    heard.push_back(step);
+  wan::sample(at::zeros({2}), *scheduler, velocity, [&](const wan::Step& step) {
+    CHECK(step.steps == 3);
+    heard.push_back(step.number);
   });
   CHECK(heard == std::vector<int64_t>{1, 2, 3});
   CHECK(asked == scheduler->timesteps());
+}
+
+TEST_CASE("a step foresees where its velocity leads") {
+  const auto video = at::full({2}, 3.0), noise = at::full({2}, -1.0);
+  const auto scheduler = wan::make_scheduler("euler", 4, 5.0);
+  const auto straight = [&](const at::Tensor&, double) { return noise - video; };
+  wan::sample(noise, *scheduler, straight, [&](const wan::Step& step) {
+    const bool is_video = at::allclose(step.foreseen(), video);
+    CHECK(is_video);
+  });
 }
 
 TEST_CASE("sampling keeps latents in float32, whatever the model returns") {

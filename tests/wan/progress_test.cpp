@@ -4,8 +4,8 @@
 
 #include <sstream>
 
-using wan::Progress;
 using wan::ProgressStyle;
+using wan::ShownProgress;
 
 namespace progress_test {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 std::string shown(ProgressStyle style, int64_t steps, double seconds) {
   std::ostringstream out;
   double now = 100;
-  Progress progress(out, style, [&] { return now; });
+  ShownProgress progress(out, style, [&] { return now; });
   progress.start("denoise", steps);
   for (int64_t step = 1; step <= steps; ++step) {
     now += seconds;
@@ -57,7 +57,7 @@ TEST_CASE("progress on a terminal is shorter than 80 columns, whatever it counts
 TEST_CASE("a phase starts anew, with its own time") {
   std::ostringstream out;
   double now = 0;
-  Progress progress(out, ProgressStyle::lines, [&] { return now; });
+  ShownProgress progress(out, ProgressStyle::lines, [&] { return now; });
   progress.start("load", 1);
   now = 60;
   progress.update(1);

@@ -25,7 +25,9 @@ constexpr Amount kGuideScale = {0, 100, "1 or less switches guidance off", "5"};
 
 constexpr unsigned kLineLength = 100;  // so that help has a line for each flag
 
-po::options_description flags() {
+}  // namespace
+
+std::vector<po::options_description> sections() {
   po::options_description video("What to make", kLineLength);
   video.add_options()                                                                  //
       ("prompt", text("TEXT"), "what the video shows; this or a file is required")     //
@@ -53,6 +55,10 @@ po::options_description flags() {
       ("contact_sheet", text("FILE"), "a PNG with up to 12 of the frames")                    //
       ("save_tensors", text("FILE"), "text_embeds, latents and frames as safetensors");
 
+  po::options_description elsewhere("Elsewhere", kLineLength);
+  elsewhere.add_options()("serve", text("URL"),
+                          "have a running wan_serve make it, as in http://127.0.0.1:7860");
+
   po::options_description machine("Machine", kLineLength);
   machine.add_options()                                                                    //
       ("local_ranks", text("N", "1"), "ranks as threads of this process")                  //
@@ -77,8 +83,15 @@ po::options_description flags() {
   po::options_description patches("Displaced patches", kLineLength);
   add_patch_flags(patches);
 
+  return {video, model, output, elsewhere, machine, patches};
+}
+
+namespace {
+
+po::options_description flags() {
   po::options_description all(kLineLength);
-  all.add(video).add(model).add(output).add(machine).add(patches).add(config_flags()).add(about_flags());
+  for (const auto& section : sections()) all.add(section);
+  all.add(config_flags()).add(about_flags());
   return all;
 }
 
@@ -138,7 +151,9 @@ void read_degrees(const Words& words, Options& options) {
 
 Options read(const Words& words) {
   Options options;
-  words.require("ckpt_dir", "Wan2.1-T2V-1.3B");
+  options.given = words.given();
+  options.serve = words.text("serve");
+  if (options.serve.empty()) words.require("ckpt_dir", "Wan2.1-T2V-1.3B");
   read_prompt(words, options);
 
   options.task = words.one_of("task");

@@ -1,4 +1,5 @@
 #pragma once
+#include <boost/program_options.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -50,6 +51,8 @@ struct Options {
   bool stats = false;   ///< say in the end what patches held and sent
   double timeout = 60;  ///< seconds that ranks wait where none is at work
   std::filesystem::path trace;
+  std::string serve;                         ///< the URL of a server that is to make it; empty: this program
+  std::map<std::string, std::string> given;  ///< flags that are no defaults
   std::map<std::string, std::string>
       origins;                     ///< of values that were not typed: a variable, or a file's field
   std::vector<std::string> notes;  ///< of the file
@@ -61,6 +64,9 @@ struct Options {
 /// can be checked without the checkpoint.
 /// Throws UsageError: one sentence with the flag, its value and what to write instead.
 Options parse_options(const std::vector<std::string>& words);
+
+/// The flags of what to make and how, section by section.
+std::vector<boost::program_options::options_description> sections();
 
 /// What --help, --man and --completion tell of wan_t2v.
 About about_wan_t2v();

@@ -108,6 +108,13 @@ void Words::read_config() {
   notes_ = std::move(translated.notes);
 }
 
+std::map<std::string, std::string> Words::given() const {
+  std::map<std::string, std::string> flags;
+  for (const auto& [name, value] : values_)
+    if (!value.defaulted()) flags[name] = value.as<std::string>();
+  return flags;
+}
+
 std::string Words::text(const char* flag) const {
   return values_.count(flag) ? values_[flag].as<std::string>() : std::string();
 }

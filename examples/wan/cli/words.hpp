@@ -51,6 +51,8 @@ class Words {
   Words(const std::vector<std::string>& words, const boost::program_options::options_description& known,
         const std::string& program, const std::string& may_be_empty = {}, Sources sources = Sources::all);
 
+  /// The flags that somebody gave, and the value of each.
+  std::map<std::string, std::string> given() const;
   /// Whether somebody gave it; a default is nobody's.
   bool has(const char* flag) const { return values_.count(flag) != 0 && !values_[flag].defaulted(); }
   std::string text(const char* flag) const;

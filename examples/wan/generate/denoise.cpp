@@ -100,7 +100,7 @@ at::Tensor first_latents(const Job& job, uint64_t seed) {
 
 at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, ParallelTransformer& transformer,
                    const at::Tensor& noise, const at::Tensor& texts,
-                   const std::function<void(int64_t step, int64_t steps)>& step_done) {
+                   const std::function<void(const Step& step)>& step_done) {
   const auto scheduler = make_scheduler(job.options.sample_solver, job.options.sample_steps, job.shift);
   const auto of_step = in_steps(velocity(mesh, job, transformer.model, texts.to(job.dtype)), transformer);
   auto latents = sample(noise.unsqueeze(0), *scheduler, finite(of_step, job), step_done);

@@ -6,6 +6,7 @@
 
 #include "wan/generate/job.hpp"
 #include "wan/generate/transformer.hpp"
+#include "wan/pipeline/sampling.hpp"
 
 namespace wan {
 
@@ -18,6 +19,6 @@ at::Tensor first_latents(const Job& job, uint64_t seed);
 /// they are told to forget it.
 at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, ParallelTransformer& transformer,
                    const at::Tensor& noise, const at::Tensor& texts,
-                   const std::function<void(int64_t step, int64_t steps)>& step_done);
+                   const std::function<void(const Step& step)>& step_done);
 
 }  // namespace wan

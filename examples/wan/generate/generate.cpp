@@ -60,7 +60,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   });
 
   const auto seed = choose_seed(world, job.options.base_seed, device);
-  std::optional<Progress> shown;
+  std::optional<ShownProgress> shown;
   if (world.rank() == 0) {
     shown.emplace(out, style_of(STDERR_FILENO));
     fmt::print(out, "{}\n", describe(job, device, seed));
@@ -75,8 +75,8 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   std::optional<ParallelTransformer> transformer;
   in_phase(world, "loading the transformer",
            [&] { transformer.emplace(parallel_transformer(mesh, job, shared, device)); });
-  const auto step_done = [&](int64_t step, int64_t) {
-    if (progress) progress->update(step);
+  const auto step_done = [&](const Step& step) {
+    if (progress) progress->update(step.number);
   };
   for (int64_t round = 0; round < deal.rounds(); ++round) {
     const auto prompt = deal.prompt(round);

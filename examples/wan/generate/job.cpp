@@ -95,9 +95,8 @@ std::string described(const Weights& weights) {
   return fmt::format("{} tensors, fingerprint {:016x}", weights.size(), hash);
 }
 
-std::vector<std::vector<int64_t>> ids_of(const std::vector<std::string>& texts,
-                                         const Checkpoint& checkpoint) {
-  const Tokenizer tokenizer(checkpoint.tokenizer());
+std::vector<std::vector<int64_t>> ids_of(const std::vector<std::string>& texts, const Checkpoint& checkpoint,
+                                         const Tokenizer& tokenizer) {
   const auto rows = checkpoint.text_encoder_config().vocabulary;
   const auto refuse = [&](int64_t id) {
     throw wanpar::Error(fmt::format(
@@ -144,9 +143,20 @@ std::vector<std::string> notes_of(const Options& options, const std::vector<std:
 
 }  // namespace
 
+Source::Source(const std::filesystem::path& ckpt_dir)
+    : checkpoint(ckpt_dir), tokenizer(std::make_shared<const Tokenizer>(checkpoint.tokenizer())) {
+  check_networks(checkpoint);
+}
+
 Job plan(Options options, int world_size) {
+  prompts_of(options);  // refused before anything is read
+  const Source source(options.ckpt_dir);
+  return plan(source, std::move(options), world_size);
+}
+
+Job plan(const Source& source, Options options, int world_size) {
   auto prompts = prompts_of(options);
-  Checkpoint checkpoint(options.ckpt_dir);
+  const auto& checkpoint = source.checkpoint;
   const auto& transformer = checkpoint.transformer_config();
   if (options.task) check_task(*options.task, transformer);
 
@@ -162,13 +172,12 @@ Job plan(Options options, int world_size) {
                     degrees.pipeline, transformer.layers));
   const auto device = choose_device(options.device);
   const auto dtype = choose_dtype(options.dtype, device);
-  check_networks(checkpoint);
   auto all = prompts;
   all.push_back(options.negative_prompt);
-  auto texts = ids_of(all, checkpoint);
+  auto texts = ids_of(all, checkpoint, *source.tokenizer);
   auto notes = notes_of(options, texts, transformer.text_len, world_size);
   Job job{std::move(options),
-          std::move(checkpoint),
+          checkpoint,
           std::move(prompts),
           std::move(texts),
           std::move(notes),

@@ -16,7 +16,7 @@ namespace {
 
 // Lower bounds: only what is sure to be held at one moment counts, so that nothing is refused that would run.
 
-struct Need {
+struct Bound {
   const char* phase;
   double bytes;
   const char* remedy;
@@ -37,7 +37,7 @@ double converted(const Weights& weights, at::ScalarType dtype) {
 
 /// The largest level's tensors as a residual block holds them, input, window and result, and all frames at
 /// the end: twice, or once on each rank where ranks have bands.
-Need of_decoding(const Job& job, const HostShare& share) {
+Bound of_decoding(const Job& job, const HostShare& share) {
   const auto& vae = job.checkpoint.vae_config();
   const auto pixels = static_cast<double>(job.size.width) * static_cast<double>(job.size.height);
   const auto frames = static_cast<double>(job.size.frames);
@@ -53,7 +53,7 @@ Need of_decoding(const Job& job, const HostShare& share) {
           "a smaller --size or --frame_num, or --vae_parallel false"};
 }
 
-Need of_denoising(const Job& job, const HostShare& share) {
+Bound of_denoising(const Job& job, const HostShare& share) {
   const auto& config = job.checkpoint.transformer_config();
   const auto latents = latent_shape(job.checkpoint.vae_config(), job.size);
   const auto tokens = static_cast<double>(latents[1]) * static_cast<double>(latents[2] / kPatch) *
@@ -68,6 +68,7 @@ Need of_denoising(const Job& job, const HostShare& share) {
   const auto ranks = static_cast<double>(share.processes) * share.threads;
   auto weights =
       converted(job.checkpoint.transformer(), job.dtype) / static_cast<double>(job.degrees.pipeline);
+  if (share.weights_are_there) weights = 0;
   weights *= job.options.dit_fsdp ? 1 : share.processes;
   if (job.options.dit_fsdp) weights /= std::max(1.0, static_cast<double>(job.degrees.ranks()) / ranks);
   const auto kept = bytes_kept(job);
@@ -79,24 +80,30 @@ Need of_denoising(const Job& job, const HostShare& share) {
           : "a smaller --size or --frame_num, more ranks, --dit_fsdp or --dtype bfloat16"};
 }
 
-Need of_text(const Job& job) {
+Bound of_text(const Job& job, const HostShare& share) {
   auto weights = converted(job.checkpoint.text_encoder(), job.dtype);
   if (job.options.t5_fsdp) weights /= static_cast<double>(job.degrees.ranks());
+  if (share.weights_are_there) weights = 0;
   return {"encoding the text", weights, "--t5_fsdp on more ranks, or --dtype of the checkpoint's weights"};
 }
 
 }  // namespace
 
-void check_memory(const Job& job, const HostShare& share) {
-  std::vector<Need> all = {of_decoding(job, share)};
-  if (job.device == at::kCPU) all.insert(all.end(), {of_text(job), of_denoising(job, share)});
-  const auto left = room();
-  for (const auto& [phase, bytes, remedy] : all) {
-    if (bytes <= static_cast<double>(left.bytes)) continue;
-    const auto shown = static_cast<uint64_t>(std::min(bytes, 1e19));
+std::vector<Need> needs_of(const Job& job, const HostShare& share) {
+  std::vector<Bound> all = {of_decoding(job, share)};
+  if (job.device == at::kCPU) all.insert(all.end(), {of_text(job, share), of_denoising(job, share)});
+  std::vector<Need> needs;
+  for (const auto& [phase, bytes, remedy] : all)
+    needs.push_back({phase, static_cast<uint64_t>(std::min(bytes, 1e19)), remedy});
+  return needs;
+}
+
+void check_memory(const Job& job, const HostShare& share, const Room& left) {
+  for (const auto& [phase, bytes, remedy] : needs_of(job, share)) {
+    if (bytes <= left.bytes) continue;
     throw wanpar::Error(fmt::format(
         "--size {}*{} with --frame_num {}: {} takes {} of memory at least, and {} are left by {}; take {}",
-        job.size.width, job.size.height, job.size.frames, phase, gibibytes(shown), gibibytes(left.bytes),
+        job.size.width, job.size.height, job.size.frames, phase, gibibytes(bytes), gibibytes(left.bytes),
         left.limit, remedy));
   }
 }

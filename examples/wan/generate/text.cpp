@@ -40,6 +40,11 @@ at::Tensor encode(const Job& job, const wanpar::Model& encoder, Progress* progre
   return at::cat(parts);
 }
 
+LoadOptions encoder_options(const Job& job, at::Device device) {
+  return {
+      .dtype = job.dtype, .device = job.options.t5_cpu ? at::Device(at::kCPU) : device, .loaded = job.loaded};
+}
+
 Umt5 load_whole(const Job& job, const LoadOptions& options) {
   Umt5 encoder(job.checkpoint.text_encoder_config());
   load(*encoder, job.checkpoint.text_encoder(), options);
@@ -48,23 +53,36 @@ Umt5 load_whole(const Job& job, const LoadOptions& options) {
 
 }  // namespace
 
+void load_text_encoder(const wanpar::Communicator& world, const Job& job, at::Device device,
+                       std::optional<wanpar::Model>& kept) {
+  if (kept) return;
+  const auto options = encoder_options(job, device);
+  if (job.options.t5_fsdp)
+    kept = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
+                              job.checkpoint.text_encoder(), options);
+  else if (world.rank() == 0)
+    kept = load_whole(job, options);
+}
+
 at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::Device device,
-                       Progress* progress) {
+                       Progress* progress, std::optional<wanpar::Model>* kept) {
   const auto count = static_cast<int64_t>(job.texts.size());
   const auto& config = job.checkpoint.transformer_config();
-  const LoadOptions options{.dtype = job.dtype, .device = job.options.t5_cpu ? at::Device(at::kCPU) : device};
   if (progress) progress->start("text", count);
 
+  std::optional<wanpar::Model> own;
+  auto& encoder = kept ? *kept : own;
   at::Tensor embeds;
   if (job.options.t5_fsdp) {
-    const auto encoder = load_sharded<Umt5>(world, world, job.checkpoint.text_encoder_config(),
-                                            job.checkpoint.text_encoder(), options);
-    all_in_phase(world, kPhase, [&] { embeds = encode(job, encoder, progress); });
+    load_text_encoder(world, job, device, encoder);
+    all_in_phase(world, kPhase, [&] { embeds = encode(job, *encoder, progress); });
     return embeds;
   }
   embeds = at::empty({count, config.text_len, config.text_dim}, at::dtype(at::kFloat).device(device));
   all_in_phase(world, kPhase, [&] {
-    if (world.rank() == 0) embeds = encode(job, load_whole(job, options), progress).to(device);
+    if (world.rank() != 0) return;
+    load_text_encoder(world, job, device, encoder);
+    embeds = encode(job, *encoder, progress).to(device);
   });
   return world.broadcast(embeds, 0).get();
 }

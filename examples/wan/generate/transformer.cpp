@@ -12,7 +12,7 @@ namespace wan {
 namespace {
 
 LoadOptions load_options(const Job& job, at::Device device) {
-  return {.dtype = job.dtype, .device = device, .keep_float32 = kFloat32Parameters};
+  return {.dtype = job.dtype, .device = device, .keep_float32 = kFloat32Parameters, .loaded = job.loaded};
 }
 
 wanpar::Model load_whole(const wanpar::Mesh& mesh, SharedTransformer& shared) {

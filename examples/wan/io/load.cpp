@@ -108,7 +108,9 @@ void check(const torch::nn::Module& module, const Weights& weights, const LoadOp
 void load(torch::nn::Module& module, const Weights& weights, const LoadOptions& options) {
   check(module, weights, options);
   for (auto& [name, slot] : slots_of(module)) {
-    give(slot, weights.at(name).tensor.to(options.device, dtype_of(name, options)).contiguous());
+    const auto& tensor = weights.at(name).tensor;
+    give(slot, tensor.to(options.device, dtype_of(name, options)).contiguous());
+    if (options.loaded) options.loaded(tensor.nbytes());
   }
 }
 
@@ -119,8 +121,11 @@ void prepare(torch::nn::Module& module, const LoadOptions& options) {
 
 Ranges ranges_for(const torch::nn::Module& module, Weights weights, const LoadOptions& options) {
   check(module, weights, options);
-  return [weights = std::move(weights)](const std::string& name, int64_t begin, int64_t end) {
-    return weights.at(name).tensor.flatten().slice(0, begin, end);  // a view, for files lie row by row
+  return [weights = std::move(weights), loaded = options.loaded](const std::string& name, int64_t begin,
+                                                                 int64_t end) {
+    auto part = weights.at(name).tensor.flatten().slice(0, begin, end);  // a view, for files lie row by row
+    if (loaded) loaded(part.nbytes());
+    return part;
   };
 }
 

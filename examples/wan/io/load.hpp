@@ -20,6 +20,7 @@ struct LoadOptions {
   std::vector<std::string> keep_float32 = {};     // parts of the names whose tensors are float32 in any case
   std::vector<std::string> ignore_prefixes = {};  // starts of the names that the module need not have
   std::function<std::string(const std::string&)> name_in_file = {};  // for errors: of a parameter's name
+  std::function<void(size_t bytes)> loaded = {};                     // hears of every tensor, or part of one
 };
 
 /// Throws Error, naming file, key, expected and found, when a tensor is missing, unexpected, misshaped, or of

@@ -32,19 +32,34 @@ at::Tensor fitted(const at::Tensor& frame) {
   return at::upsample_bilinear2d(frame.to(at::kFloat).unsqueeze(0), size, /*align_corners=*/false).squeeze(0);
 }
 
-}  // namespace
-
-void write_png(const wanpar::PartFile& file, const at::Tensor& pixels) {
+png_image image_of(const at::Tensor& pixels) {
   if (pixels.dim() != 3 || pixels.size(2) != 3 || pixels.scalar_type() != at::kByte)
-    throw wanpar::Error(fmt::format("write_png: expected [height, width, 3] uint8, found {} {}",
+    throw wanpar::Error(fmt::format("a PNG wants [height, width, 3] uint8, found {} {}",
                                     fmt::join(pixels.sizes(), "x"), c10::toString(pixels.scalar_type())));
-  const auto rows = pixels.cpu().contiguous();
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
-  image.width = static_cast<png_uint_32>(rows.size(1));
-  image.height = static_cast<png_uint_32>(rows.size(0));
+  image.width = static_cast<png_uint_32>(pixels.size(1));
+  image.height = static_cast<png_uint_32>(pixels.size(0));
   image.format = PNG_FORMAT_RGB;
+  return image;
+}
 
+}  // namespace
+
+std::string png_of(const at::Tensor& pixels) {
+  auto image = image_of(pixels);
+  const auto rows = pixels.cpu().contiguous();
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
+  std::string bytes(size, '\0');
+  if (!png_image_write_to_memory(&image, bytes.data(), &size, 0, rows.data_ptr(), 0, nullptr))
+    throw wanpar::Error(fmt::format("a PNG could not be made: {}", image.message));
+  bytes.resize(size);
+  return bytes;
+}
+
+void write_png(const wanpar::PartFile& file, const at::Tensor& pixels) {
+  auto image = image_of(pixels);
+  const auto rows = pixels.cpu().contiguous();
   errno = 0;
   if (!png_image_write_to_file(&image, file.part().c_str(), 0, rows.data_ptr(), 0, nullptr))
     wanpar::throw_write_error(file.path(), errno != 0 ? std::strerror(errno) : image.message);

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <string>
 #include <wanpar/extend/files/part_file.hpp>
 
 namespace wan {
@@ -10,6 +11,9 @@ namespace wan {
 void write_png(const std::filesystem::path& path, const at::Tensor& pixels);
 /// The same, for the caller to commit.
 void write_png(const wanpar::PartFile& file, const at::Tensor& pixels);
+
+/// The same as bytes. Throws Error.
+std::string png_of(const at::Tensor& pixels);
 
 /// Up to twelve frames of a video [3, frames, height, width] in [-1, 1], spread evenly from the first to the
 /// last, row by row on a white sheet [height, width, 3] uint8. Frames wider than 480 pixels are made smaller,

@@ -30,14 +30,14 @@ ProgressStyle style_of(int descriptor) {
   return ::isatty(descriptor) != 0 ? ProgressStyle::bar : ProgressStyle::lines;
 }
 
-double Progress::steady_seconds() {
+double ShownProgress::steady_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-Progress::Progress(std::ostream& out, ProgressStyle style, Clock clock)
+ShownProgress::ShownProgress(std::ostream& out, ProgressStyle style, Clock clock)
     : out_(out), style_(style), clock_(std::move(clock)) {}
 
-void Progress::start(std::string phase, int64_t steps) {
+void ShownProgress::start(std::string phase, int64_t steps) {
   phase_ = std::move(phase);
   steps_ = steps;
   tenths_shown_ = 0;
@@ -46,12 +46,12 @@ void Progress::start(std::string phase, int64_t steps) {
   if (style_ == ProgressStyle::bar) draw_bar(0, 0);
 }
 
-void Progress::update(int64_t done) {
+void ShownProgress::update(int64_t done) {
   const auto seconds = clock_() - started_;
   style_ == ProgressStyle::bar ? draw_bar(done, seconds) : print_line(done, seconds);
 }
 
-void Progress::draw_bar(int64_t done, double seconds) {
+void ShownProgress::draw_bar(int64_t done, double seconds) {
   const auto filled = kBarWidth * done / steps_;
   auto line = fmt::format("{:<20} {:>3}% |{:-<{}}| {}/{}", phase_, 100 * done / steps_,
                           std::string(filled, '#'), kBarWidth, done, steps_);
@@ -63,7 +63,7 @@ void Progress::draw_bar(int64_t done, double seconds) {
   width_ = line.size();  // a shorter line must cover the longer one before it
 }
 
-void Progress::print_line(int64_t done, double seconds) {
+void ShownProgress::print_line(int64_t done, double seconds) {
   const auto tenths = 10 * done / steps_;
   if (tenths == tenths_shown_) return;
   tenths_shown_ = tenths;

@@ -12,16 +12,23 @@ enum class ProgressStyle { bar, lines };
 /// A bar where `descriptor` (as STDERR_FILENO) is a terminal, lines elsewhere.
 ProgressStyle style_of(int descriptor);
 
-/// Tells a person how far a job is, phase by phase: steps done, seconds a step, time left.
-/// Only rank 0 has one.
+/// Hears how far a job is, phase by phase. Only rank 0 has one.
 class Progress {
+ public:
+  virtual ~Progress() = default;
+  virtual void start(std::string phase, int64_t steps) = 0;
+  virtual void update(int64_t done) = 0;  ///< steps of this phase that are done; the phase ends with the last
+};
+
+/// Tells a person: steps done, seconds a step, time left.
+class ShownProgress : public Progress {
  public:
   using Clock = std::function<double()>;  ///< seconds since any fixed moment
 
-  Progress(std::ostream& out, ProgressStyle style, Clock clock = steady_seconds);
+  ShownProgress(std::ostream& out, ProgressStyle style, Clock clock = steady_seconds);
 
-  void start(std::string phase, int64_t steps);
-  void update(int64_t done);  ///< steps of this phase that are done; the phase ends with the last
+  void start(std::string phase, int64_t steps) override;
+  void update(int64_t done) override;
 
   static double steady_seconds();
 

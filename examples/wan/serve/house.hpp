@@ -1,0 +1,72 @@
+#pragma once
+#include <unistd.h>
+#include <wanpar/core/communicator.hpp>
+#include <wanpar/launch/connect.hpp>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "wan/generate/shared_transformer.hpp"
+#include "wan/serve/front.hpp"
+#include "wan/serve/heart.hpp"
+#include "wan/serve/options.hpp"
+#include "wan/serve/studio.hpp"
+
+namespace wan::serve {
+
+/// What this process is in the run.
+struct HouseOptions {
+  wanpar::Place place;
+  int64_t ranks = 1;
+  bool are_networks_kept = true;
+};
+
+/// The ranks of this process: rank 0's takes jobs from the queue and tells the others, and all make them
+/// together, until rank 0 says that it is over.
+class House {
+ public:
+  /// `front` is rank 0's: the queue and who asks; none in other processes. `job` stands for the jobs to come.
+  House(HouseOptions options, Front* front, std::shared_ptr<const Source> source, Job job, at::Device device);
+
+  /// Collective over all ranks. The life of one.
+  void run(const wanpar::Communicator& world);
+
+  /// This process was sent a signal that is to end all ranks.
+  void stop(int signal);
+  /// The signal that all ranks end by; 0 where they do not.
+  int ended_by() const { return ended_by_; }
+
+ private:
+  struct Told;
+
+  wanpar::Communicator office_of(const wanpar::Communicator& world) const;
+  void work(Studio& studio, const wanpar::Communicator& office, int rank);
+  void lead(Studio& studio, const wanpar::Communicator& office);
+  Job job_of(const Flags& flags, int64_t ranks) const;
+  Outcome make(Studio& studio, const wanpar::Communicator& office, const Told& told,
+               const Studio::Watch& watch) const;
+  Beat beat(int rank) const;
+  void hear(const std::vector<Beat>& beats);
+  [[noreturn]] void lose(const std::string& sentence, int rank);
+  void meet_neighbours(const wanpar::Communicator& world);
+
+  HouseOptions options_;
+  const int parent_ = ::getppid();
+  Front* front_;
+  std::shared_ptr<const Source> source_;
+  Job job_;
+  at::Device device_;
+  SharedTransformer shared_;
+  std::vector<std::atomic<int64_t>> step_microseconds_;   // of this process's ranks
+  std::vector<std::pair<std::string, std::string>> who_;  // host and device of each rank
+  std::vector<int> neighbours_;                           // by rank: a handle of its process, -1 elsewhere
+  std::atomic<int> signal_ = 0, ended_by_ = 0;
+  std::atomic<bool> is_over_ = false;
+};
+
+}  // namespace wan::serve

@@ -1,0 +1,98 @@
+// Videos for who asks by HTTP: a page and an API on rank 0, while all ranks wait for work; started like
+// wan_t2v. The weights are loaded once.
+#include <ATen/Context.h>
+#include <fmt/format.h>
+
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "wan/cli/before_main.hpp"
+#include "wan/generate/needs.hpp"
+#include "wan/launch/program.hpp"
+#include "wan/serve/front.hpp"
+#include "wan/serve/house.hpp"
+#include "wan/serve/options.hpp"
+#include "wan/serve/signals.hpp"
+
+namespace {
+
+using namespace wan::serve;
+
+[[gnu::used, gnu::section(".preinit_array")]] void (*const kBeforeMain)(int, char**,
+                                                                        char**) = wan::before_main;
+
+bool is_kept(const ServeOptions& options, int64_t ranks, at::DeviceType device) {
+  return !options.offload_model.value_or(ranks == 1 && device == at::kCUDA);
+}
+
+/// Serves until a signal comes; which one.
+int serve(const ServeOptions& options, const wanpar::Place& place, std::string failure) {
+  std::unique_ptr<Front> front;
+  std::shared_ptr<const wan::Source> source;
+  std::optional<wan::Job> job;
+  std::unique_ptr<House> house;
+  std::mutex mutex;
+  const auto stop = [&](int signal) {
+    std::lock_guard lock(mutex);
+    house ? house->stop(signal) : end_by(signal);
+  };
+  const auto end_at_once = [&](int signal) {
+    if (front)
+      front->jobs().abandon({"failed", "server_shutdown", "the server was stopped while this job ran"});
+    end_by(signal);
+  };
+  const Signals signals(stop, end_at_once);
+  int64_t ranks = 1;
+  if (failure.empty())
+    failure = wan::failure_of([&] {
+      ranks = wan::ranks_of(place, options.machine.local_ranks);
+      if (place.rank == 0) {
+        front = std::make_unique<Front>(options, WANPAR_VERSION);
+        fmt::print("{}\n", front->url());
+        std::fflush(stdout);
+      }
+      source = std::make_shared<const wan::Source>(options.machine.ckpt_dir);
+      job = wan::plan(*source, options.machine, static_cast<int>(ranks));
+      const wan::HostShare share{.processes = place.local_size,
+                                 .threads = static_cast<int>(options.machine.local_ranks)};
+      wan::check_memory(*job, share);
+      if (front) front->planner().open(source, ranks, share);
+    });
+  const auto device = wan::device_at(place, job ? job->device : at::kCPU);
+  if (job) {
+    std::lock_guard lock(mutex);
+    house = std::make_unique<House>(
+        HouseOptions{
+            .place = place, .ranks = ranks, .are_networks_kept = is_kept(options, ranks, job->device)},
+        front.get(), source, *job, device);
+  }
+  wan::on_ranks(place,
+                {.local_ranks = options.machine.local_ranks,
+                 .timeout = options.machine.timeout,
+                 .on_cuda = job ? device.is_cuda() : at::hasCUDA(),
+                 .failure = failure,
+                 .told = job ? wan::described(*job, WANPAR_VERSION) : ""},
+                [&](const wanpar::Communicator& world) { house->run(world); });
+  if (front) front->close();
+  return house->ended_by();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int signal = 0;
+  const int status = wan::status_of("wan_serve", [&](const wanpar::Place& place) {
+    ServeOptions options;
+    const auto failure = wan::failure_of([&] { options = parse_serve_options({argv + 1, argv + argc}); });
+    if (options.action == ServeOptions::Action::help)
+      fmt::print("{}", serve_help_text());
+    else if (options.action == ServeOptions::Action::version)
+      fmt::print("wan_serve {}\n", WANPAR_VERSION);
+    else
+      signal = serve(options, place, failure);
+  });
+  if (signal != 0) end_by(signal);
+  return status;
+}
