@@ -11,9 +11,9 @@
 #include "wan/cli/before_main.hpp"
 #include "wan/generate/needs.hpp"
 #include "wan/launch/program.hpp"
-#include "wan/serve/front.hpp"
-#include "wan/serve/house.hpp"
+#include "wan/serve/http_frontend.hpp"
 #include "wan/serve/options.hpp"
+#include "wan/serve/rank_service.hpp"
 #include "wan/serve/signals.hpp"
 
 namespace {
@@ -29,14 +29,14 @@ bool is_kept(const ServeOptions& options, int64_t ranks, at::DeviceType device) 
 
 /// Serves until a signal comes; which one.
 int serve(const ServeOptions& options, const wanpar::Place& place, std::string failure) {
-  std::unique_ptr<Front> front;
+  std::unique_ptr<HttpFrontend> front;
   std::shared_ptr<const wan::Source> source;
   std::optional<wan::Job> job;
-  std::unique_ptr<House> house;
+  std::unique_ptr<RankService> service;
   std::mutex mutex;
   const auto stop = [&](int signal) {
     std::lock_guard lock(mutex);
-    house ? house->stop(signal) : end_by(signal);
+    service ? service->stop(signal) : end_by(signal);
   };
   const auto end_at_once = [&](int signal) {
     if (front)
@@ -49,7 +49,7 @@ int serve(const ServeOptions& options, const wanpar::Place& place, std::string f
     failure = wan::failure_of([&] {
       ranks = wan::ranks_of(place, options.machine.local_ranks);
       if (place.rank == 0) {
-        front = std::make_unique<Front>(options, WANPAR_VERSION);
+        front = std::make_unique<HttpFrontend>(options, WANPAR_VERSION);
         fmt::print("{}\n", front->url());
         std::fflush(stdout);
       }
@@ -63,8 +63,8 @@ int serve(const ServeOptions& options, const wanpar::Place& place, std::string f
   const auto device = wan::device_at(place, job ? job->device : at::kCPU);
   if (job) {
     std::lock_guard lock(mutex);
-    house = std::make_unique<House>(
-        HouseOptions{
+    service = std::make_unique<RankService>(
+        RankServiceOptions{
             .place = place, .ranks = ranks, .are_networks_kept = is_kept(options, ranks, job->device)},
         front.get(), source, *job, device);
   }
@@ -74,9 +74,9 @@ int serve(const ServeOptions& options, const wanpar::Place& place, std::string f
                  .on_cuda = job ? device.is_cuda() : at::hasCUDA(),
                  .failure = failure,
                  .told = job ? wan::described(*job, WANPAR_VERSION) : ""},
-                [&](const wanpar::Communicator& world) { house->run(world); });
+                [&](const wanpar::Communicator& world) { service->run(world); });
   if (front) front->close();
-  return house->ended_by();
+  return service->ended_by();
 }
 
 }  // namespace
@@ -86,10 +86,8 @@ int main(int argc, char** argv) {
   const int status = wan::status_of("wan_serve", [&](const wanpar::Place& place) {
     ServeOptions options;
     const auto failure = wan::failure_of([&] { options = parse_serve_options({argv + 1, argv + argc}); });
-    if (options.action == ServeOptions::Action::help)
-      fmt::print("{}", serve_help_text());
-    else if (options.action == ServeOptions::Action::version)
-      fmt::print("wan_serve {}\n", WANPAR_VERSION);
+    if (options.answer)
+      fmt::print("{}", *options.answer);
     else
       signal = serve(options, place, failure);
   });

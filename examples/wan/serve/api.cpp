@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <sstream>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/json.hpp>
+#include <wanpar/extend/files/json.hpp>
 
 #include "wan/serve/assets.hpp"
 #include "wan/serve/history.hpp"

@@ -20,7 +20,7 @@
 #include <ostream>
 #include <regex>
 #include <wanpar/core/error.hpp>
-#include <wanpar/files/part_file.hpp>
+#include <wanpar/extend/files/part_file.hpp>
 
 #include "wan/serve/fields.hpp"
 #include "wan/serve/signals.hpp"

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "wan/cli/flag.hpp"
 #include "wan/cli/words.hpp"
 #include "wan/serve/fields.hpp"
 
@@ -24,33 +25,34 @@ constexpr size_t kShortestKey = 8, kLongestKey = 256;
 /// Flags of wan_t2v that are a job's own business, or make no sense for one of many.
 const std::set<std::string> kNotHere = {"prompt",       "prompt_file",        "save_file", "contact_sheet",
                                         "save_tensors", "data_parallel_size", "noise",     "serve",
-                                        "stats",        "base_seed",          "help",      "version"};
+                                        "stats",        "base_seed",          "trace"};
 
-std::vector<po::options_description> all_sections() {
-  const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+po::options_description server_flags() {
   po::options_description server("Server", kLineLength);
   server.add_options()                                                                                //
-      ("server_port", text("N"), "port (default 7860); 0: any that is free")                          //
-      ("server_host", text("ADDRESS"), "address (default 127.0.0.1); any other wants a key")          //
-      ("data_dir", text("DIR"), "records and videos (default wan_serve_data)")                        //
-      ("queue", text("N"), "jobs that may wait (default 32)")                                         //
-      ("quota_gib", text("X"), "GiB of videos on the disk; the oldest go first (default 10)")         //
+      ("server_port", text("N", "7860"), "port; 0: any that is free")                                 //
+      ("server_host", text("ADDRESS", "127.0.0.1"), "address; any other wants a key")                 //
+      ("data_dir", text("DIR", "wan_serve_data"), "records and videos")                               //
+      ("queue", text("N", "32"), "jobs that may wait")                                                //
+      ("quota_gib", text("X", "10"), "GiB of videos on the disk; the oldest go first")                //
       ("api_key_file", text("FILE"), "keys, a line each: KEY, or OWNER:KEY (or $WAN_SERVE_API_KEY)")  //
       ("allow_host", text("NAMES"), "names that requests may be addressed to, by commas")             //
       ("cors_origin", text("URL"), "another origin whose pages may ask")                              //
       ("offload_model", text("BOOL"), "load networks for each job (default: on one GPU only)");
+  return server;
+}
+
+po::options_description job_flags() {
   po::options_description jobs("Machine, and defaults of jobs", kLineLength);
   for (const auto& section : wan::sections())
     for (const auto& option : section.options())
       if (!kNotHere.contains(option->long_name())) jobs.add(option);
-  po::options_description about("About", kLineLength);
-  about.add_options()("help", "this text")("version", "the version");
-  return {server, jobs, about};
+  return jobs;
 }
 
 po::options_description flags() {
-  po::options_description all;
-  for (const auto& section : all_sections()) all.add(section);
+  po::options_description all(kLineLength);
+  all.add(server_flags()).add(job_flags()).add(config_flags()).add(about_flags());
   return all;
 }
 
@@ -79,7 +81,7 @@ void read_keys(const Words& words, ServeOptions& options) {
 }
 
 void read_host(const Words& words, ServeOptions& options) {
-  if (words.has("server_host")) options.host = words.text("server_host");
+  options.host = words.text("server_host");
   boost::system::error_code error;
   const auto address = boost::asio::ip::make_address(options.host, error);
   if (error)
@@ -101,38 +103,32 @@ void read_host(const Words& words, ServeOptions& options) {
 ServeOptions parse_serve_options(const std::vector<std::string>& arguments) {
   const Words words(arguments, flags(), "wan_serve", "negative_prompt");
   ServeOptions options;
-  if (words.has("help")) options.action = ServeOptions::Action::help;
-  if (words.has("version")) options.action = ServeOptions::Action::version;
-  if (options.action != ServeOptions::Action::serve) return options;
+  if (options.answer = answer_of(words, about_wan_serve()); options.answer) return options;
 
   words.require("ckpt_dir", "Wan2.1-T2V-1.3B");
-  options.port = static_cast<uint16_t>(words.count("server_port", kPort).value_or(options.port));
-  if (words.has("data_dir")) options.data_dir = words.text("data_dir");
-  options.queue = words.count("queue", kQueue).value_or(options.queue);
-  options.quota_gib = words.amount("quota_gib", kQuota).value_or(options.quota_gib);
+  options.port = static_cast<uint16_t>(*words.count("server_port", kPort));
+  options.data_dir = words.text("data_dir");
+  options.queue = *words.count("queue", kQueue);
+  options.quota_gib = *words.amount("quota_gib", kQuota);
   options.cors_origin = words.text("cors_origin");
   options.offload_model = words.truth("offload_model");
   read_keys(words, options);
   read_host(words, options);
 
   options.job = words.given();
-  std::set<std::string> own;
-  const auto sections = all_sections();
-  for (const auto& option : sections.front().options()) own.insert(option->long_name());
-  std::erase_if(options.job, [&](const auto& flag) { return own.contains(flag.first); });
+  options.job.erase("config");
+  for (const auto& option : server_flags().options()) options.job.erase(option->long_name());
   auto some_job = options.job;
   some_job["prompt"] = "-";
   options.machine = parse_options(words_of(some_job));
   return options;
 }
 
-std::string serve_help_text() {
-  std::ostringstream text;
-  text << "wan_serve: a web page and an HTTP API for videos, on rank 0; the others wait for work.\n\n"
+About about_wan_serve() {
+  return {"wan_serve", "a web page and an HTTP API for videos, on rank 0; the others wait for work",
           "  wan_serve --ckpt_dir DIR --local_ranks 2\n"
-          "  torchrun --no-python --nproc-per-node 4 wan_serve --ckpt_dir DIR\n\n"
-       << flags();
-  return text.str();
+          "  torchrun --no-python --nproc-per-node 4 wan_serve --ckpt_dir DIR\n",
+          flags()};
 }
 
 }  // namespace wan::serve

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,7 @@ namespace wan::serve {
 
 /// What the user of wan_serve asks for.
 struct ServeOptions {
-  enum class Action { serve, help, version };
-  Action action = Action::serve;
+  std::optional<std::string> answer;  ///< what the program is to print instead of serving: its help, say
 
   std::string host = "127.0.0.1";
   uint16_t port = 7860;
@@ -31,6 +31,7 @@ struct ServeOptions {
 /// Options of the words after the program's name. Throws UsageError.
 ServeOptions parse_serve_options(const std::vector<std::string>& words);
 
-std::string serve_help_text();
+/// What --help, --man and --completion tell of wan_serve.
+About about_wan_serve();
 
 }  // namespace wan::serve

@@ -1,4 +1,4 @@
-#include "wan/serve/front.hpp"
+#include "wan/serve/http_frontend.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -48,7 +48,7 @@ std::string url_of(const ServeOptions& options, uint16_t port) {
 
 }  // namespace
 
-Front::Lock::Lock(const fs::path& folder) : file_(-1) {
+HttpFrontend::Lock::Lock(const fs::path& folder) : file_(-1) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (!error) fs::permissions(folder, fs::perms::owner_all, error);
@@ -63,9 +63,9 @@ Front::Lock::Lock(const fs::path& folder) : file_(-1) {
       "--data_dir {} is in use by another wan_serve; end that, or give another folder", folder.string()));
 }
 
-Front::Lock::~Lock() { ::close(file_); }
+HttpFrontend::Lock::~Lock() { ::close(file_); }
 
-Front::Front(const ServeOptions& options, const std::string& version)
+HttpFrontend::HttpFrontend(const ServeOptions& options, const std::string& version)
     : lock_(options.data_dir),
       status_(model_of(options.machine.ckpt_dir), version),
       planner_(options.job, status_.model()),
@@ -84,14 +84,14 @@ Front::Front(const ServeOptions& options, const std::string& version)
   server_.serve([this](const Request& request, const std::string&) { return api_.answer(request); });
 }
 
-Front::~Front() { close(); }
+HttpFrontend::~HttpFrontend() { close(); }
 
-void Front::close() {
+void HttpFrontend::close() {
   constexpr std::chrono::milliseconds kGrace{300};
   server_.stop(kGrace);
 }
 
-boost::asio::awaitable<void> Front::tell_status() {
+boost::asio::awaitable<void> HttpFrontend::tell_status() {
   boost::asio::steady_timer timer(server_.io());
   for (;;) {
     timer.expires_after(std::chrono::seconds(1));

@@ -21,9 +21,9 @@ namespace wan::serve {
 /// What a rank makes videos with, job after job: its networks, which stay where they are not to be offloaded,
 /// and its place among the ranks of a job. Where the next job wants other degrees, the ranks take other
 /// places, and load what of the weights they lack.
-class Studio {
+class VideoMaker {
  public:
-  Studio(wanpar::Communicator world, at::Device device, SharedTransformer& shared, bool are_kept)
+  VideoMaker(wanpar::Communicator world, at::Device device, SharedTransformer& shared, bool are_kept)
       : world_(std::move(world)), device_(device), shared_(shared), are_kept_(are_kept) {}
 
   /// Who hears of a job, and may end it. On ranks other than the first there is no progress.

@@ -12,15 +12,15 @@
 #include <vector>
 
 #include "wan/generate/shared_transformer.hpp"
-#include "wan/serve/front.hpp"
-#include "wan/serve/heart.hpp"
+#include "wan/serve/heartbeat.hpp"
+#include "wan/serve/http_frontend.hpp"
 #include "wan/serve/options.hpp"
-#include "wan/serve/studio.hpp"
+#include "wan/serve/video_maker.hpp"
 
 namespace wan::serve {
 
 /// What this process is in the run.
-struct HouseOptions {
+struct RankServiceOptions {
   wanpar::Place place;
   int64_t ranks = 1;
   bool are_networks_kept = true;
@@ -28,10 +28,11 @@ struct HouseOptions {
 
 /// The ranks of this process: rank 0's takes jobs from the queue and tells the others, and all make them
 /// together, until rank 0 says that it is over.
-class House {
+class RankService {
  public:
   /// `front` is rank 0's: the queue and who asks; none in other processes. `job` stands for the jobs to come.
-  House(HouseOptions options, Front* front, std::shared_ptr<const Source> source, Job job, at::Device device);
+  RankService(RankServiceOptions options, HttpFrontend* front, std::shared_ptr<const Source> source, Job job,
+              at::Device device);
 
   /// Collective over all ranks. The life of one.
   void run(const wanpar::Communicator& world);
@@ -45,19 +46,19 @@ class House {
   struct Told;
 
   wanpar::Communicator office_of(const wanpar::Communicator& world) const;
-  void work(Studio& studio, const wanpar::Communicator& office, int rank);
-  void lead(Studio& studio, const wanpar::Communicator& office);
+  void work(VideoMaker& maker, const wanpar::Communicator& office, int rank);
+  void lead(VideoMaker& maker, const wanpar::Communicator& office);
   Job job_of(const Flags& flags, int64_t ranks) const;
-  Outcome make(Studio& studio, const wanpar::Communicator& office, const Told& told,
-               const Studio::Watch& watch) const;
+  Outcome make(VideoMaker& maker, const wanpar::Communicator& office, const Told& told,
+               const VideoMaker::Watch& watch) const;
   Beat beat(int rank) const;
   void hear(const std::vector<Beat>& beats);
   [[noreturn]] void lose(const std::string& sentence, int rank);
   void meet_neighbours(const wanpar::Communicator& world);
 
-  HouseOptions options_;
+  RankServiceOptions options_;
   const int parent_ = ::getppid();
-  Front* front_;
+  HttpFrontend* frontend_;
   std::shared_ptr<const Source> source_;
   Job job_;
   at::Device device_;

@@ -1,4 +1,4 @@
-#include "wan/serve/heart.hpp"
+#include "wan/serve/heartbeat.hpp"
 
 #include <ATen/ATen.h>
 
@@ -14,12 +14,12 @@ constexpr std::chrono::milliseconds kEvery{500}, kPatient{3000};
 
 }  // namespace
 
-Heart::Heart(wanpar::Communicator group, Listener listener)
+Heartbeat::Heartbeat(wanpar::Communicator group, Listener listener)
     : group_(group.with_timeout(kPatient)), listener_(std::move(listener)), thread_([this] { beat(); }) {}
 
-Heart::~Heart() { thread_.join(); }
+Heartbeat::~Heartbeat() { thread_.join(); }
 
-void Heart::beat() {
+void Heartbeat::beat() {
   static_assert(sizeof(Beat) == Beat::kNumbers * sizeof(int64_t));
   const auto ranks = static_cast<size_t>(group_.size());
   for (bool is_over = false; !is_over;) {

@@ -1,4 +1,4 @@
-#include "wan/serve/house.hpp"
+#include "wan/serve/rank_service.hpp"
 
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -142,7 +142,7 @@ void write_thumbnail(const fs::path& file, const at::Tensor& frames) {
 }  // namespace
 
 /// What rank 0 says to all.
-struct House::Told {
+struct RankService::Told {
   bool is_over = false;
   int signal = 0;
   Flags flags = {};
@@ -164,25 +164,25 @@ struct House::Told {
   }
 };
 
-House::House(HouseOptions options, Front* front, std::shared_ptr<const Source> source, Job job,
-             at::Device device)
+RankService::RankService(RankServiceOptions options, HttpFrontend* front,
+                         std::shared_ptr<const Source> source, Job job, at::Device device)
     : options_(std::move(options)),
-      front_(front),
+      frontend_(front),
       source_(std::move(source)),
       job_(std::move(job)),
       device_(device),
       shared_([this] { return load_transformer(job_, device_); }),
       step_microseconds_(static_cast<size_t>(options_.ranks)) {}
 
-void House::stop(int signal) {
+void RankService::stop(int signal) {
   signal_ = signal;
-  if (!front_) return;
-  front_->status().become("stopping");
-  front_->jobs().close({"failed", "server_shutdown", "the server was stopped while this job ran"});
+  if (!frontend_) return;
+  frontend_->status().become("stopping");
+  frontend_->jobs().close({"failed", "server_shutdown", "the server was stopped while this job ran"});
 }
 
 /// A group on the CPU for what is no part of a video; with NCCL one of its own.
-wanpar::Communicator House::office_of(const wanpar::Communicator& world) const {
+wanpar::Communicator RankService::office_of(const wanpar::Communicator& world) const {
   if (world.device().is_cpu()) return world.split(0);
   auto place = options_.place;
   place.master_port = std::stoi(wanpar::told_by(world, 0, [] { return std::to_string(free_port()); }));
@@ -190,7 +190,7 @@ wanpar::Communicator House::office_of(const wanpar::Communicator& world) const {
   return wanpar::connect({.backend = wanpar::Backend::gloo, .timeout = world.timeout(), .place = place});
 }
 
-void House::meet_neighbours(const wanpar::Communicator& world) {
+void RankService::meet_neighbours(const wanpar::Communicator& world) {
   char host[256] = {};
   ::gethostname(host, sizeof(host) - 1);
   const auto mine = kernel_and_namespace();
@@ -207,7 +207,7 @@ void House::meet_neighbours(const wanpar::Communicator& world) {
   }
 }
 
-Beat House::beat(int rank) const {
+Beat RankService::beat(int rank) const {
   const auto local = options_.place.world_size > 1 ? size_t{0} : static_cast<size_t>(rank);
   const bool is_orphan = options_.place.world_size > 1 && ::getppid() != parent_;  // the launcher is gone
   Beat beat{.signal = is_orphan ? SIGTERM : signal_.load(),
@@ -223,29 +223,29 @@ Beat House::beat(int rank) const {
   return beat;
 }
 
-void House::hear(const std::vector<Beat>& beats) {
-  for (size_t rank = 0; rank < beats.size() && front_; ++rank) {
+void RankService::hear(const std::vector<Beat>& beats) {
+  for (size_t rank = 0; rank < beats.size() && frontend_; ++rank) {
     const auto& beat = beats[rank];
-    front_->status().hear(rank, {.host = who_[rank].first,
-                                 .device = who_[rank].second,
-                                 .memory_bytes = beat.memory_bytes,
-                                 .memory_peak_bytes = beat.memory_peak_bytes,
-                                 .step_seconds = static_cast<double>(beat.step_microseconds) / 1e6});
+    frontend_->status().hear(rank, {.host = who_[rank].first,
+                                    .device = who_[rank].second,
+                                    .memory_bytes = beat.memory_bytes,
+                                    .memory_peak_bytes = beat.memory_peak_bytes,
+                                    .step_seconds = static_cast<double>(beat.step_microseconds) / 1e6});
     if (beat.signal != 0 && signal_ == 0) stop(static_cast<int>(beat.signal));
   }
 }
 
 /// A rank is lost, and with it all that the others could do: they say so and end, and take what is left of it
 /// with them.
-void House::lose(const std::string& sentence, int rank) {
+void RankService::lose(const std::string& sentence, int rank) {
   const auto lost = ranks_named(sentence);
   const bool is_first = rank == 0 || (!lost.empty() && lost[0] == 0);
   if (is_first) fmt::print(stderr, "wan_serve: {}\n", sentence);
-  if (front_) {
-    front_->status().lost(lost);
-    front_->status().become("failed", sentence);
-    front_->jobs().abandon({"failed", "rank_failed", sentence});
-    front_->close();
+  if (frontend_) {
+    frontend_->status().lost(lost);
+    frontend_->status().become("failed", sentence);
+    frontend_->jobs().abandon({"failed", "rank_failed", sentence});
+    frontend_->close();
   } else {
     std::this_thread::sleep_for(
         milliseconds(700));  // a launcher that sees one end may end rank 0 before it is done
@@ -256,19 +256,19 @@ void House::lose(const std::string& sentence, int rank) {
   std::_Exit(1);
 }
 
-void House::run(const wanpar::Communicator& world) {
+void RankService::run(const wanpar::Communicator& world) {
   const int rank = world.rank();
   const bool are_processes = options_.place.world_size > 1;
   if (rank == 0 || are_processes) meet_neighbours(are_processes ? world : wanpar::Communicator());
   if (!are_processes && rank == 0) who_.resize(static_cast<size_t>(world.size()), who_.front());
   const auto office = office_of(world);
-  std::optional<Heart> heart;
+  std::optional<Heartbeat> heart;
   std::optional<std::jthread> pulse;
   if (are_processes)
     heart.emplace(
         office.split(0),
-        Heart::Listener{[this, rank] { return beat(rank); }, [this](const auto& beats) { hear(beats); },
-                        [this, rank](const auto& sentence) { lose(sentence, rank); }});
+        Heartbeat::Listener{[this, rank] { return beat(rank); }, [this](const auto& beats) { hear(beats); },
+                            [this, rank](const auto& sentence) { lose(sentence, rank); }});
   else if (rank == 0)
     pulse.emplace([this, ranks = world.size()](const std::stop_token& stop) {
       while (!stop.stop_requested()) {
@@ -279,10 +279,10 @@ void House::run(const wanpar::Communicator& world) {
       }
     });
   try {
-    Studio studio(world, device_, shared_, options_.are_networks_kept);
-    if (rank == 0) front_->status().become("loading");
-    studio.load(job_, options_.ranks);
-    rank == 0 ? lead(studio, office) : work(studio, office, rank);
+    VideoMaker maker(world, device_, shared_, options_.are_networks_kept);
+    if (rank == 0) frontend_->status().become("loading");
+    maker.load(job_, options_.ranks);
+    rank == 0 ? lead(maker, office) : work(maker, office, rank);
     is_over_ = true;
   } catch (const wanpar::AgreedError&) {
     is_over_ = true;  // all ranks are here
@@ -292,21 +292,21 @@ void House::run(const wanpar::Communicator& world) {
     std::this_thread::sleep_for(kUntilHeartSays);  // where a rank is lost, that is the reason
     const auto sentence = sentence_of_failure("serving");
     fmt::print(stderr, "wan_serve (rank {}): {}\n", rank, sentence);
-    if (front_) front_->jobs().abandon({"failed", "rank_failed", sentence});
+    if (frontend_) frontend_->jobs().abandon({"failed", "rank_failed", sentence});
     std::_Exit(1);
   }
 }
 
-Job House::job_of(const Flags& flags, int64_t ranks) const {
+Job RankService::job_of(const Flags& flags, int64_t ranks) const {
   return plan(*source_, parse_options(words_of(flags)), static_cast<int>(ranks));
 }
 
-Outcome House::make(Studio& studio, const wanpar::Communicator& office, const Told& told,
-                    const Studio::Watch& watch) const {
+Outcome RankService::make(VideoMaker& maker, const wanpar::Communicator& office, const Told& told,
+                          const VideoMaker::Watch& watch) const {
   try {
     std::optional<Job> job;
     wanpar::all_or_none(office.with_timeout(kForWork), [&] { job = job_of(told.flags, told.ranks); });
-    studio.make(*job, told.ranks, *job->options.base_seed, watch);
+    maker.make(*job, told.ranks, *job->options.base_seed, watch);
     return {"completed"};
   } catch (...) {
     const auto sentence = sentence_of_failure("running");
@@ -318,8 +318,8 @@ Outcome House::make(Studio& studio, const wanpar::Communicator& office, const To
 namespace {
 
 /// Collective. Where a rank has failed, none keeps its place.
-void part_where_one_failed(const wanpar::Communicator& office, Studio& studio, const Outcome& outcome) {
-  if (wanpar::on_any_rank(office.with_timeout(kForWork), outcome.status == "failed")) studio.part();
+void part_where_one_failed(const wanpar::Communicator& office, VideoMaker& maker, const Outcome& outcome) {
+  if (wanpar::on_any_rank(office.with_timeout(kForWork), outcome.status == "failed")) maker.part();
 }
 
 /// Tells how long each step took.
@@ -333,22 +333,22 @@ std::function<void(const Step&)> timed(std::atomic<int64_t>& microseconds) {
 
 }  // namespace
 
-void House::work(Studio& studio, const wanpar::Communicator& office, int rank) {
+void RankService::work(VideoMaker& maker, const wanpar::Communicator& office, int rank) {
   auto next = Told::of(told(office, {}));
   for (; !next.is_over; next = Told::of(told(office, {}))) {
     Stop stop;
     auto& mine = step_microseconds_[options_.place.world_size > 1 ? 0 : static_cast<size_t>(rank)];
-    const auto outcome = make(studio, office, next, {.stepped = timed(mine), .stop = &stop});
-    part_where_one_failed(office, studio, outcome);
+    const auto outcome = make(maker, office, next, {.stepped = timed(mine), .stop = &stop});
+    part_where_one_failed(office, maker, outcome);
   }
   ended_by_ = next.signal;
 }
 
-void House::lead(Studio& studio, const wanpar::Communicator& office) {
-  auto& jobs = front_->jobs();
-  const Preview preview(studio.vae().is_empty() ? load_vae(job_, device_) : studio.vae());
-  front_->planner().loaded();
-  front_->status().become("ready");
+void RankService::lead(VideoMaker& maker, const wanpar::Communicator& office) {
+  auto& jobs = frontend_->jobs();
+  const Preview preview(maker.vae().is_empty() ? load_vae(job_, device_) : maker.vae());
+  frontend_->planner().loaded();
+  frontend_->status().become("ready");
   fmt::print(stderr, "wan_serve: ready\n");
   while (const auto ticket = jobs.next()) {
     const auto& record = ticket->record;
@@ -366,9 +366,9 @@ void House::lead(Studio& studio, const wanpar::Communicator& office) {
       write_thumbnail(folder / "thumbnail.png", result.frames);
     };
     const auto outcome =
-        make(studio, office, now,
+        make(maker, office, now,
              {.progress = &progress, .stepped = stepped, .stop = ticket->stop.get(), .finished = finished});
-    part_where_one_failed(office, studio, outcome);
+    part_where_one_failed(office, maker, outcome);
     if (outcome.status == "failed")
       fmt::print(stderr, "wan_serve: {} failed: {}\n", record.id, outcome.error);
     jobs.finish(outcome);

@@ -1,4 +1,4 @@
-#include "wan/serve/studio.hpp"
+#include "wan/serve/video_maker.hpp"
 
 #include <fmt/format.h>
 
@@ -29,7 +29,7 @@ bool is_whole(const Job& job) { return !job.options.dit_fsdp && job.degrees.pipe
 }  // namespace
 
 /// Collective. Takes the places that the job wants; whether this rank has one.
-bool Studio::meet(const Job& job, int64_t ranks) {
+bool VideoMaker::meet(const Job& job, int64_t ranks) {
   const auto wanted = places_of(job, ranks);
   if (places_ != wanted) {
     if (!is_whole(job)) whole_ = Transformer(nullptr);
@@ -46,7 +46,7 @@ bool Studio::meet(const Job& job, int64_t ranks) {
   return true;
 }
 
-void Studio::load_transformer(const Job& job) {
+void VideoMaker::load_transformer(const Job& job) {
   if (team_->transformer) return;
   in_phase(team_->group, "loading the transformer", [&] {
     team_->transformer.emplace(parallel_transformer(team_->mesh, job, shared_, device_));
@@ -54,7 +54,7 @@ void Studio::load_transformer(const Job& job) {
   });
 }
 
-void Studio::load(const Job& job, int64_t ranks) {
+void VideoMaker::load(const Job& job, int64_t ranks) {
   const at::NoGradGuard no_grad;
   if (!meet(job, ranks) || !are_kept_) return;
   const auto& group = team_->group;
@@ -64,7 +64,7 @@ void Studio::load(const Job& job, int64_t ranks) {
   all_in_phase(group.with_timeout(kPatience), "loading the VAE", [&] { vae_ = load_vae(job, device_); });
 }
 
-void Studio::make(const Job& job, int64_t ranks, uint64_t seed, const Watch& watch) {
+void VideoMaker::make(const Job& job, int64_t ranks, uint64_t seed, const Watch& watch) {
   const at::NoGradGuard no_grad;
   if (!meet(job, ranks)) return;
   try {
@@ -75,7 +75,7 @@ void Studio::make(const Job& job, int64_t ranks, uint64_t seed, const Watch& wat
   }
 }
 
-void Studio::make_here(const Job& job, uint64_t seed, const Watch& watch) {
+void VideoMaker::make_here(const Job& job, uint64_t seed, const Watch& watch) {
   const auto& group = team_->group;
   Result result;
   at::Tensor noise;

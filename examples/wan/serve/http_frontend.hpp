@@ -16,11 +16,11 @@ namespace wan::serve {
 
 /// What rank 0 has for its callers: the queue of jobs, and the HTTP server, which is there before the first
 /// weight is read.
-class Front {
+class HttpFrontend {
  public:
   /// Listens from now on. Throws Error where the folder or the port cannot be had.
-  Front(const ServeOptions& options, const std::string& version);
-  ~Front();
+  HttpFrontend(const ServeOptions& options, const std::string& version);
+  ~HttpFrontend();
 
   Jobs& jobs() { return jobs_; }
   Status& status() { return status_; }

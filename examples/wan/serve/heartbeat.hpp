@@ -22,7 +22,7 @@ struct Beat {
 
 /// Ranks that are processes hear of each other twice a second, whatever they do otherwise: one that was
 /// killed or stopped is noticed in any case, while all wait for work, too.
-class Heart {
+class Heartbeat {
  public:
   struct Listener {
     std::function<Beat()> mine;                             ///< asked for before each beat
@@ -31,9 +31,9 @@ class Heart {
   };
 
   /// `group` is the heart's own.
-  Heart(wanpar::Communicator group, Listener listener);
+  Heartbeat(wanpar::Communicator group, Listener listener);
   /// Waits for the beat in which rank 0 says that it is over.
-  ~Heart();
+  ~Heartbeat();
 
  private:
   void beat();
