@@ -7,10 +7,14 @@ export class ApiError extends Error {
   }
 }
 
+/** JSON as the server writes it. A number that would lose digits here, as a large seed, stays text, which it takes as well. */
+export const parse = (text) =>
+  JSON.parse(text, (_, value, context) => (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) ? context?.source ?? value : value));
+
 const patience = 10000;  // milliseconds
 
 async function error_of(response) {
-  const told = (await response.json().catch(() => ({}))).error ?? {};
+  const told = (await response.json().catch(() => null))?.error ?? {};
   return new ApiError(told.message ?? `The server answered ${response.status} ${response.statusText}.`, {
     status: response.status,
     code: told.code ?? "",
@@ -28,9 +32,11 @@ async function ask(path, options = {}) {
   }
   if (!response.ok) throw await error_of(response);
   if (response.status === 204) return null;
-  return response.json().catch(() => {
+  try {
+    return parse(await response.text());
+  } catch {
     throw new ApiError("The server broke off its answer.");
-  });
+  }
 }
 
 const post = (path, body) =>

@@ -6,6 +6,7 @@ import { degrees, elsewhere, labels, main, sizes, spread } from "./settings.js";
 import { about, bytes, plural } from "./words.js";
 
 const kept = "wanpar.form";
+const is_exact = (digits) => !/^-?\d+$/.test(digits) || Number.isSafeInteger(Number(digits));
 const pause = 300;  // milliseconds of quiet before the planner is asked
 
 /** Asks for settings, and calls `submitted(job)` when the server has taken them. */
@@ -93,7 +94,7 @@ export class Form {
       if (!name || value.trim() === "") continue;
       const type = this.fields?.[name]?.type ?? "string";
       if (type === "boolean") settings[name] = value === "true";
-      else settings[name] = type === "string" ? value : Number(value);
+      else settings[name] = type === "string" || !is_exact(value) ? value : Number(value);
     }
     return settings;
   }

@@ -1,8 +1,8 @@
 // The server's events as they come, and the news that none come any more.
 
-import { address, api } from "./api.js";
+import { address, api, ApiError, parse } from "./api.js";
 
-const silence = 5000;  // milliseconds without any event, where one is due every two seconds
+const silence = 4000;  // milliseconds without any event, where one is due every two seconds
 
 /**
  * Calls `on.job`, `on.preview`, `on.deleted` and `on.status` with what the server tells; `on.open` when it can be
@@ -12,7 +12,7 @@ export class Live {
   constructor(on) {
     this.on = on;
     this.heard = 0;
-    setInterval(() => this.watch(), 1000);
+    setInterval(() => this.watch(), 500);
   }
 
   open() {
@@ -27,7 +27,7 @@ export class Live {
     for (const kind of ["job", "preview", "deleted", "status"])
       this.source.addEventListener(kind, (event) => {
         this.heard = performance.now();
-        this.on[kind](JSON.parse(event.data));
+        this.on[kind](parse(event.data));
       });
   }
 
@@ -37,7 +37,9 @@ export class Live {
   }
 
   watch() {
-    if (this.source && performance.now() - this.heard > silence) this.lost();
+    if (!this.source || performance.now() - this.heard <= silence) return;
+    this.on.gone(new ApiError("The server has not been heard for some seconds."));
+    this.open();
   }
 
   // Why: an EventSource does not say what the server answered, so it is asked.

@@ -31,6 +31,7 @@ export class Queue {
     const active = this.jobs.active();
     this.rows.show(active);
     $("no-queue").hidden = active.length > 0;
-    write($("queue-count"), status ? `${status.queue.waiting} of ${status.queue.capacity} waiting` : "");
+    const waiting = active.filter((job) => job.status === "queued").length;
+    write($("queue-count"), status ? `${waiting} of ${status.queue.capacity} waiting` : "");
   }
 }
