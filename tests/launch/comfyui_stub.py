@@ -1,5 +1,5 @@
 """The part of ComfyUI that the node pack uses, by its documented conventions: how it loads a pack, what it gives a node, how it
-runs a graph. scripts/check_comfyui runs the same graphs in ComfyUI itself."""
+runs a graph. scripts/check_comfyui.py runs the same graphs in ComfyUI itself."""
 
 import importlib.util
 import inspect

@@ -69,10 +69,10 @@ function told(now) {
 
 function changed(job, before) {
   if (job && is_over(job) && before && !is_over(before)) {
-    gallery.load();
+    gallery.add(job);
     if (job.id === stage.id) say({ completed: "The video is finished", failed: "The video has failed", cancelled: "Cancelled" }[job.status]);
   }
-  if (!job) gallery.load();
+  if (!job) gallery.drop(before.id);
   const id = job?.id ?? before?.id;
   if (id === stage.id) job ? stage.show(job) : choose("");
   else if (!chosen() && job?.status === "in_progress") stage.show(job);
@@ -114,7 +114,7 @@ async function show_chosen() {
   stage.show(jobs.get(id) ?? jobs.active()[0] ?? null);
   queue.show(status);
   gallery.show();
-  if (id && matchMedia("(max-width: 800px)").matches) $("stage").scrollIntoView({ block: "start" });
+  if (id) $("stage").scrollIntoView({ block: matchMedia("(max-width: 800px)").matches ? "start" : "nearest" });
 }
 
 async function cancel(job) {
@@ -174,6 +174,7 @@ function tick() {
 theme($("theme"));
 window.addEventListener("hashchange", show_chosen);
 setInterval(() => {
+  if ($("state").dataset.state === "gone") return;  // estimates of a server that is gone stand still
   tick();
   queue.show(status);
 }, 1000);

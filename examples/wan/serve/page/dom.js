@@ -35,7 +35,10 @@ export class Rows {
     const wanted = new Set(items.map((item) => item.id));
     for (const [id, row] of this.rows)
       if (!wanted.has(id)) {
+        const beside = row.element.nextElementSibling ?? row.element.previousElementSibling;
+        const had_focus = row.element.contains(document.activeElement);
         row.element.remove();
+        if (had_focus) beside?.querySelector("button")?.focus();
         this.rows.delete(id);
       }
     let before = this.list.firstElementChild;

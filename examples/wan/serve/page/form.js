@@ -173,7 +173,8 @@ export class Form {
     input.closest("details")?.setAttribute("open", "");
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", id);
-    input.closest(".field").append(make("span", { id, className: "wrong small", role: "alert" }, sentence));
+    if ($("plan").textContent === sentence) write($("plan"), "");  // once is enough
+    (input.closest(".pair, .degrees, .more") ?? input.closest(".field")).append(make("span", { id, className: "wrong small", role: "alert" }, sentence));
     input.focus();
   }
 

@@ -38,6 +38,19 @@ export class Gallery {
     } catch {}  // its absence is told elsewhere
   }
 
+  /** A job that is over now: on top, where it is one of those that are shown. */
+  add(job) {
+    if ($("filter").value.trim()) return this.load();
+    if ($("show").value && $("show").value !== job.status) return;
+    this.jobs = [job, ...this.jobs.filter((one) => one.id !== job.id)];
+    this.show();
+  }
+
+  drop(id) {
+    this.jobs = this.jobs.filter((one) => one.id !== id);
+    this.show();
+  }
+
   show() {
     this.rows.show(this.jobs);
     $("no-cards").hidden = this.jobs.length > 0;

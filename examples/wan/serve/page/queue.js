@@ -19,7 +19,7 @@ export class Queue {
       const left = this.jobs.left(now);
       const runs = now.status === "in_progress";
       const where = runs ? (now.phase === "denoise" && now.steps ? `step ${now.step} of ${now.steps}` : "running") : `number ${now.queue_position}`;
-      write(place, left === null ? where : `${where} · done in ${duration(Math.max(1, Math.round(left)))}`);
+      write(place, left === null ? where : `${where} · ${duration(Math.max(1, Math.round(left)))} left`);
       bar.hidden = !runs;
       bar.value = now.progress;
       element.setAttribute("aria-current", String(now.id === on.chosen()));

@@ -39,7 +39,9 @@ export class Stage {
     if (kind !== this.shown || !this.stage.firstChild) {
       this.shown = kind;
       const parts = job ? this.parts(job) : [make("div", { className: "screen" }, this.words("Your video appears here.", "Write a prompt and press Generate."))];
+      const had_focus = this.stage.contains(document.activeElement);
       this.stage.replaceChildren(...parts);
+      if (had_focus) this.stage.focus({ preventScroll: true });
     }
     this.tick();
   }
@@ -53,13 +55,13 @@ export class Stage {
     const screen = make("div", { className: "screen" });
     const under = make("div", { className: "under" });
     if (!is_over(job)) {
-      this.preview = make("img", { className: "rough", alt: "Preview of the video as it is now", hidden: true, onerror: () => (this.preview.hidden = true) });
-      this.waiting = this.words("", "");
-      if (job.phase === "denoise" && job.step > 0) this.preview.src = address.preview(job.id);
-      this.preview.onload = () => {
-        this.preview.hidden = false;
-        this.waiting.hidden = true;
+      const waiting = (this.waiting = this.words("", ""));
+      const show = (hidden) => {
+        preview.hidden = hidden;
+        waiting.hidden = !hidden;
       };
+      const preview = (this.preview = make("img", { className: "rough", alt: "Preview of the video as it is now", hidden: true, onload: () => show(false), onerror: () => show(true) }));
+      if (job.phase === "denoise" && job.step > 0) this.preview.src = address.preview(job.id);
       screen.append(this.waiting, this.preview);
       this.note = make("span");
       this.left = make("span", { className: "quiet" });
