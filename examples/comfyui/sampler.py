@@ -125,8 +125,7 @@ class DistriFusionStatus:
     RETURN_NAMES = ("status",)
     FUNCTION = "get_status"
     CATEGORY = CATEGORY
-    OUTPUT_NODE = True
-    DESCRIPTION = "The server's state, its ranks with memory and step time, and how they share a video."
+    DESCRIPTION = "For Preview as Text: the server's state, its ranks with memory and step time, and how they share a video."
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -140,7 +139,7 @@ class DistriFusionStatus:
         check_model(distrifusion_model)
         server = distrifusion_model.server()
         text = describe(server.url, server.status(), server.plan({"prompt": "-", **distrifusion_model.wish.job}))
-        return {"ui": {"text": [text]}, "result": (text,)}
+        return (text,)
 
 
 def describe(url, status, plan):

@@ -44,6 +44,7 @@ for title, fields in FIELDS.items():
     check("{} has its fields".format(title), not missing, missing)
     check("{} is as ComfyUI wants a node".format(title), not comfyui_stub.faults_of(titles[title]), comfyui_stub.faults_of(titles[title]))
 
+nodes = {**nodes, **comfyui_stub.NODES}
 workflows = {}
 for file in sorted((pack / "api_workflows").glob("*.json")):
     graph = json.loads(file.read_text(encoding="utf8"))
@@ -207,7 +208,7 @@ import json, os, signal, sys
 sys.path.insert(0, {tests!r})
 import comfyui_stub
 comfyui_stub.install({folder!r})
-nodes = comfyui_stub.load({pack!r}).NODE_CLASS_MAPPINGS
+nodes = {{**comfyui_stub.load({pack!r}).NODE_CLASS_MAPPINGS, **comfyui_stub.NODES}}
 done, _ = comfyui_stub.execute(json.loads(sys.argv[1]), nodes)
 print(json.dumps([given[0] for given in done.values() if isinstance(given[0], str)]), flush=True)
 os.kill(os.getpid(), int(sys.argv[2]))

@@ -89,6 +89,25 @@ def fields_of(node):
             yield name, spec[0], spec[1] if len(spec) > 1 else {}, part == "optional"
 
 
+class PreviewAny:
+    """ComfyUI's own node that shows any result as text."""
+
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("STRING",)
+    FUNCTION = "main"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"source": ("*", {})}}
+
+    def main(self, source):
+        return {"ui": {"text": (str(source),)}, "result": (str(source),)}
+
+
+NODES = {"PreviewAny": PreviewAny}
+
+
 def is_socket(kind):
     return isinstance(kind, str) and kind not in SIMPLE
 
@@ -127,7 +146,7 @@ def faults_of_graph(graph, nodes):
             value = one["inputs"][name]
             if isinstance(value, list):
                 given = nodes[graph[value[0]]["class_type"]].RETURN_TYPES[value[1]]
-                if given not in kind.split(","):
+                if kind != "*" and given not in kind.split(","):
                     yield "{} takes {}, not {}".format(where, kind, given)
             elif isinstance(kind, list):
                 if value not in kind:
