@@ -173,6 +173,12 @@ def main():
             check("{} runs, and its video is in the output folder".format(file.name), right and len(made) == 1 and made[0].read_bytes()[4:8] == b"ftyp", ended)
             texts = [text for one in outputs.values() for text in one.get("text", [])]
             check("{} shows the status".format(file.name), len(texts) == 1 and "ready" in texts[0], texts)
+        graph = small(json.loads(files[0].read_text()))
+        sampler = next(number for number, one in graph.items() if "Sampler" in one["class_type"])
+        graph["8"] = {"class_type": "GetVideoComponents", "inputs": {"video": [sampler, 0]}}
+        graph["9"] = {"class_type": "PreviewAny", "inputs": {"source": ["8", 2]}}
+        ended = comfy.run(graph)
+        check("other nodes take the video", "16" in ended.get("outputs", {}).get("9", {}).get("text", [""])[0], ended)
         wrong = small(json.loads(files[-1].read_text()))
         next(one for one in wrong.values() if one["class_type"] == "WanDistributedConfig")["inputs"]["rank"] = 1
         ended = comfy.run(wrong)

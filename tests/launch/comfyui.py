@@ -112,6 +112,26 @@ except ConnectionError as error:
 check("a server that is not there is named", "http://127.0.0.1:9 does not answer" in said, said)
 
 
+class Latent:
+    """A tensor, as far as the sampler looks at one."""
+
+    def __init__(self, *shape, filled=False):
+        self.shape, self.filled = shape, filled
+
+    def dim(self):
+        return len(self.shape)
+
+    def any(self):
+        return self.filled
+
+
+size_of = sys.modules[module.__name__ + ".sampler"].size_of
+check("an empty latent says the size of the video", size_of({"samples": Latent(1, 16, 21, 60, 104)}) == {"width": 832, "height": 480, "num_frames": 81})
+is_refused("a latent of a picture", lambda: size_of({"samples": Latent(1, 4, 60, 104)}), "[1, 4, 60, 104]", "Empty Hunyuan Latent Video")
+is_refused("two videos at once", lambda: size_of({"samples": Latent(2, 16, 21, 60, 104)}), "batch size 1")
+is_refused("a latent to go on from", lambda: size_of({"samples": Latent(1, 16, 21, 60, 104, filled=True)}), "not empty")
+
+
 class Serving:
     """A wan_serve, ended in the end."""
 
