@@ -261,10 +261,22 @@ def settings_again(serving, new_page):
     expect(page.locator("#prompt")).to_have_value("")
     page.click("text=Use settings")
     expect(page.locator("#seed")).to_have_value(str(first["seed"]))
+    before = page.url
     page.click("#generate")
-    check("there is a second video", serving.wait(lambda: page.url.split("#")[1] != first["id"], 10))
+    expect(page).not_to_have_url(before)
     second = serving.ask("v1/videos/" + page.url.split("#")[1])
     check("settings used again are the same", second["settings"] == first["settings"], first["settings"], second["settings"])
+    patches = serving.ask("v1/videos", {"prompt": "x", "patch_parallel_size": 2, "warmup_steps": 3, "num_inference_steps": 8, "split_mode": "temporal", "num_frames": 9,
+                                        "seed": 2**62 + 1})
+    serving.wait(serving.is_idle)
+    page.goto(serving.url + "#" + patches["id"])
+    page.click("text=Use settings")
+    expect(page.locator("[name=warmup_steps]")).to_have_value("3")
+    before = page.url
+    page.click("#generate")
+    expect(page).not_to_have_url(before)
+    again = serving.ask("v1/videos/" + page.url.split("#")[1])
+    check("those of which the form knew nothing, too, and all digits of a seed", again["settings"] == patches["settings"], patches["settings"], again["settings"])
 
 
 @story

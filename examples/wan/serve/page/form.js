@@ -57,6 +57,14 @@ export class Form {
     return make("label", { className: "field" }, make("span", {}, labels[name] ?? name.replaceAll("_", " ")), input);
   }
 
+  // Why: the same video again wants every setting of it, also one that the form has had no place for.
+  make_room(name, value) {
+    if (this.form.elements[name] || elsewhere.includes(name) || value === null) return;
+    this.fields[name] ??= { type: { boolean: "boolean", number: "number" }[typeof value] ?? "string" };
+    $("more-fields").append(this.field(name));
+    $("more-settings").hidden = false;
+  }
+
   limit(name) {
     const input = this.form.elements[name];
     const { minimum, maximum } = this.fields[name] ?? {};
@@ -83,7 +91,9 @@ export class Form {
 
   /** The settings of a job, to make it again or to change them first. */
   reuse(settings) {
-    this.fill(spread(settings), true);
+    const all = spread(settings);
+    for (const [name, value] of Object.entries(all)) this.make_room(name, value);
+    this.fill(all, true);
     $("prompt").focus();
   }
 
