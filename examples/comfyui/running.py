@@ -53,29 +53,35 @@ def _program():
 
 
 def _running(server, wish, model):
-    status = server.status()
-    loaded = status.get("model")
+    loaded = server.status().get("model")
     if model and loaded and os.path.basename(os.path.normpath(model)) != loaded:
         raise Refused("wan_serve at {} has {} loaded, and model is {}; leave model empty to take what it has".format(server.url, loaded, model))
-    if len(status["ranks"]) < wish.ranks:
-        raise Refused("wan_serve at {} has {} ranks, and {} are asked for; start it with more, or ask for fewer".format(
-            server.url, len(status["ranks"]), wish.ranks))
-    return _wait_until_ready(server)
+    ranks = len(_wait_until_ready(server)["ranks"])  # which it knows of by then
+    if ranks < wish.ranks:
+        raise Refused("wan_serve at {} has {} ranks, and {} are asked for; start it with more, or ask for fewer".format(server.url, ranks, wish.ranks))
+    return server
 
 
 def _wait_until_ready(server, process=None):
+    """The status of a server that has loaded its weights."""
     progress, until = host.Progress(100), time.monotonic() + LOADING
     while True:
         host.stop_where_interrupted()
         if process and process.ended():
             raise Refused("wan_serve ended while it loaded: " + process.last_words())
-        status = server.status()
-        if status["state"] == "ready":
-            return server
-        if status["state"] in ("failed", "stopping"):
-            raise Refused("wan_serve at {} is {}: {}".format(server.url, status["state"], status.get("reason") or "no reason was given"))
         if time.monotonic() > until:
             raise Refused("wan_serve at {} has not loaded its weights within {} s".format(server.url, LOADING))
+        try:
+            status = server.status()
+        except ConnectionError:
+            if not process:
+                raise
+            time.sleep(0.2)  # it is ending, and then says why
+            continue
+        if status["state"] == "ready":
+            return status
+        if status["state"] in ("failed", "stopping"):
+            raise Refused("wan_serve at {} is {}: {}".format(server.url, status["state"], status.get("reason") or "no reason was given"))
         progress.show((status.get("loading") or {}).get("percent", 0), 100)
         time.sleep(0.2)
 
@@ -138,7 +144,8 @@ def _start(program, wish, model):
         command = [str(launcher), "-n", str(wish.ranks), "--no_prefix", "--"] + command
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": wish.gpus} if wish.gpus else {})}
     if _started and not _started.ended() and (_started.command, _started.environment) == (command, environment):
-        return _wait_until_ready(_started.server, _started)
+        _wait_until_ready(_started.server, _started)
+        return _started.server
     if _started:
         _started.end()  # its memory is wanted
     _started = _Process(command, environment)
@@ -152,4 +159,5 @@ def _start(program, wish, model):
     if isinstance(address, OSError):
         raise Refused("cannot start {}: {}".format(command[0], address.strerror))
     _started.server = Server(address)
-    return _wait_until_ready(_started.server, _started)
+    _wait_until_ready(_started.server, _started)
+    return _started.server
