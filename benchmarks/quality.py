@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/quality.py
 
 One factor is changed at a time; every run begins with the same noise. Each clip is a line of FOLDER/clips.jsonl: a run that was
-stopped goes on behind the last one when it is started again. A sheet of each clip's frames is left in FOLDER/sheets, the table and
-the plot in benchmarks/results.
+stopped goes on behind the last one when it is started again. A sheet of each clip's frames is left in FOLDER/sheets; table, plot and
+a picture are written to benchmarks/results.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zlib
 
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # torch's own, and nothing here needs it
 import torch  # noqa: E402
@@ -83,6 +84,9 @@ FACTORS = {
     "together": [("rows, 4 ranks, 8 steps, float8", patches(4, warmup_steps=8, kv_dtype="float8_e4m3fn"))],
 }
 SETTINGS = [flags for settings in FACTORS.values() for _, flags in settings]
+SHOWN = 2  # the prompt of the picture, and its rows: something moves from the upper patch to the lower
+SHOWN_SETTINGS = [EXACT, DEFAULT, patches(warmup_steps=1), patches(patch_overlap=32), patches(patch_overlap=16)]
+SHOWN_FRAMES = range(0, COMMON["frame_num"], 4)
 
 
 # --- What is made -----------------------------------------------------------------------------------------
@@ -124,6 +128,9 @@ class Bench:
     def exact_frames(self, prompt):
         return self.folder / f"exact/{prompt:02}.safetensors"
 
+    def shown_frames(self, flags):
+        return self.folder / f"shown/{name_of(flags)}.safetensors"
+
     def is_there(self, flags, prompt):
         return key(flags, prompt) in self.clips and (flags != EXACT or self.exact_frames(prompt).exists())
 
@@ -134,7 +141,7 @@ class Bench:
             self.make_at_once(flags, prompts[first : first + AT_ONCE])
 
     def make_at_once(self, flags, prompts):
-        made, sheets = self.folder / "made", self.folder / "sheets" / (name_of(flags) or "exact")
+        made, sheets = self.folder / "made", self.folder / "sheets" / (name_of(flags))
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         sheets.mkdir(parents=True, exist_ok=True)
@@ -151,6 +158,9 @@ class Bench:
         lines = []
         for i, (prompt, file) in enumerate(zip(prompts, files, strict=True)):
             clip = dict(flags=flags, prompt=prompt, caption=self.prompts[prompt], right=f"{file}: " not in wrong)
+            if prompt == SHOWN and flags in SHOWN_SETTINGS:
+                self.shown_frames(flags).parent.mkdir(exist_ok=True)
+                shutil.copy(file, self.shown_frames(flags))
             if flags == EXACT:
                 self.exact_frames(prompt).parent.mkdir(exist_ok=True)
                 file.replace(self.exact_frames(prompt))
@@ -164,7 +174,7 @@ class Bench:
         with open(self.file, "a", encoding="utf-8") as out:
             out.write("".join(lines))
         shutil.rmtree(made)
-        print(f"{name_of(flags) or 'exact'}: {', '.join(map(str, prompts))}", flush=True)
+        print(f"{name_of(flags)}: {', '.join(map(str, prompts))}", flush=True)
 
     def of(self, flags, prompts):
         return [self.clips[key(flags, prompt)] for prompt in prompts if key(flags, prompt) in self.clips]
@@ -175,7 +185,7 @@ def key(flags, prompt):
 
 
 def name_of(flags):
-    return "_".join(f"{flag}_{value}" for flag, value in flags.items() if flag != "local_ranks")
+    return "_".join(f"{flag}_{value}" for flag, value in flags.items() if flag != "local_ranks") or "exact"
 
 
 def fingerprint(files):
@@ -321,6 +331,9 @@ def report(bench, prompts, default_prompts):
     results = ROOT / "benchmarks/results"
     (results / "quality.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (results / "quality.svg").write_text(plot(bench, each), encoding="utf-8")
+    shown = [bench.shown_frames(flags) for flags in SHOWN_SETTINGS]
+    if all(file.exists() for file in shown):
+        (results / "quality.png").write_bytes(picture(shown))
 
 
 def processor():
@@ -357,6 +370,21 @@ def plot(bench, prompts):
     axis.append(text(10, 20, "PSNR, dB: worst clip, mean, best"))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y + 10}" font-family="sans-serif" font-size="12">'
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *axis, *lines, "</svg>"]) + "\n"
+
+
+def picture(files):
+    """A row of frames of each file, white lines between them, as PNG."""
+    rows = []
+    for file in files:
+        frames = (127.5 * (frames_in(file) + 1)).round().clamp(0, 255).to(torch.uint8)
+        row = torch.cat([torch.nn.functional.pad(frames[:, frame], (0, 2, 0, 2), value=255) for frame in SHOWN_FRAMES], 2)
+        rows.append(row.permute(1, 2, 0))
+    pixels = torch.cat(rows)
+    height, width, _ = pixels.shape
+    raw = b"".join(b"\0" + bytes(line.flatten().tolist()) for line in pixels)
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
 
 
 def main():
