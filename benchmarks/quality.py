@@ -404,7 +404,7 @@ def main():
         )
     if not options.report:
         for first in range(0, options.prompts, AT_ONCE):  # so that a table of fewer prompts is there early
-            for flags in (EXACT, *(flags for _, flags in NOISE), *SETTINGS):
+            for flags in (EXACT, *SETTINGS, *(flags for _, flags in NOISE)):
                 bench.make(flags, range(first, min(first + AT_ONCE, options.prompts)))
         for flags in (EXACT, DEFAULT):
             bench.make(flags, range(options.default_prompts))
