@@ -295,7 +295,7 @@ def row(bench, name, flags, prompts):
 
 
 def report(bench, prompts, default_prompts):
-    each, all = range(prompts), range(default_prompts)
+    each = range(prompts)
     lines = [
         "# What displaced patches do to videos",
         "",
@@ -323,7 +323,7 @@ def report(bench, prompts, default_prompts):
     lines += ["", "## The floor: what is not PatchParallel's", *head]
     for name, flags in NOISE:
         lines += row(bench, name, flags, each)
-    lines += ["", "## The default", *head, *row(bench, "rows, 2 ranks", DEFAULT, all)]
+    lines += ["", "## The default", *head, *row(bench, "rows, 2 ranks", DEFAULT, range(default_prompts))]
     for factor, settings in FACTORS.items():
         lines += ["", f"## {factor[0].upper()}{factor[1:]}", *head]
         for name, flags in settings:
