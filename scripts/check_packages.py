@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,7 @@ def main():
             subprocess.run(command, cwd=ROOT, check=True)
         print("wanpar itself was built in {:.0f} s".format(time.monotonic() - begin), flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is installed is removed all the same
     failed = False
     with tempfile.TemporaryDirectory() as work:
         for way in given.ways or WAYS:
