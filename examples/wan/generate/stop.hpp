@@ -8,7 +8,7 @@ namespace wan {
 /// What the ranks of a job throw that was stopped.
 class Stopped : public wanpar::AgreedError {
  public:
-  Stopped() : AgreedError("it was stopped") {}
+  Stopped() : Error("it was stopped"), AgreedError("it was stopped") {}
 };
 
 /// The wish that a job end before it is done. Its ranks follow at the same boundary, or none does.

@@ -3,7 +3,7 @@
 
 #include "module/split/convolved_shares.hpp"
 #include "module/split/split_group.hpp"
-#include "module/split/split_place.hpp"
+#include "module/split/split_placement.hpp"
 
 namespace wanpar {
 

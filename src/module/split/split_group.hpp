@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "module/split/split_place.hpp"
+#include "module/split/split_placement.hpp"
 
 namespace wanpar {
 

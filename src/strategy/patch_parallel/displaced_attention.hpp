@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "module/split/split_place.hpp"
+#include "module/split/split_placement.hpp"
 #include "strategy/patch_parallel/patch_steps.hpp"
 #include "strategy/patch_parallel/sight.hpp"
 

@@ -8,7 +8,7 @@
 #include "strategy/patch_parallel/displaced_attention.hpp"
 #include "strategy/patch_parallel/displaced_moments.hpp"
 #include "strategy/split/attention_on_parts.hpp"
-#include "strategy/split/edges.hpp"
+#include "strategy/split/halo_layout.hpp"
 #include "strategy/split/ulysses.hpp"
 
 namespace wanpar {

@@ -3,7 +3,7 @@
 #include <optional>
 #include <vector>
 
-#include "module/split/split_place.hpp"
+#include "module/split/split_placement.hpp"
 
 namespace wanpar {
 

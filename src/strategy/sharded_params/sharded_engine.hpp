@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "module/residency.hpp"
-#include "strategy/sharded_params/claim.hpp"
+#include "strategy/sharded_params/parameter_ownership.hpp"
 #include "strategy/sharded_params/sharded_gradients.hpp"
 #include "strategy/sharded_params/sharded_unit.hpp"
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "module/split/split_group.hpp"
-#include "strategy/split/met_attention.hpp"
+#include "strategy/split/attention_plan.hpp"
 
 namespace wanpar {
 

@@ -7,7 +7,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "module/split/split_call.hpp"
-#include "strategy/split/edges.hpp"
+#include "strategy/split/halo_layout.hpp"
 #include "strategy/split/halos.hpp"
 
 namespace wanpar {

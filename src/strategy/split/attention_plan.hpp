@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "module/split/split_place.hpp"
+#include "module/split/split_placement.hpp"
 
 namespace wanpar {
 

@@ -1,4 +1,4 @@
-#include "strategy/split/met_attention.hpp"
+#include "strategy/split/attention_plan.hpp"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "strategy/sharded_params/claim.hpp"
+#include "strategy/sharded_params/parameter_ownership.hpp"
 
 #include <fmt/format.h>
 

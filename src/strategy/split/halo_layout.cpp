@@ -1,4 +1,4 @@
-#include "strategy/split/edges.hpp"
+#include "strategy/split/halo_layout.hpp"
 
 #include <ATen/ATen.h>
 
