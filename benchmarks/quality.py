@@ -112,7 +112,8 @@ class Bench:
         lines = whole.splitlines()
         if lines and lines[0] != head:
             sys.exit(f"{self.file} is of another build, checkpoint or sampler: remove {self.folder}, or give another --folder")
-        self.file.write_text(whole or head + "\n", encoding="utf-8")
+        if not whole or whole != text:
+            self.file.write_text(whole or head + "\n", encoding="utf-8")
         for line in lines[1:]:
             clip = json.loads(line)
             self.clips[key(clip["flags"], clip["prompt"])] = clip
