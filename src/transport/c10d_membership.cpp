@@ -29,10 +29,25 @@ std::shared_ptr<Membership> Membership::of_part(const std::string& name, std::sp
 }
 
 void Membership::begin(const Call& call) const {
+  {
+    std::lock_guard lock(mutex_);
+    if (failure_) std::rethrow_exception(failure_);
+  }
   if (pulse_ && call.sequence > 0) pulse_->begin(group_.name, call.sequence);
 }
 
-void Membership::throw_failed(const Call& call, int peer, const std::exception& failure) const {
+void Membership::keep_and_throw(const std::function<void()>& thrower) const {
+  try {
+    thrower();
+  } catch (...) {
+    std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+  }
+  std::lock_guard lock(mutex_);
+  std::rethrow_exception(failure_);
+}
+
+void Membership::throw_broken(const Call& call, int peer, const std::exception& failure) const {
   auto detail = first_line(failure.what());
   if (pulse_) pulse_->throw_failed(group_, call, peer, detail);
   throw PeerLostError(fmt::format("{}: the connection to {} failed; it has probably died ({})", where(call),
@@ -44,11 +59,17 @@ void Membership::throw_late(const Call& call, int peer) const {
   throw TimeoutError(too_late(call, name_of(peer)));
 }
 
+void Membership::throw_failed(const Call& call, int peer, const std::exception& failure) const {
+  keep_and_throw([&] { throw_broken(call, peer, failure); });
+}
+
 void Membership::throw_ended(const Wait& wait, const Call& call, int peer,
                              const std::exception& failure) const {
-  if (wait.found_lost()) pulse_->throw_failed(group_, call, -1, "");
-  if (wait.is_over()) throw_late(call, peer);
-  throw_failed(call, peer, failure);
+  keep_and_throw([&] {
+    if (wait.found_lost()) pulse_->throw_failed(group_, call, -1, "");
+    if (wait.is_over()) throw_late(call, peer);
+    throw_broken(call, peer, failure);
+  });
 }
 
 }  // namespace wanpar

@@ -1,5 +1,8 @@
 #pragma once
+#include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
@@ -24,19 +27,26 @@ class Membership {
   const std::string& name() const { return group_.name; }
   const RunGroup& group() const { return group_; }
   const std::shared_ptr<Pulse>& pulse() const { return pulse_; }
+  /// Throws what a transfer of this group failed with before: ranks are out of step then, and one would take
+  /// what another call has sent.
   void begin(const Call& call) const;
 
-  /// In a catch block: throws what is to be said of a transfer that failed, or of one that was too late.
-  /// `peer` is whom it was with, -1 where it may be any.
+  /// In a catch block: throws what is to be said of a transfer that failed. `peer` is whom it was with, -1
+  /// where it may be any.
   [[noreturn]] void throw_failed(const Call& call, int peer, const std::exception& failure) const;
-  [[noreturn]] void throw_late(const Call& call, int peer) const;
-  /// The same by how a wait for it has ended, if that is why it failed.
+  /// The same for one that was waited for, by how that has ended.
   [[noreturn]] void throw_ended(const Wait& wait, const Call& call, int peer,
                                 const std::exception& failure) const;
 
  private:
+  void throw_late(const Call& call, int peer) const;
+  void throw_broken(const Call& call, int peer, const std::exception& failure) const;
+  [[noreturn]] void keep_and_throw(const std::function<void()>& thrower) const;
+
   RunGroup group_;
   std::shared_ptr<Pulse> pulse_;
+  mutable std::mutex mutex_;
+  mutable std::exception_ptr failure_;
 };
 
 }  // namespace wanpar

@@ -73,6 +73,7 @@ Pulse::~Pulse() {
   }
   stop_ = Socket();
   thread_.join();
+  listener_ = Socket();  // nobody answers any more
 }
 
 void Pulse::meet(int rank, int keeper, const std::vector<std::string>& addresses, Heartbeat heartbeat) {
