@@ -8,9 +8,9 @@
 #include <utility>
 
 namespace wan_top {
-namespace {
-
 // As NVML's interface has them.
+namespace nvml {
+
 using Handle = void*;
 struct Memory {
   unsigned long long total, free, used;
@@ -23,6 +23,11 @@ struct Process {
   unsigned long long used;
   unsigned gpu_instance, compute_instance;
 };
+
+}  // namespace nvml
+
+namespace {
+
 constexpr int kSuccess = 0, kGpuTemperature = 0, kStreamingClock = 1;
 
 /// Why clocks are lower than they could be; that a GPU has nothing to do is no reason to worry.
@@ -72,17 +77,17 @@ struct Nvml::Functions {
   int (*shutdown)() = nullptr;
   const char* (*error)(int) = nullptr;
   int (*count)(unsigned*) = nullptr;
-  int (*handle)(unsigned, Handle*) = nullptr;
-  int (*name)(Handle, char*, unsigned) = nullptr;
-  int (*memory)(Handle, Memory*) = nullptr;
-  int (*utilization)(Handle, Utilization*) = nullptr;
-  int (*temperature)(Handle, int, unsigned*) = nullptr;
-  int (*power)(Handle, unsigned*) = nullptr;
-  int (*power_limit)(Handle, unsigned*) = nullptr;
-  int (*clock)(Handle, int, unsigned*) = nullptr;
-  int (*clock_limit)(Handle, int, unsigned*) = nullptr;
-  int (*reasons)(Handle, unsigned long long*) = nullptr;
-  int (*processes)(Handle, unsigned*, Process*) = nullptr;
+  int (*handle)(unsigned, nvml::Handle*) = nullptr;
+  int (*name)(nvml::Handle, char*, unsigned) = nullptr;
+  int (*memory)(nvml::Handle, nvml::Memory*) = nullptr;
+  int (*utilization)(nvml::Handle, nvml::Utilization*) = nullptr;
+  int (*temperature)(nvml::Handle, int, unsigned*) = nullptr;
+  int (*power)(nvml::Handle, unsigned*) = nullptr;
+  int (*power_limit)(nvml::Handle, unsigned*) = nullptr;
+  int (*clock)(nvml::Handle, int, unsigned*) = nullptr;
+  int (*clock_limit)(nvml::Handle, int, unsigned*) = nullptr;
+  int (*reasons)(nvml::Handle, unsigned long long*) = nullptr;
+  int (*processes)(nvml::Handle, unsigned*, nvml::Process*) = nullptr;
 };
 
 std::unique_ptr<Nvml> Nvml::open() {
@@ -106,7 +111,7 @@ std::vector<Device> Nvml::devices() const {
   for (unsigned index = 0; index < count; ++index) {
     auto& device = devices.emplace_back();
     device.index = static_cast<int>(index);
-    Handle handle = nullptr;
+    nvml::Handle handle = nullptr;
     if (const int status = call_->handle(index, &handle); status != kSuccess) {
       device.fault = call_->why(status);
       continue;
@@ -117,11 +122,11 @@ std::vector<Device> Nvml::devices() const {
     };
     std::array<char, 96> name{};
     if (ask(call_->name, name.data(), static_cast<unsigned>(name.size()))) device.name = name.data();
-    if (Memory memory{}; ask(call_->memory, &memory)) {
+    if (nvml::Memory memory{}; ask(call_->memory, &memory)) {
       device.memory_used = memory.used;
       device.memory_total = memory.total;
     }
-    if (Utilization used{}; ask(call_->utilization, &used)) device.utilisation = used.gpu;
+    if (nvml::Utilization used{}; ask(call_->utilization, &used)) device.utilisation = used.gpu;
     unsigned number = 0;
     if (ask(call_->temperature, kGpuTemperature, &number)) device.temperature = number;
     if (ask(call_->power, &number)) device.power = number / 1000.0;
@@ -131,7 +136,7 @@ std::vector<Device> Nvml::devices() const {
     if (unsigned long long reasons = 0; ask(call_->reasons, &reasons))
       for (const auto& [bit, reason] : kReasons)
         if (reasons & bit) device.throttled_by.emplace_back(reason);
-    std::array<Process, 256> processes{};
+    std::array<nvml::Process, 256> processes{};
     auto found = static_cast<unsigned>(processes.size());
     if (ask(call_->processes, &found, processes.data()))
       for (unsigned i = 0; i < found; ++i)

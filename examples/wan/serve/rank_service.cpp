@@ -185,7 +185,7 @@ void RankService::stop(int signal) {
 wanpar::Communicator RankService::office_of(const wanpar::Communicator& world) const {
   if (world.device().is_cpu()) return world.split(0);
   auto place = options_.place;
-  place.master_port = std::stoi(wanpar::told_by(world, 0, [] { return std::to_string(free_port()); }));
+  place.master_port = std::stoi(wanpar::broadcast_text(world, 0, [] { return std::to_string(free_port()); }));
   place.store_is_there = false;
   return wanpar::connect({.backend = wanpar::Backend::gloo, .timeout = world.timeout(), .place = place});
 }
@@ -195,7 +195,7 @@ void RankService::meet_neighbours(const wanpar::Communicator& world) {
   ::gethostname(host, sizeof(host) - 1);
   const auto mine = kernel_and_namespace();
   const auto all =
-      wanpar::texts_of_all(world, fmt::format("{}\n{}\n{}\n{}", host, device_.str(), ::getpid(), mine));
+      wanpar::all_gather_text(world, fmt::format("{}\n{}\n{}\n{}", host, device_.str(), ::getpid(), mine));
   for (const auto& one : all) {
     std::istringstream lines(one);
     std::string of_host, of_device, process, place;

@@ -4,7 +4,6 @@
 
 #include "wan/generate/decode.hpp"
 #include "wan/generate/denoise.hpp"
-#include "wan/generate/patience.hpp"
 #include "wan/generate/phase.hpp"
 #include "wan/generate/text.hpp"
 #include "wan/serve/fields.hpp"
@@ -61,7 +60,7 @@ void VideoMaker::load(const Job& job, int64_t ranks) {
   in_phase(group, "loading the text encoder",
            [&] { wan::load_text_encoder(group, job, device_, text_encoder_); });
   load_transformer(job);
-  all_in_phase(group.with_timeout(kPatience), "loading the VAE", [&] { vae_ = load_vae(job, device_); });
+  all_in_phase(group, "loading the VAE", [&] { vae_ = load_vae(job, device_); });
 }
 
 void VideoMaker::make(const Job& job, int64_t ranks, uint64_t seed, const Watch& watch) {
@@ -106,7 +105,7 @@ void VideoMaker::make_here(const Job& job, uint64_t seed, const Watch& watch) {
   }
   forget_patches();
   if (!are_kept_) team_->transformer.reset();  // decoding may want its memory
-  all_in_phase(group.with_timeout(kPatience), "decoding and writing the video", [&] {
+  all_in_phase(group, "decoding and writing the video", [&] {
     result.frames =
         decode(group, job, result.latents, device_, watch.progress, are_kept_ ? &vae_ : nullptr, watch.stop);
     if (group.rank() == 0) watch.finished(result);
