@@ -17,6 +17,7 @@
 #include "wan/launch/program.hpp"
 #include "wan/launch/traced.hpp"
 #include "wan/serve/client.hpp"
+#include "wan/serve/fields.hpp"
 
 namespace {
 
@@ -62,7 +63,10 @@ void run(const wan::Options& options, const wanpar::Place& place, std::string fa
 int main(int argc, char** argv) {
   return wan::status_of("wan_t2v", [&](const wanpar::Place& place) {
     wan::Options options;
-    const auto failure = wan::failure_of([&] { options = wan::parse_options({argv + 1, argv + argc}); });
+    const auto failure = wan::failure_of([&] {
+      options = wan::parse_options({argv + 1, argv + argc});
+      if (!options.serve.empty()) wan::serve::body_of(options.given);
+    });
     if (options.answer)
       fmt::print("{}", *options.answer);
     else if (failure.empty() && !options.serve.empty())

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <ostream>
@@ -111,7 +112,7 @@ class Client {
     co_await http::async_write(stream, request, use_awaitable);
     beast::flat_buffer buffer;
     http::response_parser<http::string_body> parser;
-    parser.body_limit(boost::none);
+    parser.body_limit(std::numeric_limits<uint64_t>::max());
     co_await http::async_read_header(stream, buffer, parser, use_awaitable);
     while (!parser.is_done()) {
       stream.expires_after(kToHear);
