@@ -86,7 +86,7 @@ class Comfy:
         except urllib.error.HTTPError as error:
             return {"error": error.read().decode()}
 
-    def is_up(self, limit=180):
+    def is_up(self, limit=400):
         end = time.monotonic() + limit
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -110,7 +110,11 @@ class Comfy:
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.log.close()
 
 
@@ -157,7 +161,10 @@ def main():
     serving = subprocess.Popen([str(word) for word in words], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     comfy = Comfy(folder / "comfy", serving.stdout.readline().strip())
     try:
-        check("ComfyUI is up", comfy.is_up(), (folder / "comfy" / "comfy.log").read_text()[-3000:])
+        is_up = comfy.is_up()
+        check("ComfyUI is up", is_up, (folder / "comfy" / "comfy.log").read_text()[-3000:])
+        if not is_up:
+            return
         known = comfy.ask("object_info")
         titles = {name: one["display_name"] for name, one in known.items() if one["python_module"] == "custom_nodes.wanpar"}
         check("it has loaded six nodes", len(titles) == 6, titles)
@@ -197,8 +204,8 @@ def main():
         serving.terminate()
         serving.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
-    finish()
 
 
 if __name__ == "__main__":
     main()
+    finish()

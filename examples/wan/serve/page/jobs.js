@@ -5,6 +5,9 @@ import { api } from "./api.js";
 const running = ["in_progress", "queued"];
 export const is_over = (job) => !running.includes(job.status);
 
+// Why: an answer that was on its way while an event came is the older of the two.
+const advance = (job) => (is_over(job) ? 1000 : job.status === "in_progress" ? 100 + job.progress : 0);
+
 export class Jobs {
   constructor(changed) {
     this.known = new Map();
@@ -24,10 +27,7 @@ export class Jobs {
 
   put(job) {
     const before = this.known.get(job.id);
-    job.told = performance.now();
-    this.known.set(job.id, job);
-    if (is_over(job)) this.previews.delete(job.id);
-    this.changed(job, before);
+    this.settle(job);
     // Why: those behind a job move up when it starts or ends, and only the server knows by how much.
     if (before?.status !== job.status) this.look_again();
   }
@@ -68,8 +68,10 @@ export class Jobs {
 
   settle(job) {
     const before = this.known.get(job.id);
+    if (before && advance(before) > advance(job)) return;
     job.told = performance.now();
     this.known.set(job.id, job);
+    if (is_over(job)) this.previews.delete(job.id);
     this.changed(job, before);
   }
 }
