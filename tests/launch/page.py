@@ -41,7 +41,7 @@ program, checkpoint, *chosen = [word for word in arguments if word != "--shots"]
 folder = pathlib.Path(tempfile.mkdtemp(prefix="page_test."))
 SMALL = ["--size", "64*64", "--frame_num", "5", "--sample_steps", "4"]
 stories = []
-expect.set_options(timeout=20000)
+expect.set_options(timeout=60000)
 
 
 class Serving:
@@ -129,7 +129,8 @@ def first_load(serving, new_page):
         other.goto(serving.url)
         expect(other.locator("#state")).to_have_attribute("data-state", "ready")
         took = min(took, time.monotonic() - began)
-    check("the page is there and has heard the server within a second ({:.2f} s)".format(took), took < 1)
+    limit = 1 if os.getloadavg()[0] <= os.cpu_count() else 5  # seconds; where others keep the machine busy it says little
+    check("the page is there and has heard the server within {} s ({:.2f} s)".format(limit, took), took < limit)
     page.wait_for_timeout(300)
     strangers = [url for url in asked if not url.startswith((serving.url, "data:"))]
     check("nothing is asked of anybody else", asked and not strangers, strangers)
