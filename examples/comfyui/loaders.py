@@ -65,7 +65,7 @@ class WanDistributedConfig:
                 "t5_fsdp": switch(False, "The text encoder's weights are sharded"),
                 "dit_fsdp": switch(False, "As use_fsdp"),
                 "use_usp": switch(False, "All ranks share the tokens, in the way that the server chooses"),
-                "t5_cpu": switch(False, "Not there: t5_fsdp frees memory instead"),
+                "t5_cpu": switch(False, "A server that is started encodes text on the CPU"),
             },
             "optional": {
                 "param_dtype": (["bfloat16", "float16", "float32"], {"default": "bfloat16", "tooltip": "As base_precision of the loader"}),

@@ -135,8 +135,8 @@ def _start(program, wish, model):
     global _started
     if not model:
         raise Refused("model is empty, and no wan_serve runs that has one; give the folder of a checkpoint")
-    flags = {"ckpt_dir": host.checkpoint_of(model), "server_port": 0, "data_dir": host.scratch_folder(), **wish.flags}
-    command = [program] + [word for name, value in flags.items() for word in ("--" + name, str(value))]
+    flags = {"ckpt_dir": host.checkpoint_of(model), "server_port": "0", "data_dir": host.scratch_folder(), **wish.flags}
+    command = [program] + [word for name, value in flags.items() for word in ("--" + name, value) if word is not None]
     if wish.ranks > 1 and flags.get("device") == "cpu":
         command += ["--local_ranks", str(wish.ranks)]
     elif wish.ranks > 1:

@@ -9,8 +9,8 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 @dataclass
 class Wish:
-    """`ranks` of the server, the `flags` and `gpus` (comma-separated, or None for all) that one is started with, and the
-    `job` fields of wan_serve's API that each video is made with."""
+    """`ranks` of the server, the `flags` (None: without a value) and `gpus` (comma-separated, or None for all) that one is
+    started with, and the `job` fields of wan_serve's API that each video is made with."""
 
     ranks: int
     flags: dict = field(default_factory=dict)
@@ -40,8 +40,8 @@ def check_rank(name, rank):
 def of_distributed(config, base_precision):
     """Of the fields of Wan2.1 Distributed Config."""
     check_rank("rank", config["rank"])
-    if config["t5_cpu"]:
-        raise Refused("t5_cpu: the text encoder is on the device of its rank; t5_fsdp deals it out over the ranks instead")
+    if config["t5_cpu"] and config["t5_fsdp"]:
+        raise Refused("t5_cpu and t5_fsdp are both on; the first lets rank 0 encode alone, so leave one out")
     dtype = dtype_of(base_precision)
     if config["param_dtype"] != dtype:
         raise Refused("base_precision {} and param_dtype {} are two; take the same".format(base_precision, config["param_dtype"]))
@@ -58,7 +58,8 @@ def of_distributed(config, base_precision):
     is_sharded = config["sharding_strategy"] == "FULL_SHARD"  # the other strategies deal out gradients, of which there are none
     job["dit_fsdp"] = is_sharded and (config["use_fsdp"] or config["dit_fsdp"])
     job["t5_fsdp"] = is_sharded and config["t5_fsdp"]
-    return Wish(ranks, {"device": "cuda" if config["backend"] == "nccl" else "cpu", "dtype": dtype}, job=job)
+    flags = {"device": "cuda" if config["backend"] == "nccl" else "cpu", "dtype": dtype}
+    return Wish(ranks, {**flags, "t5_cpu": None} if config["t5_cpu"] else flags, job=job)
 
 
 def of_gpus(parallelism_type, gpu_ids, enable_block_distribution, base_precision, load_device):

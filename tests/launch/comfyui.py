@@ -88,7 +88,7 @@ os.environ["WANPAR_SERVER"] = "http://127.0.0.1:9"  # nothing of this list gets 
 is_refused("a rank other than 0", distributed(rank=1), "rank 1", "take 0")
 is_refused("degrees that do not multiply", distributed(world_size=4, use_context_parallel=True, ulysses_size=2), "2 x ring_size 1 = 2", "world_size is 4")
 is_refused("degrees without context parallel", distributed(ulysses_size=2), "use_context_parallel")
-is_refused("the text encoder on the CPU", distributed(t5_cpu=True), "t5_cpu", "t5_fsdp")
+is_refused("the text encoder on the CPU and on all ranks", distributed(t5_cpu=True, t5_fsdp=True), "t5_cpu", "t5_fsdp")
 is_refused("half precision", distributed("fp16"), "fp16", "bf16")
 is_refused("two dtypes", distributed("fp32"), "fp32", "bfloat16")
 is_refused("an attention that is not there", distributed(attention_mode="flash_attn_3"), "flash_attn_3", "sdpa")
@@ -233,7 +233,7 @@ done, _ = comfyui_stub.execute(json.loads(sys.argv[1]), nodes)
 print(json.dumps([given[0] for given in done.values() if isinstance(given[0], str)]), flush=True)
 os.kill(os.getpid(), int(sys.argv[2]))
 """
-graph = small(workflows["4gpu_distributed_workflow"], model="demo", backend="gloo", base_precision="fp32", param_dtype="float32")
+graph = small(workflows["4gpu_distributed_workflow"], model="demo", t5_cpu=True, backend="gloo", base_precision="fp32", param_dtype="float32")
 for how, number in (("killed", 9), ("asked to end", 2)):
     text = script.format(tests=os.path.dirname(os.path.abspath(__file__)), folder=str(folder), pack=str(pack))
     run = subprocess.run([sys.executable, "-c", text, json.dumps(graph), str(number)], env=environment(WANPAR_SERVER=program), capture_output=True, text=True, timeout=120)
