@@ -1,8 +1,8 @@
-// A transport of one's own. A Communicator stands on a Transport: seven functions that move flat tensors
-// between ranks, and split. Here (post.hpp) two of the seven are written, over letters in a mailbox that
-// threads share (mailbox.hpp), and Pairwise makes the others. wanpar::conformance says whether it does what
-// every transport must do. Strategies run over it as over any other; checked() lets ranks compare each call
-// before anything moves.
+// A transport of your own. A Communicator uses a Transport: seven functions that move flat tensors between
+// ranks, and split. Here (post.hpp) two of the seven are written, over letters in a mailbox that threads
+// share (mailbox.hpp), and Pairwise provides the others. wanpar::conformance checks that it does what every
+// transport must do. Strategies run over it as over any other; checked() lets ranks compare each call before
+// any transfer.
 //
 //     build/bin/08_own_transport
 #include <torch/torch.h>

@@ -6,11 +6,11 @@
 
 using torch::Tensor, wanpar::Communicator, wanpar::Tensors;
 
-/// One forward: from its beginning to its end it meets the products of this thread.
+/// One forward: while it lives, it intercepts the linear layers of this thread.
 struct Columns : wanpar::ForwardScope, wanpar::OperatorHandler {
   explicit Columns(Communicator g) : group(std::move(g)) {}
 
-  /// What torch::nn::Linear calls. A module that calls none of them is told so.
+  /// The operators that torch::nn::Linear calls. A forward that calls none of them is an error.
   std::vector<std::string> operators() const override { return {"aten::addmm", "aten::matmul"}; }
 
   Tensors around(const wanpar::Operator& op, const Next& next) override {
@@ -26,13 +26,13 @@ struct Columns : wanpar::ForwardScope, wanpar::OperatorHandler {
     return {gathered(next(with_inputs(op, inputs))[0], sizes)};
   }
 
-  /// The same on every rank; its gradient is the sum of the ranks'.
+  /// A replicated tensor, whose gradient is all-reduced.
   Tensor shared(Tensor x) const {
     return wanpar::linear_map(
         x, [](Tensor same) { return same; },
         [g = group](Tensor gradient) { return g.all_reduce(gradient).get(); });
   }
-  /// All columns; the gradient of this rank's are its own.
+  /// All columns, gathered; the gradient is sliced to this rank's columns.
   Tensor gathered(Tensor y, std::vector<int64_t> sizes) const {
     return wanpar::linear_map(
         y, [=, g = group](Tensor mine) { return g.all_gather(mine, -1, sizes).get(); },

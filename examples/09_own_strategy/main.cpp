@@ -1,9 +1,9 @@
-// A strategy of one's own: linear layers whose outputs are split over ranks (Megatron's column parallel
-// layer), in any module, with gradients. It meets the operators that the module calls and takes the place of
-// their product: each rank computes some columns of the result, and all are gathered. Two maps and their
-// adjoints make the gradients those of one rank: what is the same on all ranks has the sum of their
-// gradients, what is gathered hands each its own columns'. wanpar::conformance says whether it is right for
-// any module: results and gradients, in float64 and float32, of shapes that ranks do not divide.
+// A strategy of your own: linear layers whose outputs are sharded over ranks (Megatron's column parallel
+// layer), in any module, with gradients. It intercepts the operators that the module calls and replaces
+// linear: each rank computes some columns of the result, which are all-gathered. Two linear maps and their
+// adjoints give single-rank gradients: the gradient of a replicated tensor is all-reduced, that of a gathered
+// one is sliced to the rank's own columns. wanpar::conformance checks it with any module: results and
+// gradients, in float64 and float32, with sizes that the number of ranks does not divide.
 //
 //     rank 0   x ─▶ weight[0:h] ─┐
 //     rank 1   x ─▶ weight[h: ] ─┴▶ gather ─▶ y

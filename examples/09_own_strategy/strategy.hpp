@@ -1,7 +1,7 @@
 #pragma once
 #include "column_parallel.hpp"
 
-/// What wanpar::Wrapped asks of a strategy.
+/// The interface that wanpar::Wrapped needs.
 class ColumnParallelStrategy {
  public:
   using Options = Communicator;

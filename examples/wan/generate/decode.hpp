@@ -9,11 +9,11 @@
 
 namespace wan {
 
-/// Collective. The frames [3, F, H, W], float32 on the CPU, that the VAE makes of latents [channels, T, h,
-/// w], which the ranks of the group have alike. With --vae_parallel each decodes a band of them and all have
-/// all frames; without it, or where latents are too small for bands, the group's first rank decodes, and the
-/// others have none. `progress` is rank 0's. Where `kept` is given, the VAE is taken from there, and stays
-/// there for the next job. After each frame of latents the ranks follow `stop`.
+/// Collective. Decodes latents [channels, T, h, w], replicated on the ranks of the group, to frames [3, F, H,
+/// W], float32 on the CPU. With --vae_parallel each rank decodes a band, and all get all frames; without it,
+/// or if the latents are too small for bands, the group's first rank decodes, and the others get none.
+/// `progress` is rank 0's. If `kept` is given, the VAE is taken from there, and left there for the next job.
+/// After each latent frame the ranks follow `stop`.
 at::Tensor decode(const wanpar::Communicator& group, const Job& job, const at::Tensor& latents,
                   at::Device device, Progress* progress, Vae* kept = nullptr, Stop* stop = nullptr);
 

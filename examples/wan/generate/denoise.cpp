@@ -11,7 +11,7 @@
 namespace wan {
 namespace {
 
-/// Each group computes one branch of the guidance, and all have both.
+/// Each group computes one branch of the guidance; all get both.
 Velocity guided_over(const wanpar::Communicator& groups, Velocity mine, double scale) {
   return [=](const at::Tensor& latents, double timestep) {
     const auto both = groups.all_gather(mine(latents, timestep).contiguous()).get().chunk(2, 0);
@@ -26,13 +26,13 @@ Velocity velocity(const wanpar::Mesh& mesh, const Job& job, const wanpar::Model&
   const auto scale = job.options.sample_guide_scale;
   if (job.options.guidance() == Guidance::off) return under(0);
   if (mesh.size("cfg") == 2) return guided_over(mesh["cfg"], under(mesh.index("cfg")), scale);
-  // Both branches in one pass: each block's weights are gathered once for the two, stages have both to do.
+  // Both branches in one pass: each block's weights are gathered once, and stages get two micro-batches.
   if (job.options.dit_fsdp || mesh.size("pipeline") > 1)
     return guided_at_once(conditioned(transformer, texts), scale);
   return guided(under(0), under(1), scale);
 }
 
-/// The same by patches, which are told the steps.
+/// The velocity with patches, whose steps are updated.
 Velocity in_steps(Velocity velocity, ParallelTransformer& transformer) {
   if (!transformer.patches) return velocity;
   return [velocity = std::move(velocity), &patches = *transformer.patches, step = int64_t{0}](
@@ -57,8 +57,8 @@ bool is_finite(const at::Tensor& x) { return x.isfinite().all().item<bool>(); }
                      job.options.sample_solver, job.shift, job.options.sample_guide_scale));
 }
 
-/// The same, which lets nothing go on that is not finite. All ranks of a group have the same, and throw
-/// alike.
+/// As above, and throws Error if values are not finite: on all ranks of a group, since they have the same
+/// values.
 Velocity finite(Velocity velocity, const Job& job) {
   return [velocity = std::move(velocity), &job, step = int64_t{0}](const at::Tensor& latents,
                                                                    double timestep) mutable {

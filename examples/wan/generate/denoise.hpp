@@ -10,13 +10,13 @@
 
 namespace wan {
 
-/// The noise [channels, T, H, W] that every video of the job starts from: the file's, or that of the seed.
+/// The initial noise [channels, T, H, W] of every video of the job: from the file, or from the seed.
 /// Throws Error for a file that is not of this video size.
 at::Tensor first_latents(const Job& job, uint64_t seed);
 
-/// Collective. The latents [channels, T, H, W] that noise becomes under texts [2, text_len, text_dim], prompt
-/// and negative prompt; `step_done` hears of every step. Patches keep what they have of each other until
-/// they are told to forget it.
+/// Collective. Denoises `noise` to latents [channels, T, H, W], guided by texts [2, text_len, text_dim]
+/// (prompt and negative prompt); calls `step_done` after every step. Patches keep their stale activations
+/// until synchronize().
 at::Tensor denoise(const wanpar::Mesh& mesh, const Job& job, ParallelTransformer& transformer,
                    const at::Tensor& noise, const at::Tensor& texts,
                    const std::function<void(const Step& step)>& step_done);

@@ -20,7 +20,7 @@
 namespace wan {
 namespace {
 
-/// The same on every rank: the one asked for, or one that rank 0 draws.
+/// The requested seed, or one that rank 0 draws; equal on every rank.
 uint64_t choose_seed(const wanpar::Communicator& world, const std::optional<uint64_t>& wanted,
                      at::Device device) {
   if (wanted) return *wanted;
@@ -36,7 +36,7 @@ std::string describe(const Job& job, at::Device device, uint64_t seed) {
       sharded(job.options.t5_fsdp, "text encoder"), device.str(), c10::toString(job.dtype), seed);
 }
 
-/// The ranks that make a video together: a data-parallel group, the first rank of which writes it.
+/// The ranks that generate a video together: a data-parallel group, whose first rank writes it.
 wanpar::Communicator makers_of(const wanpar::Mesh& mesh) {
   return mesh.flatten({"cfg", "pipeline", "patch", "ring", "ulysses"});
 }
@@ -81,7 +81,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
   for (int64_t round = 0; round < deal.rounds(); ++round) {
     const auto prompt = deal.prompt(round);
     Result result;
-    // Sharded weights are gathered by all ranks, so a group that has run out computes something once more.
+    // Gathering sharded weights is collective, so a group without further prompts repeats one.
     if (prompt || job.options.dit_fsdp) {
       const auto index = prompt.value_or(0);
       result.texts = at::stack({texts[index], texts[-1]});
@@ -94,7 +94,7 @@ void generate(const wanpar::Communicator& world, const Job& job, SharedTransform
       if (progress && job.options.stats) fmt::print(out, "{}", transformer->patches->status().text());
       transformer->patches->synchronize();
     }
-    if (round + 1 == deal.rounds()) transformer.reset();  // decoding may want its memory
+    if (round + 1 == deal.rounds()) transformer.reset();  // free its memory for decoding
     all_in_phase(world, "decoding and writing the video", [&] {
       if (!prompt) return;
       result.frames = decode(makers, job, result.latents, device, progress);

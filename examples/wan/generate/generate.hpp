@@ -8,11 +8,10 @@
 
 namespace wan {
 
-/// Collective. What each rank does for the videos of a job: texts are encoded first, then each data-parallel
-/// group makes its prompts one after the other, its ranks denoising and decoding together and its first one
-/// writing. Rank 0 says on `progress` how far it is; who has written a video says its name on `results`.
-/// Every rank throws when one fails: the one that did what went wrong, the others AgreedError with its
-/// sentence.
+/// Collective. Generates the videos of a job: encodes the texts, then each data-parallel group generates its
+/// prompts one after the other: its ranks denoise and decode together, and its first rank writes. Rank 0
+/// reports on `progress`; a rank that has written a video prints its name on `results`. If one rank fails, it
+/// throws its error, and all others throw AgreedError with the same message.
 void generate(const wanpar::Communicator& world, const Job& job, SharedTransformer& transformer,
               at::Device device, std::ostream& progress, std::ostream& results);
 

@@ -51,7 +51,7 @@ void check_fits(const Config& config, const Checkpoint& checkpoint, Part part, c
                            }});
 }
 
-/// Each network, constructed without memory, has its tensors.
+/// Checks that each network, constructed deferred, has its tensors in the checkpoint.
 void check_networks(const Checkpoint& checkpoint) {
   check_fits<Transformer>(checkpoint.transformer_config(), checkpoint, Part::transformer,
                           checkpoint.transformer());
@@ -66,7 +66,7 @@ void check_networks(const Checkpoint& checkpoint) {
                     checkpoint.text_encoder().begin()->second.file.string(), dim));
 }
 
-/// The grid of tokens lies within the positions that the model knows.
+/// Checks that the token grid fits the model's position tables.
 void check_positions(const Checkpoint& checkpoint, const VideoSize& size) {
   const auto latents = latent_shape(checkpoint.vae_config(), size);
   const auto most = checkpoint.transformer_config().positions;
@@ -78,7 +78,7 @@ void check_positions(const Checkpoint& checkpoint, const VideoSize& size) {
                       size.width, size.height, size.frames, tokens, most));
 }
 
-/// Tensors, in one number: names, shapes and dtypes, and a few of their values.
+/// A fingerprint of tensors: names, shapes, dtypes, and a few of their values.
 std::string described(const Weights& weights) {
   uint64_t hash = 14695981039346656037U;  // FNV-1a
   const auto mix = [&](std::string_view bytes) {

@@ -10,9 +10,9 @@
 
 namespace wan {
 
-/// Collective over the world. A module whose weights are shared out over a group: constructed without memory,
-/// then filled by each rank with its own part of the files. No rank ever holds, or reads, all of them.
-/// `part_of(module)` is what of it this rank's group is to hold.
+/// Collective over the world. A module with weights sharded over a group: constructed deferred, then each
+/// rank loads its shards from the files. No rank ever holds, or reads, all weights. `part_of(module)` is the
+/// part of the module that this rank's group holds.
 template <class Module, class Config, class PartOf = std::identity>
 wanpar::Model load_sharded(const wanpar::Communicator& world, const wanpar::Communicator& group,
                            const Config& config, const Weights& weights, const LoadOptions& options,

@@ -14,7 +14,8 @@
 namespace wan {
 namespace {
 
-// Lower bounds: only what is sure to be held at one moment counts, so that nothing is refused that would run.
+// Lower bounds: only what is certainly held at the same time counts, so that no job is rejected that would
+// run.
 
 struct Bound {
   const char* phase;
@@ -24,7 +25,7 @@ struct Bound {
 
 constexpr double kFloat = 4;
 
-/// Bytes of the weights that are not used where they lie in their file.
+/// Bytes of the weights that are not used directly from the mapped file.
 double converted(const Weights& weights, at::ScalarType dtype) {
   double bytes = 0;
   for (const auto& [name, entry] : weights) {
@@ -35,8 +36,8 @@ double converted(const Weights& weights, at::ScalarType dtype) {
   return bytes;
 }
 
-/// The largest level's tensors as a residual block holds them, input, window and result, and all frames at
-/// the end: twice, or once on each rank where ranks have bands.
+/// The tensors of a residual block at the largest level (input, window and result), and all frames at the
+/// end: twice, or once on each rank with bands.
 Bound of_decoding(const Job& job, const HostShare& share) {
   const auto& vae = job.checkpoint.vae_config();
   const auto pixels = static_cast<double>(job.size.width) * static_cast<double>(job.size.height);
@@ -60,8 +61,8 @@ Bound of_denoising(const Job& job, const HostShare& share) {
                       static_cast<double>(latents[3] / kPatch);
   const auto split = static_cast<double>(job.degrees.ulysses * job.degrees.ring * job.degrees.patch);
   const auto element = static_cast<double>(c10::elementSize(job.dtype));
-  // A block's residual stream in float32, and beside it queries, keys and values or the feed-forward's
-  // middle.
+  // A block's residual stream in float32, and queries, keys and values, or the hidden layer of the
+  // feed-forward.
   const auto middle = std::max(3 * config.dim, config.ffn_dim);
   const auto each =
       tokens / split * (static_cast<double>(config.dim) * kFloat + static_cast<double>(middle) * element);

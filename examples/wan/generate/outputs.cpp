@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 std::string named_after(const Job& job, const std::string& text) {
   auto length = std::min<size_t>(text.size(), 50);
-  while (length < text.size() && (text[length] & 0xC0) == 0x80) --length;  // not in the middle of a letter
+  while (length < text.size() && (text[length] & 0xC0) == 0x80) --length;  // not inside a UTF-8 character
   auto prompt = text.substr(0, length);
   for (auto& c : prompt)
     if (c == ' ' || c == '/' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '_';
@@ -31,7 +31,7 @@ std::string named_after(const Job& job, const std::string& text) {
                      job.size.width, job.size.height, job.degrees.ulysses, job.degrees.ring, prompt, now);
 }
 
-/// The file, or where it is there, the first of file_2, file_3, … that is not: another run may have made it
+/// The file, or if it exists, the first of file_2, file_3, … that does not: another run may have created it
 /// in the same second.
 fs::path unused(const fs::path& file) {
   auto name = file;

@@ -30,7 +30,7 @@ SplitMode mode_of(const std::string& name) {
   return name == "spatial" ? SplitMode::spatial : SplitMode::spatiotemporal;
 }
 
-/// Ranges of frames, each cut into as many or more of rows.
+/// The number of frame ranges: each is split into at least as many row ranges.
 int64_t temporal_parts(int64_t patches) {
   for (auto parts = static_cast<int64_t>(std::sqrt(static_cast<double>(patches))); parts > 1; --parts)
     if (patches % parts == 0) return parts;
@@ -40,7 +40,7 @@ int64_t temporal_parts(int64_t patches) {
                   patches));
 }
 
-/// Ranks that share the frames, and the rows of each range of them.
+/// The numbers of ranks along frames, and along the rows of each frame range.
 struct Sharers {
   Sharers(const Degrees& degrees, const wanpar::PatchParallelOptions& options) {
     const auto all = degrees.patch * degrees.ulysses;
@@ -109,7 +109,7 @@ double bytes_kept(const Job& job) {
   double part = 1;
   if (options.patch_overlap || options.temporal_chunk_size) {
     if (!options.async_boundary_update) return 0;
-    // Of what is seen beyond a patch on both sides, and of its own that it shows, at most.
+    // At most the halo on both sides, and the patch's own boundary.
     const auto seen = options.patch_overlap.value_or(0) + options.temporal_chunk_size.value_or(0);
     const auto extent = options.split_mode == SplitMode::temporal ? tokens.frames : tokens.rows;
     part = 4 * std::min(1.0, static_cast<double>(seen) / static_cast<double>(extent));

@@ -5,12 +5,11 @@
 
 namespace wan {
 
-/// How the tokens of the job's video are dealt, but for the groups: pixels and frames of the flags become
-/// whole rows and frames of tokens, rounded up. Throws Error, in terms of the flags, for a video that has too
-/// few of them.
+/// The options of the job's patches, without groups: pixels and frames of the flags become rows and frames of
+/// tokens, rounded up. Throws Error, in terms of the flags, for a video that is too small.
 wanpar::PatchParallelOptions patch_options(const Job& job);
 
-/// Bytes that one rank surely keeps of all patches' keys and values from step to step.
+/// A lower bound of the bytes of stale keys and values that one rank stores between steps.
 double bytes_kept(const Job& job);
 
 }  // namespace wan

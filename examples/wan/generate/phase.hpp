@@ -7,8 +7,8 @@
 
 namespace wan {
 
-/// Runs what a rank does in a phase, as in "encoding the text". Where it fails, the sentence is one that a
-/// user understands, and the other ranks hear it at their next call.
+/// Runs a phase ("encoding the text") on a rank. A failure becomes a message for users, and is signalled to
+/// the other ranks, which throw at their next call.
 template <class Action>
 void in_phase(const wanpar::Communicator& world, const char* phase, Action action) {
   RECORD_USER_SCOPE(phase);
@@ -25,8 +25,7 @@ void in_phase(const wanpar::Communicator& world, const char* phase, Action actio
   }
 }
 
-/// Collective. The same where each rank does it for itself: all end with the sentence of the first that
-/// failed.
+/// Collective. As above, for local work on each rank: all throw the message of the first rank that failed.
 template <class Action>
 void all_in_phase(const wanpar::Communicator& group, const char* phase, Action action) {
   RECORD_USER_SCOPE(phase);

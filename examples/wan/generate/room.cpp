@@ -17,7 +17,7 @@
 namespace wan {
 namespace {
 
-/// The number that follows `name` in a file of names and numbers; the file's first where there is no name.
+/// The number that follows `name` in a file of names and numbers; the first number if `name` is empty.
 std::optional<uint64_t> number_in(const std::string& file, const std::string& name = "") {
   std::ifstream in(file);
   std::string word;
@@ -36,14 +36,14 @@ void lower(Room& room, uint64_t limit, uint64_t used, const std::string& what) {
   if (left < room.bytes) room = {left, what};
 }
 
-/// The limits of a control group and of those around it. `used` and `reclaimable` are the names of its files.
+/// The limits of a control group and of its parents. `used` and `reclaimable` are names of files and fields.
 void lower_by_groups(Room& room, const std::string& root, std::string group, const char* limit,
                      const char* used, const char* reclaimable) {
   for (;; group.erase(group.find_last_of('/'))) {
     const auto folder = root + group + "/";
     const auto most = number_in(folder + limit);
     const auto taken = number_in(folder + used);
-    const auto back = number_in(folder + "memory.stat", reclaimable).value_or(0);  // pages of files
+    const auto back = number_in(folder + "memory.stat", reclaimable).value_or(0);  // page cache
     if (most && taken)
       lower(room, *most, *taken > back ? *taken - back : 0, "the memory limit of its control group");
     if (group.find('/') == std::string::npos) return;
@@ -74,7 +74,7 @@ void lower_by_limit(Room& room, int resource, uint64_t used, const char* what) {
 
 uint64_t kibibytes_of(const char* name) { return 1024 * number_in("/proc/self/status", name).value_or(0); }
 
-/// How many bytes an exception's text says were asked for.
+/// The number of bytes that the exception's message says were requested.
 std::optional<uint64_t> asked_for(const std::string& text) {
   static const std::regex pattern(R"((?:allocate|Tried to allocate) (\d+)\s*(?:bytes|B\b))");
   std::smatch found;

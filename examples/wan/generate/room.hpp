@@ -4,21 +4,21 @@
 
 namespace wan {
 
-/// Memory that this process can still take.
+/// Memory that this process can still allocate.
 struct Room {
   uint64_t bytes;
-  std::string limit;  ///< what sets it, as in `ulimit -v`
+  std::string limit;  ///< what limits it, e.g. `ulimit -v`
 };
 
-/// The least of what the machine has free (MemAvailable), the limits of its control groups (memory.max,
-/// memory.limit_in_bytes) and the process's own (RLIMIT_AS, RLIMIT_DATA) leave.
+/// The minimum of the machine's free memory (MemAvailable) and what the limits of control groups (memory.max,
+/// memory.limit_in_bytes) and of the process (RLIMIT_AS, RLIMIT_DATA) leave.
 Room room();
 
-/// `1.5 GiB`, as a person reads it.
+/// Human-readable: `1.5 GiB`.
 std::string gibibytes(uint64_t bytes);
 
-/// To be called where an exception is at hand: what it says, in one sentence. Where memory or threads ran out
-/// it says that, in what `phase`, how much was asked for and how much there is.
+/// Call in a catch block: the message of the current exception. If memory or threads ran out, it says so,
+/// with the `phase`, and how much was requested and available.
 std::string sentence_of_failure(const std::string& phase);
 
 }  // namespace wan

@@ -8,8 +8,8 @@
 
 namespace wan {
 
-/// The transformer of this process: loaded by the first rank that asks for it, shared by the thread ranks
-/// beside it, freed when the last of them has done with it.
+/// The transformer of this process: loaded by the first thread rank that needs it, shared by all of them,
+/// freed by the last.
 class SharedTransformer {
  public:
   explicit SharedTransformer(std::function<Transformer()> load) : load_(std::move(load)) {}

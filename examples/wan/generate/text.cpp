@@ -16,7 +16,7 @@
 namespace wan {
 namespace {
 
-/// More texts at a time would not be encoded faster, and attention's biases grow with them.
+/// Texts per batch: larger batches are not faster, and attention biases grow with them.
 constexpr size_t kTogether = 8;
 constexpr const char* kPhase = "encoding the text";
 

@@ -10,14 +10,14 @@
 
 namespace wan {
 
-/// Collective. The embeddings [prompts + 1, text_len, text_dim] of the job's prompts and, behind them, its
-/// negative prompt, float32, on every rank. Rank 0 alone holds the encoder and encodes; with --t5_fsdp all
-/// ranks hold a part of it, and all encode. `progress` is rank 0's. Where `kept` is given, the encoder is
-/// taken from there, and stays there for the next job.
+/// Collective. The embeddings [prompts + 1, text_len, text_dim] of the job's prompts, followed by its
+/// negative prompt, float32, on every rank. Only rank 0 holds the encoder and encodes; with --t5_fsdp it is
+/// sharded over all ranks, and all encode. `progress` is rank 0's. If `kept` is given, the encoder is taken
+/// from there, and left there for the next job.
 at::Tensor embed_texts(const wanpar::Communicator& world, const Job& job, at::Device device,
                        Progress* progress, std::optional<wanpar::Model>* kept = nullptr);
 
-/// Collective. Loads what embed_texts() would, without encoding.
+/// Collective. Loads the text encoder as embed_texts() does, without encoding.
 void load_text_encoder(const wanpar::Communicator& world, const Job& job, at::Device device,
                        std::optional<wanpar::Model>& kept);
 

@@ -25,21 +25,20 @@ wanpar::BlockRanges stages_of(const wanpar::Mesh& mesh, const Job& job) {
   return wanpar::equal_ranges(job.checkpoint.transformer_config().layers, mesh.size("pipeline"));
 }
 
-/// This rank's part: of the blocks of its stage, and of the weights of those, where they are sharded.
+/// This rank's part of the transformer: the blocks of its stage, and its shards of their weights.
 wanpar::Model load_part(const wanpar::Mesh& mesh, const Job& job, const LoadOptions& options) {
   const auto& config = job.checkpoint.transformer_config();
   const auto stage_of = [&](Transformer whole) {
     return wanpar::OwnStage(std::move(whole), "blocks", stages_of(mesh, job)[mesh.index("pipeline")]);
   };
-  // Ranks that make other prompts share the weights too: all call the transformer equally often.
+  // Data-parallel groups share the sharded weights, too: all call the transformer equally often.
   const auto sharers = job.options.dit_fsdp ? mesh.flatten({"data", "cfg", "patch", "ring", "ulysses"})
                                             : wanpar::Communicator();
   return load_sharded<Transformer>(mesh.world(), sharers, config, job.checkpoint.transformer(), options,
                                    stage_of);
 }
 
-/// The two branches of guidance follow one another through the stages, unless each would gather the weights
-/// once more.
+/// The two branches of guidance are two micro-batches, unless each would gather sharded weights again.
 wanpar::BlockPipelineOptions pipeline_options(const wanpar::Mesh& mesh, const Job& job) {
   using wanpar::Side;
   return {.stages = mesh["pipeline"],

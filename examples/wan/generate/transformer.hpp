@@ -10,20 +10,20 @@
 
 namespace wan {
 
-/// Loads the whole transformer as the job wants it: its dtype and device.
+/// Loads the full transformer in the job's dtype and on its device.
 Transformer load_transformer(const Job& job, at::Device device);
 
 /// The axes of the ranks, outermost first.
 std::vector<wanpar::Axis> axes_of(const Degrees& degrees);
 
-/// A transformer in its strategies.
+/// A transformer wrapped in its strategies.
 struct ParallelTransformer {
   wanpar::Model model;
-  /// The same as far as patches go, where they are dealt: to be told the steps.
+  /// Its PatchParallel wrapper, if the job uses patches: for update_step().
   std::optional<wanpar::PatchParallel<wanpar::Model>> patches = {};
 };
 
-/// Collective. The transformer over all ranks of the mesh, in the strategies that the job asks for.
+/// Collective. The transformer on all ranks of the mesh, wrapped in the job's strategies.
 ParallelTransformer parallel_transformer(const wanpar::Mesh& mesh, const Job& job, SharedTransformer& shared,
                                          at::Device device);
 
