@@ -14,55 +14,55 @@
 
 namespace wanpar {
 
-/// The heartbeat of a run: each pair of ranks keeps a connection, on which each says once a period that it
-/// lives, and whether it has moved since. An end of it without a word is the end of that process; three beats
-/// that do not come are a process that is stopped, or out of reach. A pair that was never connected, as where
-/// something between hosts forbids it, is never said to be lost.
+/// The heartbeats of a run: each pair of ranks keeps a connection, on which each sends once a period that it
+/// is alive, and whether it has made progress since. A connection that ends without a goodbye means that the
+/// process has ended; three missing beats mean that it is stopped or unreachable. A pair that was never
+/// connected, for instance because of a firewall, is never reported as lost.
 ///
-/// Times are those of the caller's RunningClock. Not for several threads.
+/// Times are those of the caller's RunningClock. Not thread-safe.
 class Beats {
  public:
   using Milliseconds = std::chrono::milliseconds;
 
-  /// Begins to connect to the ranks above this one; those below come.
+  /// Starts to connect to the ranks above this one; those below connect to it.
   Beats(int rank, const std::vector<Peer>& peers, Milliseconds period, Milliseconds now);
 
-  /// A connection that another rank has made, and what has come on it so far.
+  /// A connection that another rank has made, and what has been received on it so far.
   void accept(int rank, Socket socket, std::string heard, Milliseconds now);
-  /// Adds the connections, on each of which something may come.
+  /// Appends the connections to poll.
   void wait_for(std::vector<pollfd>& ready) const;
 
-  /// What another rank has said beside its beats.
+  /// A message of another rank other than a beat.
   struct News {
     int rank;
     std::string line;
   };
-  /// Takes what has come: `ready` is what wait_for() has added, in the same order, and nothing was accepted
-  /// since.
+  /// Reads what was received: `ready` is what wait_for() has appended, in the same order, with no accept() in
+  /// between.
   std::vector<News> hear(std::span<const pollfd> ready, Milliseconds now);
 
-  /// Sends a beat where one is due; whether it was. `moves`: whether this rank has moved since the last one.
+  /// Sends a beat if one is due; returns whether it was. `moves`: whether this rank has made progress since
+  /// the last one.
   bool beat(bool moves, Milliseconds now);
-  /// Says a line to all ranks.
+  /// Sends a line to all ranks.
   void say(const std::string& line);
 
-  /// The ranks that have ended without a word, or are silent.
+  /// The ranks that have ended without a goodbye, or are silent.
   States lost(Milliseconds now) const;
-  /// Whether a rank has said that it ends.
+  /// Whether a rank has sent its goodbye.
   bool said_bye(int rank) const { return others_[rank].said_bye; }
-  /// When a rank last said that it had moved.
+  /// When a rank last reported progress.
   Milliseconds last_move() const { return last_move_; }
   Milliseconds period() const { return period_; }
 
-  static constexpr const char* kVerb = "beats";  ///< how a connection begins: `TOKEN beats RANK`
+  static constexpr const char* kVerb = "beats";  ///< the first line of a connection: `TOKEN beats RANK`
   static constexpr const char* kBye = "bye";
 
  private:
   struct Link {
     Socket socket;
     bool stands;
-    bool is_answered;  ///< before, an end of it says nothing: the other one may have been too busy to let it
-                       ///< in
+    bool is_answered;  ///< before that, its end means nothing: the other rank may not have accepted it yet
     std::string heard = {};
   };
   struct Other {

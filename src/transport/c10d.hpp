@@ -9,23 +9,23 @@
 
 namespace wanpar {
 
-/// What a process must know to meet the others of its run.
+/// The parameters of the rendezvous of a run's processes.
 struct Rendezvous {
   std::string host;
   int port;
-  bool store_is_there;  ///< a launcher's agent keeps it; otherwise rank 0 does
+  bool store_is_there;  ///< hosted by a launcher's agent; otherwise rank 0 hosts it
   std::string run;
   int rank;
   int world_size;
-  int device;  ///< CUDA device to take, or -1 for Gloo on the CPU
+  int device;  ///< CUDA device to use, or -1 for Gloo on the CPU
   std::chrono::milliseconds timeout;
   Heartbeat heartbeat = {};
 };
 
-/// Meets the other ranks and makes their group, Gloo's or NCCL's, within the timeout.
+/// Rendezvous with the other ranks; makes the group of all, over Gloo or NCCL, within the timeout.
 std::shared_ptr<Transport> meet(const Rendezvous& rendezvous);
 
-/// How many CUDA devices this process could take: none where the build has no CUDA.
+/// The number of CUDA devices that this process can use: 0 if the build has no CUDA.
 int cuda_devices();
 
 }  // namespace wanpar

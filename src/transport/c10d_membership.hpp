@@ -1,8 +1,5 @@
 #pragma once
-#include <exception>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 
@@ -11,42 +8,35 @@
 
 namespace wanpar {
 
-/// That this rank belongs to a group. Where the ranks have met in a run, it can be found out of each of them
-/// whether it lives, and others learn that this one has left before its connections tell them.
+/// This rank's membership in a group. If the ranks have met in a run, it can find out which of them are
+/// alive, and the others learn that this one has left before its connections close.
 class Membership {
  public:
-  /// Where the user made the backend, nobody can be asked.
+  /// Without a pulse, for a backend that the user has made, no rank can be asked.
   explicit Membership(RunGroup group, std::shared_ptr<Pulse> pulse = {});
   ~Membership();
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
 
-  /// That of a part of these ranks.
+  /// The membership in a subgroup of these ranks.
   std::shared_ptr<Membership> of_part(const std::string& name, std::span<const int> ranks) const;
 
   const std::string& name() const { return group_.name; }
   const RunGroup& group() const { return group_; }
   const std::shared_ptr<Pulse>& pulse() const { return pulse_; }
-  /// Throws what a transfer of this group failed with before: ranks are out of step then, and one would take
-  /// what another call has sent.
   void begin(const Call& call) const;
 
-  /// In a catch block: throws what is to be said of a transfer that failed. `peer` is whom it was with, -1
-  /// where it may be any.
+  /// In a catch block: throws the error for a transfer that failed, or that was too late. `peer` is the rank
+  /// that it was with, -1 if it may be any.
   [[noreturn]] void throw_failed(const Call& call, int peer, const std::exception& failure) const;
-  /// The same for one that was waited for, by how that has ended.
+  [[noreturn]] void throw_late(const Call& call, int peer) const;
+  /// As above, by how the wait for it ended, if that is the reason of the failure.
   [[noreturn]] void throw_ended(const Wait& wait, const Call& call, int peer,
                                 const std::exception& failure) const;
 
  private:
-  void throw_late(const Call& call, int peer) const;
-  void throw_broken(const Call& call, int peer, const std::exception& failure) const;
-  [[noreturn]] void keep_and_throw(const std::function<void()>& thrower) const;
-
   RunGroup group_;
   std::shared_ptr<Pulse> pulse_;
-  mutable std::mutex mutex_;
-  mutable std::exception_ptr failure_;
 };
 
 }  // namespace wanpar

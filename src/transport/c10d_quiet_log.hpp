@@ -8,16 +8,15 @@ C10_DECLARE_int(caffe2_log_level);
 
 namespace wanpar {
 
-/// What goes wrong where ranks meet is thrown; c10d would log it as well, with stack traces, on every rank.
-/// The level is the process's: the first of those who meet at the same time sets it, the last one puts it
-/// back.
+/// Errors of the rendezvous are thrown; c10d would also log them, with stack traces, on every rank. The log
+/// level is global in the process: the first concurrent rendezvous sets it, the last one restores it.
 class QuietLog {
  public:
   QuietLog() {
     std::lock_guard lock(mutex_);
     if (meeting_++ > 0) return;
     before_ = FLAGS_caffe2_log_level;
-    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3 /* fatal alone */;
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3 /* fatal only */;
   }
   ~QuietLog() {
     std::lock_guard lock(mutex_);

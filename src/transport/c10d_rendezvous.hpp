@@ -13,15 +13,15 @@ class Store;
 
 namespace wanpar {
 
-/// What a rank has once all of its run have come.
+/// What a rank has after the rendezvous of its run.
 struct Meeting {
   c10::intrusive_ptr<c10d::Store> store;
   std::shared_ptr<Pulse> pulse;
 };
 
-/// Meets all ranks of a run in its store. Where one is missing, doubled or told of another world, every rank
-/// throws the same `Error` within the timeout; so where two have the same GPU, which goes by any name that is
-/// its own, empty for none.
+/// Rendezvous of all ranks of a run in its store. If one is missing, duplicate or has another world size,
+/// every rank throws the same `Error` within the timeout; likewise if two have the same GPU: `gpu` is any
+/// unique name of it, empty for none.
 Meeting meet_in_store(const Rendezvous& rendezvous, const std::string& gpu, const Deadline& deadline);
 
 }  // namespace wanpar

@@ -6,18 +6,18 @@
 
 namespace wanpar {
 
-/// The store's host has died, or does not answer.
+/// The host of the store has died, or does not answer.
 class StoreLost : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// A store whose every call ends within its timeout, whatever the store's host does. c10d's client waits
-/// without a limit for the replies of its host, which may be stopped, or swapping, or another program
-/// altogether. Then it throws StoreLost.
+/// A store whose calls all end within their timeout, whatever its host does. c10d's client waits without a
+/// limit for replies of the host, which may be stopped, or swapping, or a different program. After the
+/// timeout a call throws StoreLost.
 class LimitedStore : public c10d::Store {
  public:
-  /// `keeper` is who keeps it, as errors name it.
+  /// `keeper` names the store's host in errors.
   LimitedStore(c10::intrusive_ptr<c10d::Store> store, std::chrono::milliseconds timeout, std::string keeper);
 
   c10::intrusive_ptr<c10d::Store> clone() override;
@@ -43,7 +43,7 @@ class LimitedStore : public c10d::Store {
 
   c10::intrusive_ptr<c10d::Store> store_;
   std::string keeper_;
-  std::atomic<bool> is_lost_ = false;  ///< a call was left behind, and nothing answers any more
+  std::atomic<bool> is_lost_ = false;  ///< a call was abandoned: the store no longer answers
 };
 
 }  // namespace wanpar

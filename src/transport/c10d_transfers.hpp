@@ -13,19 +13,19 @@
 
 namespace wanpar {
 
-/// How one waits for a backend.
+/// How to wait for a backend.
 struct Waiting {
-  bool looks = false;  ///< for the end without rest, where the backend's own wait looks once a millisecond
-  std::function<void()> interrupt = {};  ///< ends all its waits that do not look
+  bool looks = false;  ///< busy-polls for the end, if the backend's own wait polls only once a millisecond
+  std::function<void()> interrupt = {};  ///< ends all waits of the backend that do not poll
 };
 
-/// Transfers of one call, each with the peer that it needs, or -1 where it needs them all.
+/// The transfers of one call, each with the peer that it depends on, or -1 if it depends on all.
 class Transfers : public Work {
  public:
   Transfers(Call call, std::shared_ptr<const Membership> membership, std::optional<int64_t> sent,
             Waiting waiting);
 
-  /// Begins one by `begin`, which returns its handle.
+  /// Starts one by `begin`, which returns its c10d Work.
   template <class Begin>
   void add(int peer, at::Tensor keep, Begin begin) {
     try {

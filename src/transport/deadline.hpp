@@ -4,13 +4,14 @@
 
 namespace wanpar {
 
-/// When a wait ends that began where this was made.
+/// The end of a wait that starts with the construction.
 class Deadline {
  public:
   explicit Deadline(std::chrono::milliseconds timeout) : end_(Clock::now() + timeout) {}
 
   bool is_over() const { return Clock::now() >= end_; }
-  /// What is left of it, or `least` where that is more: time for what takes none, if it can be done at all.
+  /// The remaining time, but at least `least`: enough for an operation that takes no time, if it can be done
+  /// at all.
   std::chrono::milliseconds left(std::chrono::milliseconds least = std::chrono::milliseconds(0)) const {
     return std::max(least, std::chrono::duration_cast<std::chrono::milliseconds>(end_ - Clock::now()));
   }

@@ -6,10 +6,10 @@
 
 namespace wanpar {
 
-/// How ranks look after each other.
+/// The heartbeats of a run.
 struct Heartbeat {
-  std::chrono::milliseconds period{1000};  ///< of beats; none with 0
-  /// Told once, on a thread of its own, of the first ranks that are lost. Must not throw.
+  std::chrono::milliseconds period{1000};  ///< 0: no heartbeats
+  /// Called once, on a separate thread, with the first ranks that are lost. Must not throw.
   std::function<void(const PeerLostError&)> on_lost = {};
 };
 

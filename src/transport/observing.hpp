@@ -6,11 +6,11 @@
 
 namespace wanpar {
 
-/// A transport that sees what another one is called for, and the payload that leaves this rank.
+/// A transport that observes the calls of another one, and the payload that leaves this rank.
 ///
-/// Payload is the messages that were sent, each counted as it leaves. What a library's collective moves by
-/// itself is the figure of the bandwidth-optimal algorithm, not a measurement: all_reduce 2 (n − 1) / n · x,
-/// broadcast (n − 1) · x at the root, all_gather (n − 1) · own piece, reduce_scatter all but the own piece.
+/// Payload is the bytes of messages, counted as they are sent. For a library's own collective it is the bytes
+/// of the bandwidth-optimal algorithm, not a measurement: all_reduce 2 (n − 1) / n · x, broadcast (n − 1) · x
+/// at the root, all_gather (n − 1) · own shard, reduce_scatter all but the own shard.
 class Observing : public Transport {
  public:
   explicit Observing(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
@@ -38,10 +38,10 @@ class Observing : public Transport {
 
  protected:
   using Begin = std::function<std::shared_ptr<Work>()>;
-  /// Begins a call and gives its work, or one around it; `bytes` says what it sends.
+  /// Starts a call and returns its work, or a wrapper of it; `bytes` returns the bytes that it sends.
   using Bytes = std::function<int64_t(const Work&)>;
   virtual std::shared_ptr<Work> seen(const Call& call, const Begin& begin, const Bytes& bytes) = 0;
-  /// The same for a part of the ranks.
+  /// As above, for a subgroup.
   virtual std::shared_ptr<Transport> around(std::shared_ptr<Transport> part) const = 0;
 
  private:

@@ -24,37 +24,37 @@
 
 namespace wanpar {
 
-/// What a process does beside its work so that the ranks of a run know of each other: it beats, it answers
-/// the others for as long as it lives and runs, and asks them when a transfer failed. A failed connection
-/// says little of who is to blame: in a collective of a library it may be anybody's, and who ends because of
-/// a failure closes its connections too. So a rank that gives up first tells all others whom it found lost,
-/// and whoever finds that rank gone hears of the one before.
+/// The liveness service of a process: it sends heartbeats, answers questions of other ranks for as long as it
+/// is alive and running, and asks them when a transfer failed. A failed connection does not show which rank
+/// caused it: in a library's collective it may be any, and a rank that ends because of a failure closes its
+/// connections, too. So a rank that gives up first tells all others which ranks it found lost, and a rank
+/// that finds it gone can name those.
 ///
-/// It is a thread that waits in the kernel, and a port.
+/// It consists of a thread that blocks in poll, and a port.
 class Pulse {
  public:
-  /// Listens at the address of this host from which `master`, that of `host`, can be reached.
+  /// Listens at the address of this host from which `master`, the address of `host`, can be reached.
   Pulse(const std::string& host, const Endpoint& master);
   ~Pulse();
   Pulse(const Pulse&) = delete;
   Pulse& operator=(const Pulse&) = delete;
 
-  /// What other ranks need to find it.
+  /// The address at which other ranks reach it.
   const std::string& address() const { return address_; }
-  /// The addresses of all ranks of the run, of which this one is `rank` and `keeper` the one that new groups
-  /// need to find each other; -1 where that is none. Begins to beat.
+  /// The addresses of all ranks of the run; this one is `rank`, and `keeper` the one that hosts the store for
+  /// new groups, or -1. Starts the heartbeats.
   void meet(int rank, int keeper, const std::vector<std::string>& addresses, Heartbeat heartbeat);
   bool beats() const { return beats_.has_value(); }
 
-  /// This rank is about to connect to this group, has begun that call of it, has left it.
+  /// This rank is about to connect to this group, has begun this call of it, or has left it.
   void enter(const std::string& group);
   void begin(const std::string& group, uint64_t call);
   void leave(const std::string& group);
 
-  /// Throws for a call of this group that failed, or was too late, and names the ranks that are to blame.
-  /// `peer` is the rank of the group whose connection failed, or that did not come; -1 where it may be any.
-  /// All ranks that answer are told. Takes 2 s at most, and a fifth of the call's timeout. `detail` is what
-  /// a library said of it, empty where that says nothing.
+  /// Throws for a call of this group that failed, or was too late, and names the ranks to blame. `peer` is
+  /// the rank of the group whose connection failed, or that did not come; -1 if it may be any. All ranks that
+  /// answer are told. Takes at most 2 s, and at most a fifth of the call's timeout. `detail` is the library's
+  /// own message, empty if there is none.
   [[noreturn]] void throw_failed(const RunGroup& group, const Call& call, int peer,
                                  const std::string& detail);
   [[noreturn]] void throw_late(const RunGroup& group, const Call& call, int peer);
@@ -95,7 +95,7 @@ class Pulse {
   bool has_moved_ = false;                            // since its last beat
   std::chrono::milliseconds own_move_{0};
   std::chrono::steady_clock::time_point last_wait_ended_;
-  /// Who has come to beat before all were known here.
+  /// A rank that has connected before this one knew all ranks.
   struct Early {
     int rank;
     Socket client;
@@ -103,9 +103,9 @@ class Pulse {
   };
   std::vector<Early> early_;
   std::mutex interrupting_;
-  std::vector<pollfd> ready_;  // of the thread alone
+  std::vector<pollfd> ready_;  // used by the thread only
   std::thread thread_;
-  std::jthread telling_;  // of who is lost
+  std::jthread telling_;  // calls on_lost
 };
 
 }  // namespace wanpar

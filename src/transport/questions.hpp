@@ -8,18 +8,18 @@
 
 namespace wanpar {
 
-/// Where a rank of the run answers, and the word by which it knows who belongs to the run.
+/// The address of a rank's liveness service, and the token by which it recognises members of the run.
 struct Peer {
   Endpoint there;
   std::string token;
 };
 
-/// Asks some of the peers, by their ranks, at the same time. What each replies: nothing where it has ended,
-/// no entry where it is silent.
+/// Asks several peers, by their ranks, concurrently. Their replies: an empty one for a rank that has ended,
+/// none for a silent one.
 std::map<int, std::string> ask(const std::vector<Peer>& peers, const std::vector<int>& ranks,
                                const std::string& question, std::chrono::milliseconds limit);
 
-/// What comes on a connection until a line has ended, 200 ms at most.
+/// Receives from a connection up to the end of a line, for at most 200 ms.
 std::string receive_line(const Socket& socket);
 
 }  // namespace wanpar

@@ -4,13 +4,13 @@
 
 namespace wanpar {
 
-/// For how long a thread has run. While it is held up, alone or with its whole machine, hardly any time
-/// passes here: it blames nobody for a silence that it has slept through.
+/// The time for which a thread has run. While it is suspended, alone or with its machine, this clock hardly
+/// advances: so the thread accuses no other rank of a silence during its own suspension.
 class RunningClock {
  public:
   using Milliseconds = std::chrono::milliseconds;
 
-  /// To be called more often than every `longest`.
+  /// pass() must be called more often than every `longest`.
   explicit RunningClock(Milliseconds longest) : longest_(longest) {}
 
   Milliseconds now() const { return now_; }

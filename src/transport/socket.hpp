@@ -7,7 +7,7 @@
 
 namespace wanpar {
 
-/// A file descriptor that is closed at its end, and by no program that this one starts.
+/// A socket descriptor that is closed on destruction, and not inherited by child programs.
 class Socket {
  public:
   explicit Socket(int descriptor = -1) : descriptor_(descriptor) {}
@@ -25,15 +25,15 @@ class Socket {
   int descriptor_;
 };
 
-/// Where something listens: an address and a port, as numbers.
+/// An address and a port, in numeric form.
 class Endpoint {
  public:
   Endpoint() = default;
-  /// Asks the resolver, which may take its time. Nothing where it knows no such host.
+  /// Resolves a host name, which may take a while; nullopt for an unknown host.
   static std::optional<Endpoint> find(const std::string& host, int port);
   static Endpoint of(const Socket& socket);
 
-  /// "10.0.0.1", and the same place with another port.
+  /// The address ("10.0.0.1"), and the same address with another port.
   std::string host() const;
   int port() const;
   Endpoint with_port(int port) const;
@@ -50,12 +50,12 @@ class Endpoint {
   socklen_t size_ = sizeof(sockaddr_storage);
 };
 
-/// Whether a name says that all is on this host.
+/// Whether a name denotes this host.
 bool is_this_host(const std::string& name);
 
-/// A connection that is under way; it can be written to once it stands.
+/// A connection in progress; it is writable once it is established.
 Socket connecting_to(const Endpoint& there);
-/// Whether something accepts connections there.
+/// Whether something accepts connections at the address.
 bool listens(const Endpoint& there, int milliseconds);
 
 }  // namespace wanpar

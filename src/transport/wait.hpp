@@ -20,12 +20,12 @@ struct RunGroup {
   std::vector<int> members;
 };
 
-/// A wait of this rank for others of a group, while it lives. Where ranks beat, it is over when one of the
-/// group is lost, or when for the call's timeout no rank of the run has moved: who works is waited for,
-/// however long it takes. Where they do not, it is over when the timeout is.
+/// A wait of this rank for other ranks of a group, registered while it exists. With heartbeats it is over
+/// when a rank of the group is lost, or when no rank of the run has made progress for the call's timeout:
+/// ranks that compute are waited for, however long it takes. Without heartbeats it is over at the timeout.
 class Wait {
  public:
-  /// `interrupt` ends the wait in a library that knows nothing of this, from another thread.
+  /// `interrupt` ends the blocking call of a library, from another thread.
   Wait(std::shared_ptr<Pulse> pulse, const RunGroup& group, const Call& call, const Deadline& deadline,
        std::function<void()> interrupt = {});
   ~Wait();
@@ -33,9 +33,9 @@ class Wait {
   Wait& operator=(const Wait&) = delete;
 
   bool is_over() const { return pulse_ ? end_ != End::none : deadline_.is_over(); }
-  /// Whether it is over because a rank is lost, whichever it waited for.
+  /// Whether it is over because a rank is lost, even one that it did not wait for.
   bool found_lost() const { return end_ == End::lost; }
-  /// What a library may be told that is to wait no longer than this; `least` where there is nothing left.
+  /// The timeout for a library's own wait; `least` if no time is left.
   std::chrono::milliseconds limit(std::chrono::milliseconds least) const;
 
  private:
@@ -50,7 +50,7 @@ class Wait {
   std::atomic<End> end_ = End::none;
 };
 
-/// For what is ended by an interrupt, and by nothing else.
+/// A timeout for waits that end by an interrupt only.
 inline constexpr std::chrono::milliseconds kForever = std::chrono::hours(24 * 365);
 
 }  // namespace wanpar

@@ -9,9 +9,9 @@
 
 namespace wanpar {
 
-/// What `call` gives or throws, or nothing where it is over before. It is left behind then: its thread goes
-/// on to wait and keeps what it captured, so that must be values alone. A process that ends does not wait for
-/// it.
+/// The result or exception of `call`, or nullopt if `is_over` returned true before it ended. Then its thread
+/// is abandoned: it keeps waiting, and what it captured, so it must capture values only. The end of the
+/// process does not wait for it.
 template <class T>
 std::optional<T> until(const std::function<bool()>& is_over, std::function<T()> call) {
   constexpr std::chrono::milliseconds kLook(20);
@@ -27,7 +27,7 @@ std::optional<T> until(const std::function<bool()>& is_over, std::function<T()> 
   return result.get();
 }
 
-/// The same where it takes longer than the limit.
+/// As above, with a time limit.
 template <class T>
 std::optional<T> within(std::chrono::milliseconds limit, std::function<T()> call) {
   Deadline deadline(limit);
