@@ -13,8 +13,7 @@
 
 namespace wan::serve {
 
-/// What can be asked for, by HTTP: docs/serve.md says what, openapi.json in what form. On the server's
-/// thread.
+/// The HTTP API: docs/serve.md documents it, openapi.json has its schema. Runs on the server's thread.
 class Api {
  public:
   struct Parts {

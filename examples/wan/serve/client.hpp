@@ -8,15 +8,15 @@
 
 namespace wan::serve {
 
-/// Files that a client wants of a video; empty where not.
+/// The files that a client downloads; empty paths are skipped.
 struct WantedFiles {
   std::filesystem::path video, contact_sheet,
-      tensors;  ///< the video has its id as a name where none is given
+      tensors;  ///< the video is named after its id by default
 };
 
-/// Has a wan_serve make the video that wan_t2v's flags ask for, shows its progress, and brings the files;
-/// their names go to `results`. A signal cancels the job. Throws Error, with the server's own sentence where
-/// it has one.
+/// Submits the job of wan_t2v's flags to a wan_serve, shows its progress, and downloads the files; prints
+/// their names to `results`. A signal cancels the job. Throws Error, with the server's own message if it has
+/// one.
 void make_at(const std::string& url, const Flags& flags, const WantedFiles& files, std::ostream& out,
              std::ostream& results);
 

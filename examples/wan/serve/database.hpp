@@ -8,21 +8,21 @@
 
 namespace wan::serve {
 
-/// A SQLite file. Errors are thrown as Error, with the file's name.
+/// A SQLite database. Throws Error, with the file's name.
 class Database {
  public:
   explicit Database(const std::filesystem::path& file);
 
-  /// Runs statements that give no rows.
+  /// Runs statements without results.
   void run(const std::string& statements);
 
-  /// A statement: values are bound to its places in their order, then it is stepped through.
+  /// A prepared statement: bind its values in order, then step through the rows.
   class Query {
    public:
     Query& bind(int64_t value);
     Query& bind(double value);
     Query& bind(const std::string& value);
-    /// Whether there is another row.
+    /// Steps to the next row; false at the end.
     bool next();
     int64_t number(int column) const { return sqlite3_column_int64(statement_.get(), column); }
     double amount(int column) const { return sqlite3_column_double(statement_.get(), column); }

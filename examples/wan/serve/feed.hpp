@@ -11,16 +11,16 @@
 
 namespace wan::serve {
 
-/// Brings events to those who listen. They are told on the server's thread.
+/// Publishes events to subscribers, on the server's thread.
 class Feed {
  public:
   explicit Feed(boost::asio::io_context& io) : io_(io) {}
 
-  /// Any thread may call it.
+  /// Thread-safe.
   void publish(const Event& event);
 
-  /// On the server's thread: events of one job, or without an id of all that the owner has, and of the
-  /// server.
+  /// On the server's thread: subscribes to the events of one job, or without an id to those of all jobs of
+  /// the owner, and of the server.
   std::shared_ptr<Subscription> subscribe(const std::string& owner, const std::optional<std::string>& id);
   bool has_listeners();
 
@@ -35,7 +35,7 @@ class Feed {
   std::vector<Listener> listeners_;
 };
 
-/// An event as it is sent.
+/// An event in the wire format of server-sent events.
 std::string sent_form(const std::string& kind, const std::string& data);
 
 }  // namespace wan::serve

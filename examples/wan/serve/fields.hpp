@@ -9,7 +9,7 @@
 
 namespace wan::serve {
 
-/// A field of a request that is a flag of wan_t2v under another name, or the same.
+/// A field of a request, and the flag of wan_t2v that it sets.
 struct Field {
   enum class Kind { text, count, amount, truth, toggle };  ///< a toggle is a flag without a value
   const char* name;
@@ -17,12 +17,12 @@ struct Field {
   Kind kind;
 };
 
-/// All of them.
+/// All fields.
 const std::vector<Field>& fields();
 
-/// What a job is told: the server's own flags, with what the request says in their place. `body` is a JSON
-/// object, or a form's texts as one. Throws Refusal that names the field, for one that is not known or has
-/// another kind of value.
+/// The settings of a job: the server's defaults, overridden by the request. `body` is a JSON object, or one
+/// made of a form's texts. Throws Refusal with the name of the field, for an unknown one or one with a value
+/// of another kind.
 struct Wanted {
   Flags flags;
   std::optional<int64_t> ranks = {};
@@ -31,17 +31,16 @@ struct Wanted {
 };
 Wanted read_fields(const Flags& defaults, const nlohmann::json& body);
 
-/// The command line that the flags stand for.
+/// The flags as a command line.
 std::vector<std::string> words_of(const Flags& flags);
 
-/// A sentence about flags, as one about fields.
+/// A message about flags, rewritten in terms of fields.
 std::string in_fields(const std::string& sentence);
 
-/// The fields that make the video of a planned job again, and what of it follows from them.
+/// The fields that reproduce the video of a planned job, and values that follow from them.
 nlohmann::json settings_of(const Job& job, int64_t ranks, uint64_t seed, bool save_tensors);
 
-/// What the flags of wan_t2v ask a server for, as the body of a request. Throws UsageError for one that a
-/// server does not take.
+/// The flags of wan_t2v as the body of a request. Throws UsageError for a flag that a server does not accept.
 nlohmann::json body_of(const Flags& flags);
 
 }  // namespace wan::serve

@@ -10,29 +10,30 @@
 
 namespace wan::serve {
 
-/// What a rank tells the others with each beat.
+/// What a rank sends to the others with each beat.
 struct Beat {
   static constexpr size_t kNumbers = 5;
 
-  int64_t signal = 0;  ///< one that this process was sent, which is to end them all
+  int64_t signal = 0;  ///< received by this process, and ends all ranks
   int64_t is_over = 0;
   int64_t memory_bytes = 0, memory_peak_bytes = 0;
   int64_t step_microseconds = 0;
 };
 
-/// Ranks that are processes hear of each other twice a second, whatever they do otherwise: one that was
-/// killed or stopped is noticed in any case, while all wait for work, too.
+/// The server's heartbeat, next to the library's own: ranks that are processes exchange signals, memory and
+/// step times by an all-gather twice a second, whatever else they do. It fails when a rank was killed or is
+/// stopped, also while all wait for work.
 class Heartbeat {
  public:
   struct Listener {
-    std::function<Beat()> mine;                             ///< asked for before each beat
-    std::function<void(const std::vector<Beat>&)> heard;    ///< those of all ranks
-    std::function<void(const std::string& sentence)> lost;  ///< the sentence names the rank
+    std::function<Beat()> mine;                             ///< called before each beat
+    std::function<void(const std::vector<Beat>&)> heard;    ///< called with the beats of all ranks
+    std::function<void(const std::string& sentence)> lost;  ///< called if a rank is lost; `sentence` names it
   };
 
-  /// `group` is the heart's own.
+  /// `group` is used by nothing else.
   Heartbeat(wanpar::Communicator group, Listener listener);
-  /// Waits for the beat in which rank 0 says that it is over.
+  /// Waits for the beat with which rank 0 ends all.
   ~Heartbeat();
 
  private:

@@ -7,11 +7,10 @@
 
 namespace wan::serve {
 
-/// A line of the history.
+/// A row of the history.
 nlohmann::json history_row(const Record& record);
 
-/// The same lines as a table of text. A cell that a spreadsheet would take for a formula has an apostrophe
-/// before it.
+/// The rows as CSV. A cell that a spreadsheet would interpret as a formula is prefixed by an apostrophe.
 std::string history_csv(const std::vector<Record>& records);
 
 }  // namespace wan::serve

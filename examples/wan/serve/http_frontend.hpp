@@ -14,25 +14,25 @@
 
 namespace wan::serve {
 
-/// What rank 0 has for its callers: the queue of jobs, and the HTTP server, which is there before the first
-/// weight is read.
+/// The part of the server that only rank 0 has: the queue of jobs, and the HTTP server, which is up before
+/// the first weight is read.
 class HttpFrontend {
  public:
-  /// Listens from now on. Throws Error where the folder or the port cannot be had.
+  /// Starts to listen. Throws Error if the folder or the port is not available.
   HttpFrontend(const ServeOptions& options, const std::string& version);
   ~HttpFrontend();
 
   Jobs& jobs() { return jobs_; }
   Status& status() { return status_; }
   Planner& planner() { return planner_; }
-  /// Where callers find it.
+  /// The address of the page and the API.
   const std::string& url() const { return url_; }
 
-  /// Those who still listen hear the last events; then nobody is answered any more.
+  /// Sends the last events to subscribers, and stops the HTTP server.
   void close();
 
  private:
-  /// A folder that one server has at a time.
+  /// Locks a data folder for one server.
   class Lock {
    public:
     explicit Lock(const std::filesystem::path& folder);

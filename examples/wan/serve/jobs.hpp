@@ -16,7 +16,7 @@
 
 namespace wan::serve {
 
-/// Something that happened to a job.
+/// An event of a job.
 struct Event {
   std::string kind;  ///< job, preview, deleted
   std::string id, owner;
@@ -31,64 +31,64 @@ struct JobsOptions {
   std::string model;
 };
 
-/// A job that is to be run now.
+/// A job to run now.
 struct Ticket {
   Record record;
   std::shared_ptr<Stop> stop;
 };
 
-/// How a job ended.
+/// The outcome of a job.
 struct Outcome {
   std::string status;  ///< completed, failed, cancelled
   std::string error_code = {}, error = {};
 };
 
-/// Where a running job is.
+/// The progress of a running job.
 struct Stage {
   std::string phase;
   int64_t step = 0, steps = 0;
   double seconds_per_step = 0;
 };
 
-/// All jobs: those that wait, in their order, the one that runs, and those that are over. Records lie in
-/// SQLite and files in folders, so that both are there after a restart. Safe to be used from several threads.
+/// All jobs: waiting ones, in order, the running one, and finished ones. Records are in SQLite and files in
+/// folders, so that both survive a restart. Thread-safe.
 class Jobs {
  public:
-  /// `tell` hears of events, on whatever thread they happen. Jobs that ran when a server ended here are
-  /// failed now, those that waited wait again.
+  /// `tell` is called with events, on any thread. Jobs that were running when a server ended are marked as
+  /// failed, waiting ones are queued again.
   Jobs(JobsOptions options, std::function<void(const Event&)> tell);
 
-  // What callers do. An owner sees its own jobs only; Refusal where there is none of that id.
+  // For HTTP requests. An owner sees only its own jobs; throws Refusal if there is none with that id.
 
-  /// Puts a job at the end of the queue: its view. Throws Refusal where the queue is full.
+  /// Appends a job to the queue; returns its view. Throws Refusal if the queue is full.
   nlohmann::json submit(Record record);
   nlohmann::json view(const std::string& id, const std::string& owner) const;
   std::vector<nlohmann::json> list(const Records::Wish& wish) const;
   nlohmann::json cancel(const std::string& id, const std::string& owner);
   void remove(const std::string& id, const std::string& owner);
   Record record(const std::string& id, const std::string& owner) const;
-  /// The newest preview, a PNG; empty where there is none.
+  /// The latest preview, a PNG; empty if there is none.
   std::string preview(const std::string& id, const std::string& owner) const;
-  /// Views of what waits or runs.
+  /// Views of waiting and running jobs.
   std::vector<nlohmann::json> live(const std::string& owner) const;
   const Records& records() const { return records_; }
 
   /// The folder of a job's files.
   std::filesystem::path folder_of(const std::string& id) const { return options_.folder / "videos" / id; }
 
-  // What the ranks' thread does.
+  // For the thread of rank 0 that runs jobs.
 
-  /// Waits for the next job, which runs from now on; none when the jobs are closed.
+  /// Waits for the next job, which is running from now on; nullopt when the queue is closed.
   std::optional<Ticket> next();
   void at(const Stage& stage);
   void show(const std::string& png);
   void finish(const Outcome& outcome);
 
-  // How it ends.
+  // For the shutdown.
 
-  /// No job begins from now on, and the one that runs is stopped: it has failed by `outcome`.
+  /// Starts no further job, and stops the running one, which fails with `outcome`.
   void close(const Outcome& outcome);
-  /// The same, without waiting for the ranks: what runs or waits has failed.
+  /// As above, without waiting for the ranks: running and waiting jobs fail.
   void abandon(const Outcome& outcome);
 
   struct Counts {
@@ -135,7 +135,7 @@ class Jobs {
   Counts counts_;
 };
 
-/// Now, in seconds since 1970.
+/// The current time, in seconds since 1970.
 int64_t now();
 
 }  // namespace wan::serve

@@ -7,7 +7,7 @@
 
 namespace wan::serve {
 
-/// What Prometheus reads: the text format 0.0.4.
+/// The metrics in Prometheus' text format 0.0.4.
 std::string metrics_of(const Jobs& jobs, const Status& status, const Server& server);
 
 }  // namespace wan::serve

@@ -4,10 +4,10 @@
 
 namespace wan::serve {
 
-/// How long jobs take, learnt from those before them.
+/// Estimates the duration of jobs from earlier ones.
 class Pace {
  public:
-  /// Of a job with these settings: what it took, a step and all that is no step.
+  /// Records a job with these settings: the time per step, and the time outside of steps.
   void learn(const nlohmann::json& settings, double seconds_of_step, double other_seconds);
 
   std::optional<double> seconds_of(const nlohmann::json& settings) const;

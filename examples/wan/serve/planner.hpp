@@ -12,14 +12,14 @@
 
 namespace wan::serve {
 
-/// Decides of requests whether and how the ranks at hand can make the video, before they wait in the queue.
+/// Decides whether and how the available ranks can make the video of a request, before it is queued.
 class Planner {
  public:
   Planner(Flags defaults, std::string model) : defaults_(std::move(defaults)), model_(std::move(model)) {}
 
-  /// The checkpoint is open; until then every request is refused as too early.
+  /// Call when the checkpoint is open; until then every request is rejected as too early.
   void open(std::shared_ptr<const Source> source, int64_t ranks, HostShare share);
-  /// Weights are loaded: what is left of memory now is what jobs may take.
+  /// Call when the weights are loaded: jobs may use the memory that is available now.
   void loaded();
 
   struct Planned {
@@ -28,10 +28,10 @@ class Planner {
     HostShare share;
     Room room;
   };
-  /// Throws Refusal: for a field that is wrong, or, with the code `not_possible`, where ranks, memory or the
-  /// model do not allow it.
+  /// Throws Refusal for an invalid field, or, with the code `not_possible`, if ranks, memory or the model do
+  /// not allow the job.
   Planned plan(const nlohmann::json& body) const;
-  /// What would be: the same as an answer of its own, also where it is not possible.
+  /// The plan, or the reason why it is impossible, as a response.
   nlohmann::json view(nlohmann::json body) const;
 
   const Flags& defaults() const { return defaults_; }
@@ -47,7 +47,7 @@ class Planner {
   std::optional<Room> room_;
 };
 
-/// The options that the flags stand for. Throws Refusal, in the words of fields.
+/// Parses the flags. Throws Refusal, in terms of fields.
 Options options_of(const Flags& flags);
 
 }  // namespace wan::serve

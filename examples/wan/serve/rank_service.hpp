@@ -19,27 +19,28 @@
 
 namespace wan::serve {
 
-/// What this process is in the run.
+/// The role of this process in the run.
 struct RankServiceOptions {
   wanpar::Place place;
   int64_t ranks = 1;
   bool are_networks_kept = true;
 };
 
-/// The ranks of this process: rank 0's takes jobs from the queue and tells the others, and all make them
-/// together, until rank 0 says that it is over.
+/// The ranks of this process: rank 0 takes jobs from the queue and broadcasts them, and all ranks make them
+/// together, until rank 0 ends the service.
 class RankService {
  public:
-  /// `front` is rank 0's: the queue and who asks; none in other processes. `job` stands for the jobs to come.
+  /// `front` has the queue and the HTTP server of rank 0; null in other processes. `job` is a stand-in for
+  /// jobs to come.
   RankService(RankServiceOptions options, HttpFrontend* front, std::shared_ptr<const Source> source, Job job,
               at::Device device);
 
-  /// Collective over all ranks. The life of one.
+  /// Collective over all ranks. Runs until the service ends.
   void run(const wanpar::Communicator& world);
 
-  /// This process was sent a signal that is to end all ranks.
+  /// This process has received a signal, which ends all ranks.
   void stop(int signal);
-  /// The signal that all ranks end by; 0 where they do not.
+  /// The signal that ended all ranks, or 0.
   int ended_by() const { return ended_by_; }
 
  private:

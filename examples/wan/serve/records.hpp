@@ -11,37 +11,37 @@
 
 namespace wan::serve {
 
-/// The records of all jobs, in a SQLite file. Safe to be used from several threads.
+/// The records of all jobs, in a SQLite database. Thread-safe.
 class Records {
  public:
   explicit Records(const std::filesystem::path& file);
 
   void add(const Record& record);
   void update(const Record& record);
-  /// Not one that was deleted.
+  /// Without deleted records.
   std::optional<Record> find(const std::string& id) const;
 
-  /// Which records are wanted.
+  /// A filter of records.
   struct Wish {
-    std::optional<std::string> owner = {};   ///< any where absent
-    std::vector<std::string> statuses = {};  ///< any where empty
+    std::optional<std::string> owner = {};   ///< absent: any
+    std::vector<std::string> statuses = {};  ///< empty: any
     int64_t from = 0, to = INT64_MAX;        ///< of the time of creation
-    std::string words = {};                  ///< that the prompt has in it, whatever the case
-    std::string after = {};                  ///< an id: what comes behind it in the order
+    std::string words = {};                  ///< contained in the prompt, case-insensitive
+    std::string after = {};                  ///< an id: only records after it in the order
     bool is_newest_first = true;
     bool with_deleted = false;
     int64_t limit = 20;
   };
   std::vector<Record> list(const Wish& wish) const;
 
-  /// How many there are of each status, of an owner or of all, and the seconds that they ran.
+  /// The numbers of records by status, of an owner or of all, and the seconds that they ran.
   struct Totals {
     std::map<std::string, int64_t> of_status;
     double run_seconds = 0;
   };
   Totals totals(const std::optional<std::string>& owner) const;
 
-  /// Those that have files, the oldest first.
+  /// Records with files, the oldest first.
   std::vector<Record> with_files() const;
 
  private:

@@ -5,12 +5,12 @@
 
 namespace wan::serve {
 
-/// SIGINT, SIGTERM and SIGHUP, from now on, on a thread that waits for them: no handler interrupts anything.
-/// To be made before other threads are.
+/// Handles SIGINT, SIGTERM and SIGHUP on a thread that waits for them, so that no handler interrupts
+/// anything. Construct before other threads are started.
 class Signals {
  public:
-  /// `first` is called for the first signal, `again` for each that follows, and where the process is still
-  /// there after nine seconds: launchers wait for ten.
+  /// `first` is called for the first signal, `again` for each further one, and if the process is still
+  /// running after nine seconds: launchers wait for ten.
   Signals(std::function<void(int)> first, std::function<void(int)> again);
   ~Signals();
   Signals(const Signals&) = delete;
@@ -21,7 +21,7 @@ class Signals {
   std::jthread thread_;
 };
 
-/// Ends this process as the signal would have done without anybody who waits for it.
+/// Ends this process as the signal's default action would, without waiting for anything.
 [[noreturn]] void end_by(int signal);
 
 }  // namespace wan::serve

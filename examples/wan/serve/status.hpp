@@ -8,20 +8,20 @@
 
 namespace wan::serve {
 
-/// What a rank says of itself.
+/// The state of a rank.
 struct RankState {
   std::string host, device;
   int64_t memory_bytes = 0, memory_peak_bytes = 0;
   double step_seconds = 0;  ///< of its last step; 0 before the first
 };
 
-/// What the server as a whole is at. Safe to be used from several threads.
+/// The state of the server. Thread-safe.
 class Status {
  public:
   explicit Status(std::string model, std::string version)
       : model_(std::move(model)), version_(std::move(version)) {}
 
-  /// starting, loading, ready, stopping, failed. What has failed stays so, what stops may only fail.
+  /// starting, loading, ready, stopping, failed. A failed server stays failed, a stopping one may only fail.
   void become(const std::string& state, const std::string& reason = {});
   void loading(double part, const std::string& what);
   void lost(std::vector<int64_t> ranks);

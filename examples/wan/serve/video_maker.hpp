@@ -18,15 +18,15 @@
 
 namespace wan::serve {
 
-/// What a rank makes videos with, job after job: its networks, which stay where they are not to be offloaded,
-/// and its place among the ranks of a job. Where the next job wants other degrees, the ranks take other
-/// places, and load what of the weights they lack.
+/// Makes videos on a rank, job after job: holds the networks, which stay loaded unless they are offloaded,
+/// and the rank's place in the mesh of a job. If the next job has other degrees, the ranks are regrouped, and
+/// load the weights that they lack.
 class VideoMaker {
  public:
   VideoMaker(wanpar::Communicator world, at::Device device, SharedTransformer& shared, bool are_kept)
       : world_(std::move(world)), device_(device), shared_(shared), are_kept_(are_kept) {}
 
-  /// Who hears of a job, and may end it. On ranks other than the first there is no progress.
+  /// Callbacks of a job, and how it can be stopped. Ranks other than the first have no progress.
   struct Watch {
     Progress* progress = nullptr;
     std::function<void(const Step& step)> stepped = {};
@@ -34,12 +34,12 @@ class VideoMaker {
     std::function<void(const Result& result)> finished = {};  ///< on the first rank
   };
 
-  /// Collective. Makes ready for jobs like this one.
+  /// Collective. Loads what jobs like this one need.
   void load(const Job& job, int64_t ranks);
-  /// Collective over all ranks, of which the first `ranks` make the video. Throws on all of these where one
+  /// Collective over all ranks, of which the first `ranks` make the video. Throws on all of these if one
   /// fails, or the job is stopped.
   void make(const Job& job, int64_t ranks, uint64_t seed, const Watch& watch);
-  /// Places are taken anew for the next job: after a failure connections may be broken.
+  /// Regroups the ranks for the next job: after a failure connections may be broken.
   void part() { team_.reset(), places_.clear(); }
 
   const Vae& vae() const { return vae_; }
@@ -59,11 +59,11 @@ class VideoMaker {
   at::Device device_;
   SharedTransformer& shared_;
   bool are_kept_;
-  std::string places_;        // of which jobs
-  std::optional<Team> team_;  // none where this rank has no place
+  std::string places_;        // the degrees for which they are grouped
+  std::optional<Team> team_;  // nullopt if this rank takes no part
   std::optional<wanpar::Model> text_encoder_;
   std::string text_encoder_of_;
-  Transformer whole_{nullptr};  // stays while its ranks take other places
+  Transformer whole_{nullptr};  // stays loaded while the ranks are regrouped
   Vae vae_{nullptr};
 };
 

@@ -14,7 +14,7 @@ namespace http = boost::beast::http;
 
 using Request = http::request<http::string_body>;
 
-/// A file, or the part of it that was asked for.
+/// A file, or a range of it.
 struct FileBody {
   std::filesystem::path path;
   uint64_t first, length;
@@ -22,21 +22,21 @@ struct FileBody {
 
 class Subscription;
 
-/// Events from now on, until `is_last` says so of one, or the client goes.
+/// Events from now on, until one with `is_last`, or until the client disconnects.
 struct EventsBody {
   std::shared_ptr<Subscription> subscription;
 };
 
 struct Answer;
 
-/// Another answer that is to come; `gone` is called where the client does not wait for it.
+/// An answer that comes later; `gone` is called if the client disconnects first.
 struct LaterBody {
-  std::shared_ptr<Subscription> subscription;     ///< wakes when there may be one
-  std::function<std::optional<Answer>()> answer;  ///< nothing as long as there is none
+  std::shared_ptr<Subscription> subscription;     ///< is woken when the answer may be there
+  std::function<std::optional<Answer>()> answer;  ///< nullopt until it is there
   std::function<void()> gone;
 };
 
-/// What a request is answered with.
+/// The response to a request.
 struct Answer {
   http::status status = http::status::ok;
   std::string type = "application/json";

@@ -11,17 +11,17 @@
 
 namespace wan::serve {
 
-/// One client's connection: its requests, one after the other.
+/// A client's connection, which serves its requests one after the other.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, std::string peer, Server& server);
 
   boost::asio::awaitable<void> run();
-  /// Answers that there are too many connections.
+  /// Responds that there are too many connections.
   boost::asio::awaitable<void> refuse();
 
   const std::string& peer() const { return peer_; }
-  /// Since when it has waited for a request; nothing while one is served.
+  /// Since when it has been idle; nullopt while a request is served.
   std::optional<std::chrono::steady_clock::time_point> idle_since() const { return idle_since_; }
   void close();
 

@@ -5,13 +5,13 @@
 
 namespace wan::serve {
 
-/// A part of a file, in bytes.
+/// A range of a file, in bytes.
 struct Range {
   uint64_t first, length;
 };
 
-/// The part that a Range header asks for of `size` bytes; nothing where it is to be ignored: several parts,
-/// another unit, no range at all. Throws Refusal (416) for one that lies outside.
+/// The range that a Range header requests of `size` bytes; nullopt if the header must be ignored: several
+/// ranges, another unit, no range at all. Throws Refusal (416) for a range outside of the file.
 std::optional<Range> range_of(std::string_view header, uint64_t size);
 
 }  // namespace wan::serve

@@ -6,7 +6,7 @@
 
 namespace wan::serve {
 
-/// A request that is not served: an HTTP status, and a sentence for the caller.
+/// A rejected request: an HTTP status, and a message for the client.
 struct Refusal : std::runtime_error {
   Refusal(http::status status, std::string code, const std::string& sentence, std::string param = {},
           std::map<std::string, std::string> headers = {})
@@ -17,12 +17,12 @@ struct Refusal : std::runtime_error {
         headers(std::move(headers)) {}
 
   http::status status;
-  std::string code;   ///< for programs, as in `queue_full`
-  std::string param;  ///< the field that it is about, where it is about one
+  std::string code;   ///< machine-readable, e.g. `queue_full`
+  std::string param;  ///< the field that caused it, if any
   std::map<std::string, std::string> headers;
 };
 
-/// The same in the shape that OpenAI's clients read.
+/// The response in the format of OpenAI's clients.
 Answer answer_of(const Refusal& refusal);
 
 }  // namespace wan::serve

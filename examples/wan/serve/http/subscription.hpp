@@ -10,19 +10,18 @@
 
 namespace wan::serve {
 
-/// What one reader of events has not been sent yet: of each subject the latest only, so that a slow reader
-/// costs no more than a quick one. Lives on the server's thread.
+/// The events that a subscriber has not been sent yet: only the latest of each subject, so that a slow client
+/// costs no more than a fast one. Used on the server's thread.
 class Subscription {
  public:
   explicit Subscription(boost::asio::io_context& io) : wake_(io) {}
 
-  /// An event of a kind. It takes the place of one of the same subject that still waits; behind the last
-  /// there is none.
+  /// Adds an event. It replaces a waiting one of the same subject; after the last one none is added.
   void put(const std::string& subject, std::string event, bool is_last = false);
   std::optional<std::string> take();
   bool is_over() const { return is_over_ && order_.empty(); }
 
-  /// Returns when something was put, wake() was called, or the time is over.
+  /// Returns when an event was added, wake() was called, or the time is over.
   boost::asio::awaitable<void> wait(std::chrono::milliseconds limit);
   void wake() { wake_.cancel(); }
 

@@ -7,19 +7,19 @@
 
 namespace wan::serve {
 
-/// The target of a request, `/v1/videos/x?limit=3`, taken apart.
+/// The parsed target of a request, `/v1/videos/x?limit=3`.
 struct Target {
-  std::string path;                ///< as it was sent: nothing is decoded, so nothing can hide in it
-  std::vector<std::string> parts;  ///< of the path: v1, videos, x
+  std::string path;                ///< as sent: never decoded, so it can contain no hidden characters
+  std::vector<std::string> parts;  ///< segments of the path: v1, videos, x
   std::map<std::string, std::string> query;
 
-  /// Throws Refusal for one that is not of this form, and for a field that is there twice.
+  /// Throws Refusal for a malformed target, and for a duplicate field.
   explicit Target(std::string_view text);
 
   std::optional<std::string> value(const std::string& field) const;
-  /// A whole number from `least` to `greatest`. Throws Refusal.
+  /// An integer from `least` to `greatest`. Throws Refusal.
   std::optional<int64_t> number(const std::string& field, int64_t least, int64_t greatest) const;
-  /// One of a few words. Throws Refusal.
+  /// One of several words. Throws Refusal.
   std::optional<std::string> one_of(const std::string& field, const std::vector<std::string>& words) const;
 };
 
