@@ -1,5 +1,8 @@
 #pragma once
+#include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
@@ -24,19 +27,26 @@ class Membership {
   const std::string& name() const { return group_.name; }
   const RunGroup& group() const { return group_; }
   const std::shared_ptr<Pulse>& pulse() const { return pulse_; }
+  /// Throws the failure of an earlier transfer of this group: its ranks are out of step, and one would
+  /// receive what another call has sent.
   void begin(const Call& call) const;
 
-  /// In a catch block: throws the error for a transfer that failed, or that was too late. `peer` is the rank
-  /// that it was with, -1 if it may be any.
+  /// In a catch block: throws the error for a transfer that failed. `peer` is the rank that it was with, -1
+  /// if it may be any.
   [[noreturn]] void throw_failed(const Call& call, int peer, const std::exception& failure) const;
-  [[noreturn]] void throw_late(const Call& call, int peer) const;
-  /// As above, by how the wait for it ended, if that is the reason of the failure.
+  /// As above for a transfer that was waited for, by how the wait ended.
   [[noreturn]] void throw_ended(const Wait& wait, const Call& call, int peer,
                                 const std::exception& failure) const;
 
  private:
+  void throw_late(const Call& call, int peer) const;
+  void throw_broken(const Call& call, int peer, const std::exception& failure) const;
+  [[noreturn]] void keep_and_throw(const std::function<void()>& thrower) const;
+
   RunGroup group_;
   std::shared_ptr<Pulse> pulse_;
+  mutable std::mutex mutex_;
+  mutable std::exception_ptr failure_;
 };
 
 }  // namespace wanpar
