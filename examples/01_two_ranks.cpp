@@ -1,7 +1,7 @@
-// Two ranks in one process. A rank is one of several workers that run the same program; a Communicator is how
-// it talks to the others. Ranks are processes under torchrun or mpirun (02_data_parallel.cpp); here they are
-// threads, which is how a parallel program is tried and debugged on a laptop. Each call is collective (all
-// ranks make it) and asynchronous: get() waits for its result.
+// Two ranks in one process. A rank is one of several workers that run the same program; a Communicator
+// connects it to the others. Ranks are processes under torchrun or mpirun (02_data_parallel.cpp); here they
+// are threads, which is convenient for developing and debugging a parallel program on a laptop. Each call is
+// collective (all ranks make it) and asynchronous: get() waits for its result.
 //
 //     build/bin/01_two_ranks
 #include <torch/torch.h>
@@ -22,7 +22,7 @@ void program(wanpar::Communicator world) {
   auto sum = world.all_reduce(mine.sum());
   std::vector<int64_t> lengths{1, 2};
   auto joined = world.all_gather(mine, 0, lengths);  // sizes may be uneven
-  expect(sum.get(), torch::tensor(5));               // 1 + 2 + 2: both calls were under way at once
+  expect(sum.get(), torch::tensor(5));               // 1 + 2 + 2: both calls were in flight at once
   expect(joined.get(), torch::tensor({1, 2, 2}));
 
   auto from_0 = world.broadcast(mine.sum(), 0).get();

@@ -1,7 +1,7 @@
-// Data parallel training. Each rank holds the whole model and computes the gradients of its own part of the
-// batch; backward() averages them over the ranks, so all optimizers take the same step. The loop is the one
-// of a single device; one line wraps the model. By itself the program runs on two threads, under a launcher
-// on its processes:
+// Data parallel training. Each rank holds the full model and computes the gradients of its own shard of the
+// batch; backward() averages them over the ranks, so all optimizers take the same step. The loop is the same
+// as on a single device; one line wraps the model. Run alone, the program uses two threads, under a launcher
+// the launcher's processes:
 //
 //     build/bin/02_data_parallel
 //     mpirun -np 2 build/bin/02_data_parallel
@@ -11,7 +11,7 @@
 
 #include <iostream>
 
-struct NetImpl : torch::nn::Module {  // plain LibTorch: nothing to inherit, nothing to register
+struct NetImpl : torch::nn::Module {  // plain LibTorch: no base class, no registration
   torch::Tensor forward(torch::Tensor x) { return out->forward(torch::relu(in->forward(x))); }
   torch::nn::Linear in = register_module("in", torch::nn::Linear(2, 32));
   torch::nn::Linear out = register_module("out", torch::nn::Linear(32, 1));
@@ -21,11 +21,11 @@ TORCH_MODULE(Net);
 void train(wanpar::Communicator world) {
   auto model = Net() | wanpar::data_parallel({.group = world, .mode = wanpar::BatchMode::local});
   torch::optim::Adam optimizer(model.parameters(), 1e-2);
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(world.rank());  // each rank has data of its own
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(world.rank());  // each rank has its own data
   torch::Tensor loss;
   for (int step = 0; step < 200; ++step) {
     auto x = torch::rand({16, 2}, generator);
-    auto y = x.prod(1, /*keepdim=*/true);  // what it is to learn
+    auto y = x.prod(1, /*keepdim=*/true);  // the target
     optimizer.zero_grad();
     loss = torch::mse_loss(model(x), y);
     loss.backward();  // averages the gradients
@@ -42,7 +42,7 @@ void train(wanpar::Communicator world) {
 }
 
 int main() {
-  auto world = wanpar::connect();  // the processes of torchrun or mpirun; this one alone without
+  auto world = wanpar::connect();  // the processes of torchrun or mpirun; without a launcher only this one
   if (world.size() > 1)
     train(world);
   else

@@ -1,7 +1,7 @@
-// Sharded training (FSDP, ZeRO-3) with save and resume. Each rank keeps a part of the parameters, their
-// gradients and the optimizer's state; a layer is gathered only while it is used. A checkpoint is saved by
-// names, so it goes on with any number of ranks: here two ranks train ten steps and save, three load and
-// train ten more, and the losses are those of twenty steps on one rank.
+// Sharded training (FSDP, ZeRO-3) with save and resume. Each rank keeps a shard of the parameters, their
+// gradients and the optimizer state; a layer is unsharded only while it is used. A checkpoint is saved by
+// name, so it can be resumed on any number of ranks: here two ranks train ten steps and save, three load and
+// train ten more, and the losses are those of twenty steps on a single rank.
 //
 //     build/bin/03_sharded_training
 #include <torch/torch.h>
@@ -22,7 +22,7 @@ struct NetImpl : torch::nn::Module {
 };
 TORCH_MODULE(Net);
 
-/// Steps [begin, end) on some ranks; gives the last loss.
+/// Runs steps [begin, end) on some ranks; returns the last loss.
 double train(int ranks, int begin, int end, const std::filesystem::path& folder) {
   double last = 0;
   wanpar::local::run(ranks, [&](wanpar::Communicator world) {
@@ -37,7 +37,7 @@ double train(int ranks, int begin, int end, const std::filesystem::path& folder)
     torch::AutoGradMode with_gradients(true);
     for (int step = begin; step < end; ++step) {
       auto x = torch::arange(24).view({6, 4}).add(step).sin();  // the batch of this step: 6 samples,
-      auto mine = x.tensor_split(ranks)[world.rank()];          // of which each rank has as many as any other
+      auto mine = x.tensor_split(ranks)[world.rank()];          // the same number on each rank
       optimizer.zero_grad();
       auto loss = torch::mse_loss(model(mine), mine.flip(1));
       loss.backward();

@@ -1,7 +1,7 @@
 // Sequence parallel attention. Four ranks each hold a quarter of the tokens of one sequence; the module is
-// plain LibTorch and knows nothing of it. Ulysses trades tokens for heads around attention (an all-to-all),
-// the ring sends keys and values round; here both at once, 2 × 2. Result and gradients are those of one rank,
-// also where nothing divides: 37 tokens, 3 heads.
+// plain LibTorch and knows nothing of ranks. Ulysses exchanges tokens for heads around attention (an
+// all-to-all), the ring rotates keys and values; here both are combined, 2 × 2. Result and gradients are
+// those of a single rank, even if nothing divides evenly: 37 tokens, 3 heads.
 //
 //     build/bin/04_sequence_parallel
 #include <torch/torch.h>
@@ -29,11 +29,10 @@ int main() {
 
   wanpar::local::run(4, [&](wanpar::Communicator world) {
     wanpar::Mesh mesh(world, {{"ring", 2}, {"ulysses", 2}});
-    auto model =
-        attention | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
-                                               .ring = mesh["ring"],
-                                               .split = {{.arg = 0, .dim = 1}}});  // where tokens are
-    auto y = model(x);  // all ranks give the same x and have the whole result
+    auto model = attention | wanpar::sequence_parallel({.ulysses = mesh["ulysses"],
+                                                        .ring = mesh["ring"],
+                                                        .split = {{.arg = 0, .dim = 1}}});  // the tokens
+    auto y = model(x);  // all ranks pass the same x and get the full result
     auto gradient = gradient_of(y);
 
     auto far =

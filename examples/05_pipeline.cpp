@@ -1,6 +1,7 @@
-// A pipeline. Each rank holds a range of a model's blocks and passes activations on; micro-batches keep all
-// of them busy. train_step runs forward and backward of one batch, one forward and one backward in turn
-// (1F1B), and leaves each rank the gradients of its own blocks. They are those of one rank.
+// Pipeline parallel training. Each rank holds a range of a model's blocks and sends activations on;
+// micro-batches keep all of them busy. train_step runs forward and backward of one batch, alternating one
+// forward and one backward (1F1B), and leaves on each rank the gradients of its own blocks, which are those
+// of a single rank.
 //
 //     build/bin/05_pipeline
 #include <torch/torch.h>
@@ -25,7 +26,7 @@ int main() {
     torch::optim::SGD optimizer(model.parameters(), 0.1);
 
     optimizer.zero_grad();
-    auto loss = model.train_step({x}, target, loss_of);  // the whole batch's, on every rank
+    auto loss = model.train_step({x}, target, loss_of);  // of the global batch, on every rank
     auto blocks = model.ranges()[world.rank()];
     for (auto i = blocks.begin; i < blocks.end; ++i)
       for (auto& item : (*(mine->begin() + i)).ptr()->named_parameters()) {
@@ -35,7 +36,7 @@ int main() {
       }
     if (!torch::allclose(loss.to(torch::kFloat), expected))
       throw wanpar::Error("another loss than on one rank");
-    optimizer.step();  // of its own blocks: the others have no gradient here
+    optimizer.step();  // its own blocks: the others have no gradient here
 
     auto after = model.train_step({x}, target, loss_of);
     if (world.rank() == 0)

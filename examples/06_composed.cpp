@@ -1,6 +1,6 @@
-// Strategies composed over a mesh. Four ranks are laid out as 2 × 2: the batch is split along "data", tokens
-// along "sequence", and parameters are sharded over all four. Each strategy wraps what the one before has
-// made; the loop is the same for the bare module and the wrapped one, and so are the losses.
+// Strategies composed over a mesh. Four ranks are arranged as 2 × 2: the batch is split along "data", tokens
+// along "sequence", and parameters are sharded over all four. Each strategy wraps the result of the previous
+// one; the loop is the same for the bare module and the wrapped one, and so are the losses.
 //
 //                     sequence 0   sequence 1
 //            data 0     rank 0       rank 1       half of the samples, half of their tokens,

@@ -1,6 +1,6 @@
-// A TorchScript model. What torch::jit::load gives is wrapped like any other module, with every strategy;
-// nothing of it needs to be known at compile time, and nothing in Python is changed. Here a script with
-// attention written out as products has its tokens split over two ranks.
+// A TorchScript model. A module from torch::jit::load is wrapped like any other module, by any strategy;
+// nothing about it needs to be known at compile time, and nothing changes in Python. Here the tokens of a
+// script, with attention written as matrix products, are split over two ranks.
 //
 //     build/bin/07_torchscript
 #include <torch/script.h>

@@ -10,19 +10,19 @@
 using Done = std::shared_ptr<wanpar::Work>;
 using Messages = std::vector<wanpar::Message>;
 
-/// What is left to do when letters have come.
+/// The work that is left when letters have arrived.
 struct Arrival : wanpar::Work {
   explicit Arrival(std::function<void()> rest) : finish(std::move(rest)) {}
   void wait() override { finish(); }
   std::function<void()> finish;
 };
 
-/// Letters between threads. The n-th one from a rank to another is a promise, made by the first of both to
-/// come; so what was begun first may be waited for last. (A mailbox for long runs would throw away letters
-/// that were read.)
+/// Letters between threads. The n-th letter from one rank to another is a promise, made by whichever of the
+/// two comes first; so transfers may be waited for in any order. (A mailbox for long runs would delete
+/// letters that were read.)
 class Mailbox {
  public:
-  /// `ranks` are those of a group, `me` is the one of them that calls.
+  /// `ranks` are those of a group, `me` is the calling one.
   Done trade(const std::vector<int>& ranks, int me, const Messages& sends, Messages receives,
              const wanpar::Call& call) {
     std::vector<std::shared_future<at::Tensor>> letters;
@@ -32,7 +32,7 @@ class Mailbox {
     return std::make_shared<Arrival>([=] {
       for (size_t i = 0; i < letters.size(); ++i) {
         if (letters[i].wait_for(call.timeout) !=
-            std::future_status::ready)  // every wait ends, and names the rank
+            std::future_status::ready)  // every wait is bounded, and names the rank
           throw wanpar::Error(wanpar::too_late(call, "rank " + std::to_string(receives[i].peer)));
         at::Tensor(receives[i].tensor).copy_(letters[i].get());
       }

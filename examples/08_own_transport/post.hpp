@@ -5,8 +5,8 @@
 
 using at::Tensor, wanpar::Call;
 
-/// A group of ranks over a mailbox. Of the seven functions that move tensors, wanpar::Pairwise makes five of
-/// exchange.
+/// A group of ranks over a mailbox. Of the seven functions that move tensors, wanpar::Pairwise implements
+/// five by exchange.
 class Post : public wanpar::Pairwise {
  public:
   Post(std::shared_ptr<Mailbox> box, std::vector<int> ranks, int me) : box_(box), ranks_(ranks), me_(me) {}
@@ -43,6 +43,6 @@ class Post : public wanpar::Pairwise {
     return op == wanpar::ReduceOp::min ? all.amin(0) : all.amax(0);
   }
   std::shared_ptr<Mailbox> box_;
-  std::vector<int> ranks_;  // as the mailbox numbers them
+  std::vector<int> ranks_;  // in the numbering of the mailbox
   int me_;
 };

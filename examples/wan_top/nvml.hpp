@@ -7,16 +7,17 @@
 
 namespace wan_top {
 
-/// NVIDIA's management library, opened at run time: no header of it, and no driver, is needed to build this.
+/// NVIDIA's management library, opened at run time: building needs neither its header nor a driver.
 class Nvml {
  public:
-  /// Nothing where there is no such library; throws std::runtime_error where it is there and refuses.
+  /// nullptr if the library is not installed; throws std::runtime_error if it is installed but cannot be
+  /// used.
   static std::unique_ptr<Nvml> open();
   ~Nvml();
   Nvml(const Nvml&) = delete;
   Nvml& operator=(const Nvml&) = delete;
 
-  /// A device that does not answer is there with its fault.
+  /// A device that does not answer is listed with its fault.
   std::vector<Device> devices() const;
 
  private:

@@ -10,15 +10,15 @@
 
 namespace wan_top {
 
-/// What Linux tells of processors and processes, under /proc and /sys. Remembers its last look, since which
-/// it says how busy they were; the first look is since the start.
+/// Statistics of processors and processes, from /proc and /sys. Utilisation is since the previous call; in
+/// the first call, since the start.
 class Proc {
  public:
   explicit Proc(std::filesystem::path root = "/") : root_(std::move(root)) {}
 
   /// The processors of this host, as one device.
   Device host();
-  /// The processes of this user that a launcher has started as ranks, by run and rank.
+  /// The processes of this user that a launcher has started as ranks, sorted by run and rank.
   std::vector<Rank> ranks();
 
  private:

@@ -7,17 +7,17 @@
 
 namespace wan_top {
 
-/// What a device says of itself; what it does not say is absent.
+/// The values of a device; unknown ones are absent.
 struct Device {
   int index = 0;
   std::string name;
   std::optional<uint64_t> memory_used, memory_total;  ///< bytes
-  std::optional<double> utilisation;                  ///< percent of the time since the last look
+  std::optional<double> utilisation;                  ///< percent of the time since the previous reading
   std::optional<double> temperature;                  ///< degrees Celsius
   std::optional<double> power, power_limit;           ///< watts
   std::optional<double> clock, clock_limit;           ///< MHz
   std::vector<std::string> throttled_by;
-  std::string fault = {};                            ///< why it cannot be used; empty where it can
+  std::string fault = {};                            ///< why it cannot be read; empty if it can
   std::map<int, uint64_t> memory_of_processes = {};  ///< bytes, by process
 };
 
@@ -25,13 +25,13 @@ struct Device {
 struct Rank {
   int rank = 0, ranks = 1;
   int process = 0;
-  std::string run;                        ///< what ranks of one run have alike
+  std::string run;                        ///< identifies the run
   std::string program;                    ///< its name
   std::string state;                      ///< running, sleeping, stopped, …
-  std::optional<double> utilisation;      ///< percent of one processor, since the last look
-  std::optional<uint64_t> memory;         ///< bytes of the host's
+  std::optional<double> utilisation;      ///< percent of one processor, since the previous reading
+  std::optional<uint64_t> memory;         ///< bytes of host memory
   std::optional<uint64_t> device_memory;  ///< bytes
-  std::vector<int> devices = {};          ///< that it holds memory of
+  std::vector<int> devices = {};          ///< on which it holds memory
 };
 
 struct Reading {

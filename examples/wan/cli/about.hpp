@@ -7,26 +7,27 @@
 
 namespace wan {
 
-/// A program, as its help, its man page and its completion describe it.
+/// The description of a program, for its help, man page and completion.
 struct About {
   std::string program;
   std::string summary;  ///< what it does, in a few words
-  std::string usage;    ///< lines that show how it is started, and what else is to be known
+  std::string usage;    ///< lines that show how it is started, and further notes
   boost::program_options::options_description flags;
   bool reads_variables = true;  ///< Sources::all
 };
 
-/// The flags that every program has: those that make it tell something about itself.
+/// The flags of every program for information about itself.
 boost::program_options::options_description about_flags();
-/// Those of programs that read a file: --config, and --print_config.
+/// The flags of programs that read a file: --config, and --print_config.
 boost::program_options::options_description config_flags();
-/// Whether the flag is one of them that asks the program for something else than its work.
+/// Whether the flag is one of about_flags() or config_flags() that asks for information instead of the
+/// program's work.
 bool is_about(const std::string& flag);
 
 /// The text of --help.
 std::string help_of(const About& about);
 
-/// What a flag of about_flags() asks for; none where the user gave none of them.
+/// The text that a flag of about_flags() asks for; nullopt if the user gave none of them.
 std::optional<std::string> answer_of(const Words& words, const About& about);
 
 }  // namespace wan

@@ -5,8 +5,8 @@ namespace wan {
 
 struct About;
 
-/// A script by which `shell` (bash, zsh or fish) completes the program's flags, the words that they take, and
-/// files and folders.
+/// A completion script for `shell` (bash, zsh or fish): for the program's flags, their values, and files and
+/// folders.
 std::string completion(const std::string& shell, const About& about);
 
 }  // namespace wan

@@ -5,9 +5,8 @@
 
 namespace wan {
 
-/// How the ranks share the work: the two branches of guidance, then heads, then tokens in a ring; and, on
-/// request, the prompts where there are several, the transformer's blocks, and displaced patches of the
-/// video.
+/// The parallel degrees: the two branches of guidance, then heads, then tokens in a ring; and, on request,
+/// data parallelism over several prompts, the transformer's blocks, and displaced patches of the video.
 struct Degrees {
   int64_t cfg = 1;
   int64_t ulysses = 1;
@@ -30,16 +29,16 @@ struct RequestedDegrees {
   std::optional<int64_t> patch = {};
 };
 
-/// Whether every step has one branch to compute, or the guided and the unguided one.
+/// Whether every step computes one branch, or the guided and the unguided one.
 enum class Guidance { off, on };
 
-/// Degrees for `world` ranks and `heads` attention heads: those requested, the others chosen. Guidance takes
-/// two groups where the rest of the world is even, Ulysses as many ranks as share the heads evenly, the ring
-/// the rest; patches leave it none. Throws Error when the degrees do not multiply to the world
-/// size, or two groups are asked for one branch, or a ring within patches.
+/// Degrees for `world` ranks and `heads` attention heads: those requested, the others chosen. Guidance gets
+/// two groups if the number of remaining ranks is even, Ulysses as many ranks as divide the heads evenly, the
+/// ring the rest; with patches the ring is 1. Throws Error if the degrees do not multiply to the world size,
+/// for two groups with one branch, and for a ring within patches.
 Degrees choose_degrees(int64_t world, int64_t heads, const RequestedDegrees& requested, Guidance guidance);
 
-/// One line for a person, as in `4 ranks: 2 guidance groups x 2 Ulysses x 1 ring`.
+/// Human-readable: `4 ranks: 2 guidance groups x 2 Ulysses x 1 ring`.
 std::string describe(const Degrees& degrees);
 
 }  // namespace wan

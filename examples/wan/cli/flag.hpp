@@ -4,14 +4,13 @@
 #include <utility>
 #include <vector>
 
-// What the tables of flags are written with. Every value is read as text, so that each complaint about one is
-// our own sentence.
+// Building blocks for tables of flags. Every value is parsed as text, so that all error messages are our own.
 namespace wan {
 
 using FlagValue = boost::program_options::typed_value<std::string>;
 
-/// A value that `name` stands for: FILE and DIR are names of such, N and X are numbers, BOOL is true or
-/// false.
+/// A value with the placeholder `name`: FILE and DIR are completed as such, N and X are numbers, BOOL is true
+/// or false.
 inline FlagValue* text(const char* name) {
   return boost::program_options::value<std::string>()->value_name(name);
 }
@@ -19,13 +18,12 @@ inline FlagValue* text(const char* name, const char* by_default) {
   return text(name)->default_value(by_default);
 }
 
-/// A flag that takes no value: it is true where it stands, and --flag=false takes back what a variable or a
-/// file says.
+/// A switch: given alone it is true; --flag=false overrides a variable or a file.
 inline FlagValue* switched() {
   return text("[=BOOL]")->implicit_value("true", "")->default_value("false", "");
 }
 
-/// One of a few words.
+/// One of several words.
 class OneOf : public FlagValue {
  public:
   OneOf(const char* name, std::vector<std::string> choices)
@@ -43,7 +41,7 @@ inline FlagValue* one_of(std::vector<std::string> choices, const char* by_defaul
   return one_of(std::move(choices))->default_value(by_default);
 }
 
-/// The words that the flag takes; none where it takes any.
+/// The words that the flag accepts; empty if it accepts any text.
 inline std::vector<std::string> choices_of(const boost::program_options::option_description& flag) {
   const auto* semantic = flag.semantic().get();
   if (const auto* one = dynamic_cast<const OneOf*>(semantic)) return one->choices();
@@ -52,7 +50,7 @@ inline std::vector<std::string> choices_of(const boost::program_options::option_
                                                        : std::vector<std::string>{};
 }
 
-/// -n of "nproc_per_node,n"; empty where the flag has none.
+/// -n for "nproc_per_node,n"; empty if the flag has no short name.
 inline std::string short_name_of(const boost::program_options::option_description& flag) {
   namespace style = boost::program_options::command_line_style;
   const auto name = flag.canonical_display_name(style::allow_dash_for_short);

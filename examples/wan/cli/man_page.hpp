@@ -5,7 +5,7 @@ namespace wan {
 
 struct About;
 
-/// The page of section 1 for man: what the program is, its flags, its variables, its exit codes.
+/// The man page in section 1: the program's purpose, flags, variables, exit codes.
 std::string man_page(const About& about, const std::string& version);
 
 }  // namespace wan

@@ -4,7 +4,7 @@
 
 namespace wan {
 
-/// The one of `candidates` that `word` most likely meant: fewest letters inserted, removed or replaced.
+/// The one of `candidates` with the smallest edit distance to `word`.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace wan

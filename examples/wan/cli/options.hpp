@@ -16,18 +16,18 @@
 
 namespace wan {
 
-/// What the user of wan_t2v asks for. What is absent comes from the checkpoint or the machine.
+/// The options of wan_t2v. Absent ones are derived from the checkpoint or the machine.
 struct Options {
-  std::optional<std::string> answer;  ///< of --help and its like: to be printed, and nothing else to be done
+  std::optional<std::string> answer;  ///< printed instead of any work, for --help and similar flags
 
   std::optional<std::string> task;
   int64_t width = 832;
   int64_t height = 480;
   int64_t frame_num = 81;
   std::filesystem::path ckpt_dir;
-  std::string prompt;  ///< empty where there is a file of prompts
+  std::string prompt;  ///< empty if there is a file of prompts
   std::filesystem::path prompt_file;
-  std::string negative_prompt;        ///< the official one where none is given
+  std::string negative_prompt;        ///< Wan's official one by default
   std::optional<uint64_t> base_seed;  ///< absent: random
   std::string sample_solver = kSolverNames.front();
   int64_t sample_steps = 50;
@@ -39,7 +39,7 @@ struct Options {
   bool dit_fsdp = false;     ///< shard the transformer's weights
   bool t5_fsdp = false;      ///< shard the text encoder's weights
   bool t5_cpu = false;       ///< encode the text on the CPU
-  bool vae_parallel = true;  ///< all ranks that make a video decode it
+  bool vae_parallel = true;  ///< all ranks that make a video also decode it
   int64_t local_ranks = 1;
   RequestedProcesses processes;
   std::optional<std::string> device;  ///< cpu, cuda
@@ -48,27 +48,26 @@ struct Options {
   std::filesystem::path save_tensors;
   int64_t fps = 16;
   std::filesystem::path contact_sheet;
-  bool stats = false;   ///< say in the end what patches held and sent
-  double timeout = 60;  ///< seconds that ranks wait where none is at work
+  bool stats = false;   ///< report in the end what patches stored and sent
+  double timeout = 60;  ///< seconds that ranks wait while none makes progress
   std::filesystem::path trace;
-  std::string serve;                         ///< the URL of a server that is to make it; empty: this program
-  std::map<std::string, std::string> given;  ///< flags that are no defaults
-  std::map<std::string, std::string>
-      origins;                     ///< of values that were not typed: a variable, or a file's field
-  std::vector<std::string> notes;  ///< of the file
+  std::string serve;  ///< the URL of a server that makes the video; empty: this program
+  std::map<std::string, std::string> given;    ///< flags with values other than by default
+  std::map<std::string, std::string> origins;  ///< the variable or file field of values that were not flags
+  std::vector<std::string> notes;              ///< on fields of the file
 
   Guidance guidance() const { return sample_guide_scale > 1 ? Guidance::on : Guidance::off; }
 };
 
-/// Options of the words after the program's name, of the environment and of a file (Words). Checks all that
-/// can be checked without the checkpoint.
-/// Throws UsageError: one sentence with the flag, its value and what to write instead.
+/// Parses the words after the program's name, the environment and a file (Words). Validates everything that
+/// does not need the checkpoint. Throws UsageError: one sentence with the flag, its value and a valid
+/// alternative.
 Options parse_options(const std::vector<std::string>& words);
 
-/// The flags of what to make and how, section by section.
+/// The flags for videos and how they are made, section by section.
 std::vector<boost::program_options::options_description> sections();
 
-/// What --help, --man and --completion tell of wan_t2v.
+/// For --help, --man and --completion of wan_t2v.
 About about_wan_t2v();
 
 }  // namespace wan

@@ -8,10 +8,10 @@
 
 namespace wan {
 
-/// Displaced patches as the user asks for them, in pixels and frames of the video.
+/// The user's options for displaced patches, in pixels and frames of the video.
 struct RequestedPatches {
   std::string split_mode = "spatial";               ///< spatial, temporal, spatiotemporal
-  std::optional<int64_t> patch_overlap = {};        ///< pixels, or frames where those are dealt
+  std::optional<int64_t> patch_overlap = {};        ///< pixels, or frames in temporal mode
   std::optional<int64_t> temporal_chunk_size = {};  ///< frames
   int64_t warmup_steps = 4;
   int64_t sync_frequency = 0;
@@ -21,15 +21,15 @@ struct RequestedPatches {
   std::optional<double> max_staleness = {};
 };
 
-/// Adds the flags that say how patches are dealt and when they are synchronous.
+/// Adds the flags for the split into patches and for synchronous steps.
 void add_patch_flags(boost::program_options::options_description& flags);
-/// Those that mean nothing without patches.
+/// The flags that require patches.
 const std::vector<std::string>& patch_fields();
 
-/// What they say. Throws UsageError where they contradict one another, or want patches that nobody asked for.
+/// Reads these flags. Throws UsageError if they contradict each other, or are given without patches.
 RequestedPatches read_patches(const Words& words);
 
-/// Throws UsageError where `steps` are too few for displaced ones.
+/// Throws UsageError if `steps` are too few for displaced patches.
 void check_steps(const RequestedPatches& patches, int64_t patch_parallel_size, int64_t steps);
 
 }  // namespace wan

@@ -5,8 +5,7 @@
 
 namespace wan {
 
-/// Each flag's value and where it came from, a line each, as TOML that --config reads. What nobody gave
-/// is a comment.
+/// Each flag's value and its source, one per line, as TOML that --config can read. Defaults are comments.
 std::string print_config(const Words& words);
 
 }  // namespace wan

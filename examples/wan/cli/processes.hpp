@@ -6,20 +6,20 @@
 
 namespace wan {
 
-/// What a file or a user says of the processes that a launcher starts.
+/// The user's requirements on the processes that a launcher starts.
 struct RequestedProcesses {
   std::optional<int64_t> world_size = {};  ///< ranks that there must be
-  std::string gpu_ids = {};                ///< CUDA devices of this host, as 0,1,3; all where empty
+  std::string gpu_ids = {};                ///< CUDA devices of this host, such as 0,1,3; empty: all
 };
 
-/// Throws UsageError for what is no number of ranks or list of devices, and for fewer devices than ranks.
+/// Throws UsageError for an invalid number of ranks or list of devices, and for fewer devices than ranks.
 RequestedProcesses read_processes(const Words& words);
 
-/// Throws UsageError where not as many ranks were started, and says how they are.
+/// Throws UsageError if another number of ranks was started, and explains how to start them.
 void check_started(const RequestedProcesses& processes, int64_t ranks, const std::string& program);
 
-/// Lets this process see the devices alone, before CUDA begins. Throws UsageError where a launcher has dealt
-/// others.
+/// Restricts this process to the devices, before CUDA is initialised. Throws UsageError if a launcher has
+/// assigned others.
 void show_devices(const RequestedProcesses& processes);
 
 }  // namespace wan

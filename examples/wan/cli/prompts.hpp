@@ -6,9 +6,9 @@
 
 namespace wan {
 
-/// The prompts to make videos of: the one given, or those of the file, one a line; blank lines are none.
-/// Throws UsageError for a file that cannot be read or holds no prompt, and for more data-parallel groups
-/// than prompts.
+/// The prompts for videos: the one given, or those of the file, one per line; blank lines are skipped. Throws
+/// UsageError for a file that cannot be read or has no prompt, and for more data-parallel groups than
+/// prompts.
 std::vector<std::string> prompts_of(const Options& options);
 
 }  // namespace wan

@@ -3,7 +3,7 @@
 
 namespace wan {
 
-/// The command line is wrong; programs exit with 2.
+/// The command line is invalid; programs exit with 2.
 class UsageError : public wanpar::Error {
  public:
   using wanpar::Error::Error;

@@ -18,7 +18,7 @@ template <typename... Parts>
   throw UsageError(fmt::format(sentence, std::forward<Parts>(parts)...));
 }
 
-/// What a number may be, why, and a value for the sentence that shows how to write it.
+/// The valid range of a number, the reason for it, and an example for the error message.
 template <typename Number>
 struct Range {
   Number least, greatest;
@@ -29,45 +29,44 @@ struct Range {
 using Count = Range<int64_t>;
 using Amount = Range<double>;
 
-// Of flags that all programs have.
+// For flags of all programs.
 constexpr Count kDegree = {1, 4096, "no run has more ranks", "2"};
 constexpr Count kLocalRanks = {1, 64, "they are threads that share the cores of this machine", "2"};
 constexpr Amount kTimeout = {0.1, 1e6, "it is in seconds", "60"};
 
-/// --print-config as --print_config: flags may be written with either stroke, as torchrun's are.
+/// --print-config as --print_config: flags may be written with dashes or underscores, like torchrun's.
 std::string with_underscores(std::string word);
 
-/// Where values come from: from all that Words names, or, for a program that hands variables on to others,
-/// from what is typed alone.
+/// The sources of values: all that Words lists, or, for a program that passes variables on to others, flags
+/// only.
 enum class Sources { all, typed };
 
-/// The values that a program's user has given: those of its flags as typed, then of the variables WANPAR_FLAG
-/// of the environment, then of --config FILE, where the program has config_flags(); the first that has one
-/// counts, and the flag's default where none has. Complaints about flags as such, and about values that are
-/// not what a flag takes, are made here, as UsageError.
+/// The values of a program's flags: as given on the command line, else by a variable WANPAR_FLAG, else by
+/// --config FILE, if the program has config_flags(), else the default. Throws UsageError for unknown flags,
+/// and for values that a flag does not accept.
 class Words {
  public:
-  /// No flag's value may be empty but that of `may_be_empty`.
+  /// No flag may have an empty value, except `may_be_empty`.
   Words(const std::vector<std::string>& words, const boost::program_options::options_description& known,
         const std::string& program, const std::string& may_be_empty = {}, Sources sources = Sources::all);
 
-  /// The flags that somebody gave, and the value of each.
+  /// The flags that were given by any source, and their values.
   std::map<std::string, std::string> given() const;
-  /// Whether somebody gave it; a default is nobody's.
+  /// Whether any source gave it; false for a default.
   bool has(const char* flag) const { return values_.count(flag) != 0 && !values_[flag].defaulted(); }
   std::string text(const char* flag) const;
-  std::optional<std::string> one_of(const char* flag) const;  ///< of those that its table lists
+  std::optional<std::string> one_of(const char* flag) const;  ///< one of those that its table lists
   std::optional<std::string> one_of(const char* flag, const std::vector<std::string>& choices) const;
   std::optional<bool> truth(const char* flag) const;  ///< true or false
   std::optional<int64_t> count(const char* flag, const Count& range) const;
   std::optional<double> amount(const char* flag, const Amount& range) const;
 
-  /// Refuses the absence of a flag, and shows how to write it.
+  /// Throws UsageError if the flag is absent, with an example.
   void require(const char* flag, const std::string& example) const;
 
-  /// Where the values of flags came from that were not typed: a variable, or a file and its field.
+  /// The sources of values that were not flags: a variable, or a file and its field.
   const std::map<std::string, std::string>& origins() const { return origins_; }
-  /// What the file says that has no effect here, or another one than its reader may think.
+  /// Remarks on fields of the file that have no effect here, or another one than expected.
   const std::vector<std::string>& notes() const { return notes_; }
   const boost::program_options::options_description& known() const { return known_; }
   /// Whether the program has config_flags().
@@ -86,8 +85,7 @@ class Words {
   std::vector<std::string> notes_;
 };
 
-/// The sentence, and behind it where the values come from of the flags that it names, for those that nobody
-/// typed.
+/// The message, followed by the sources of the flags that it names, for those that were not given as flags.
 std::string with_origins(std::string sentence, const std::map<std::string, std::string>& origins);
 
 }  // namespace wan
