@@ -117,7 +117,8 @@ ServeOptions parse_serve_options(const std::vector<std::string>& arguments) {
 
   options.job = words.given();
   options.job.erase("config");
-  for (const auto& option : server_flags().options()) options.job.erase(option->long_name());
+  const auto own = server_flags();
+  for (const auto& option : own.options()) options.job.erase(option->long_name());
   auto some_job = options.job;
   some_job["prompt"] = "-";
   options.machine = parse_options(words_of(some_job));
