@@ -68,12 +68,15 @@ int serve(const ServeOptions& options, const wanpar::Place& place, std::string f
             .place = place, .ranks = ranks, .are_networks_kept = is_kept(options, ranks, job->device)},
         front.get(), source, *job, device);
   }
+  std::function<void(const wanpar::PeerLostError&)> on_lost;
+  if (service) on_lost = [&](const wanpar::PeerLostError& error) { service->lose(error.what()); };
   wan::on_ranks(place,
                 {.local_ranks = options.machine.local_ranks,
                  .timeout = options.machine.timeout,
                  .on_cuda = job ? device.is_cuda() : at::hasCUDA(),
                  .failure = failure,
-                 .told = job ? wan::described(*job, WANPAR_VERSION) : ""},
+                 .told = job ? wan::described(*job, WANPAR_VERSION) : "",
+                 .on_lost = on_lost},
                 [&](const wanpar::Communicator& world) { service->run(world); });
   if (front) front->close();
   return service->ended_by();

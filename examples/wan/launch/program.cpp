@@ -78,7 +78,9 @@ wanpar::Communicator connect(const wanpar::Place& place, const Start& start,
   return wanpar::connect(
       {.backend = backend,
        .timeout = patience,
-       .on_lost = [place](const wanpar::PeerLostError& error) { end_for_lost_rank(error, place); },
+       .on_lost = start.on_lost
+                      ? start.on_lost
+                      : [place](const wanpar::PeerLostError& error) { end_for_lost_rank(error, place); },
        .place = place});
 }
 

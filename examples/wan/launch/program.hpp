@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 #include <wanpar/core/communicator.hpp>
+#include <wanpar/core/error.hpp>
 #include <wanpar/launch/connect.hpp>
 
 // What main() of a program is made of. It begins on all ranks or on none.
@@ -31,6 +32,7 @@ struct Start {
   bool on_cuda = false;      ///< what the ranks work on; it says how they speak to each other
   std::string failure = {};  ///< by failure_of(), of a process that cannot begin
   std::string told = {};     ///< what all processes must have been told alike
+  std::function<void(const wanpar::PeerLostError&)> on_lost = {};  ///< instead of ending this process
 };
 
 /// Collective. Runs `work` on each rank: on threads of this process where `local_ranks` is more than one,

@@ -237,7 +237,10 @@ void RankService::hear(const std::vector<Beat>& beats) {
 
 /// A rank is lost, and with it all that the others could do: they say so and end, and take what is left of it
 /// with them.
-void RankService::lose(const std::string& sentence, int rank) {
+void RankService::lose(const std::string& sentence) {
+  // Both heartbeats may find it; the first to say so ends the process.
+  while (is_losing_.exchange(true)) std::this_thread::sleep_for(std::chrono::seconds(1));
+  const auto rank = options_.place.rank;
   const auto lost = ranks_named(sentence);
   const bool is_first = rank == 0 || (!lost.empty() && lost[0] == 0);
   if (is_first) fmt::print(stderr, "wan_serve: {}\n", sentence);
@@ -265,10 +268,9 @@ void RankService::run(const wanpar::Communicator& world) {
   std::optional<Heartbeat> heart;
   std::optional<std::jthread> pulse;
   if (are_processes)
-    heart.emplace(
-        office.split(0),
-        Heartbeat::Listener{[this, rank] { return beat(rank); }, [this](const auto& beats) { hear(beats); },
-                            [this, rank](const auto& sentence) { lose(sentence, rank); }});
+    heart.emplace(office.split(0), Heartbeat::Listener{[this, rank] { return beat(rank); },
+                                                       [this](const auto& beats) { hear(beats); },
+                                                       [this](const auto& sentence) { lose(sentence); }});
   else if (rank == 0)
     pulse.emplace([this, ranks = world.size()](const std::stop_token& stop) {
       while (!stop.stop_requested()) {

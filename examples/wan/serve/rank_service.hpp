@@ -40,6 +40,8 @@ class RankService {
 
   /// This process has received a signal, which ends all ranks.
   void stop(int signal);
+  /// A rank of another process is lost: fails the jobs that run or wait, and ends this process.
+  [[noreturn]] void lose(const std::string& sentence);
   /// The signal that ended all ranks, or 0.
   int ended_by() const { return ended_by_; }
 
@@ -54,7 +56,6 @@ class RankService {
                const VideoMaker::Watch& watch) const;
   Beat beat(int rank) const;
   void hear(const std::vector<Beat>& beats);
-  [[noreturn]] void lose(const std::string& sentence, int rank);
   void meet_neighbours(const wanpar::Communicator& world);
 
   RankServiceOptions options_;
@@ -68,7 +69,7 @@ class RankService {
   std::vector<std::pair<std::string, std::string>> who_;  // host and device of each rank
   std::vector<int> neighbours_;                           // by rank: a handle of its process, -1 elsewhere
   std::atomic<int> signal_ = 0, ended_by_ = 0;
-  std::atomic<bool> is_over_ = false;
+  std::atomic<bool> is_over_ = false, is_losing_ = false;
 };
 
 }  // namespace wan::serve
