@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <atomic>
 #include <iostream>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,19 @@ using namespace wan::serve;
 
 bool is_kept(const ServeOptions& options, int64_t ranks, at::DeviceType device) {
   return !options.offload_model.value_or(ranks == 1 && device == at::kCUDA);
+}
+
+int64_t bytes_of(const wan::Weights& weights) {
+  int64_t bytes = 0;
+  for (const auto& [name, entry] : weights) bytes += static_cast<int64_t>(entry.tensor.nbytes());
+  return bytes;
+}
+
+/// The bytes of transformer and text encoder that this process loads; the VAE is small beside them.
+int64_t bytes_to_load(const wan::Job& job, int processes) {
+  const auto stages = processes > 1 ? job.degrees.pipeline : 1;
+  return bytes_of(job.checkpoint.transformer()) / (job.options.dit_fsdp ? processes : stages) +
+         bytes_of(job.checkpoint.text_encoder()) / (job.options.t5_fsdp ? processes : 1);
 }
 
 /// Serves until a signal comes; which one.
@@ -58,7 +72,13 @@ int serve(const ServeOptions& options, const wanpar::Place& place, std::string f
       const wan::HostShare share{.processes = place.local_size,
                                  .threads = static_cast<int>(options.machine.local_ranks)};
       wan::check_memory(*job, share);
-      if (front) front->planner().open(source, ranks, share);
+      if (!front) return;
+      front->planner().open(source, ranks, share);
+      job->loaded = [&status = front->status(), done = std::make_shared<std::atomic<int64_t>>(0),
+                     all = bytes_to_load(*job, place.world_size)](size_t bytes) {
+        *done += static_cast<int64_t>(bytes);
+        status.loading(static_cast<double>(*done) / static_cast<double>(all), "weights");
+      };
     });
   const auto device = wan::device_at(place, job ? job->device : at::kCPU);
   if (job) {
