@@ -12,6 +12,7 @@
 #include <wanpar/core/error.hpp>
 
 #include "core/sentence.hpp"
+#include "transport/c10d_quiet_log.hpp"
 #include "transport/c10d_store.hpp"
 #include "transport/within.hpp"
 
@@ -35,6 +36,7 @@ Meeting open_store(const Rendezvous& r, const Deadline& deadline) {
   std::string detail = "no reply";
   try {
     auto meeting = within<Meeting>(deadline.left(), [host = r.host, options] {
+      QuietLog quiet;  // of a thread that may outlive the caller's
       auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
       auto master = Endpoint::find(host, options.port);
       if (!master) throw UsageError(fmt::format("no host is known as '{}'", host));
