@@ -118,7 +118,12 @@ std::string script_of_workflow(const std::filesystem::path& file) {
   if (!in) wan::refuse("--workflow {} cannot be read; give a workflow that ComfyUI has saved", file.string());
   std::ostringstream text;
   text << in.rdbuf();
-  const auto json = nlohmann::json::parse(text.str(), nullptr, false);
+  constexpr int kDepth = 100;  // what nests deeper than any workflow would end the process when it is walked
+  const auto check = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+    if (depth > kDepth) wan::refuse("--workflow {} is nested too deeply for a workflow", file.string());
+    return true;
+  };
+  const auto json = nlohmann::json::parse(text.str(), check, false);
   if (json.is_discarded()) wan::refuse("--workflow {} is not valid JSON", file.string());
   if (!wan::is_workflow(json)) return script_of_config(file);
   auto video = wan::video_of(wan::read_graph(json, file.string()), file.string());

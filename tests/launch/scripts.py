@@ -78,7 +78,8 @@ for change, sentence in (
 ):
     done = run([wanrun, "--create-script", "--workflow", str(edited(change))], 20)
     check("refused: " + sentence, done.status == 2 and sentence in done.error and len(done.error.splitlines()) == 1 and not done.out, done)
-for text, sentence in (("{", "is not valid JSON"), ('{"stps": 3}', "did you mean steps?"), ('{"nodes": [{"id": 1}], "links": []}', "is no ComfyUI workflow")):
+for text, sentence in (("{", "is not valid JSON"), ('{"stps": 3}', "did you mean steps?"), ('{"nodes": [{"id": 1}], "links": []}', "is no ComfyUI workflow"),
+                       ('{"1": {"class_type": "KSampler", "inputs": ' + '{"a": ' * 100000 + "1" + "}" * 100002, "is nested too deeply")):
     (folder / "wrong.json").write_text(text)
     done = run([wanrun, "--create-script", "--workflow", str(folder / "wrong.json")], 20)
     check("refused: " + sentence, done.status == 2 and sentence in done.error and len(done.error.splitlines()) == 1, done)

@@ -185,7 +185,7 @@ def jobs_and_files():
         id = made["id"]
         whole = server.get("/v1/videos/{}/content".format(id))[1]
         check("the content is an mp4", whole[4:8] == b"ftyp" and len(whole) > 500, whole[:20])
-        for header, part in (("bytes=10-19", whole[10:20]), ("bytes=-7", whole[-7:]), ("bytes={}-".format(len(whole) - 3), whole[-3:])):
+        for header, part in (("bytes=10-19", whole[10:20]), ("bytes=-7", whole[-7:]), ("bytes={}-".format(len(whole) - 3), whole[-3:]), ("bytes=5-" + "9" * 30, whole[5:])):
             status, headers, body = server.ask("GET", "/v1/videos/{}/content".format(id), headers={"Range": header})
             check("a range: " + header, status == 206 and body == part and headers["Content-Range"].endswith("/{}".format(len(whole))), status)
         check("a range outside", server.ask("GET", "/v1/videos/{}/content".format(id), headers={"Range": "bytes=99999999-"})[0] == 416)
@@ -254,7 +254,7 @@ def jobs_and_files():
 
         done = run([wan_t2v, "--serve", "http://127.0.0.1:{}".format(server.port), "--prompt", PROMPT, "--base_seed", "7", "--size", "64*64",
                     "--save_file", folder / "there.mp4", "--save_tensors", folder / "there.safetensors"])  # fmt: skip
-        check("wan_t2v --serve", done.status == 0 and done.out == "{}\n".format(folder / "there.mp4") and "denoise 2/2" in done.error and
+        check("wan_t2v --serve", done.status == 0 and done.out == "{}\n".format(folder / "there.mp4") and "denoise" in done.error and
               tensors((folder / "there.safetensors").read_bytes())["latents"] == mine["latents"], done)  # fmt: skip
         for words, sentence in ((["--local_ranks", "2"], "--local_ranks is the server's own business"), (["--sample_steps", "9000"], "--sample_steps 9000 is out of range")):
             done = run([wan_t2v, "--serve", "http://127.0.0.1:{}".format(server.port), "--prompt", "x", *words])

@@ -203,6 +203,7 @@ TEST_CASE("what is not known, or not built, or contradicts itself is refused in 
 
 TEST_CASE("what is no configuration is refused with where it is wrong") {
   CHECK(has(complaint("{\n\"fps\": 8,\n}"), "is not valid JSON in line 3"));
+  CHECK(has(complaint("{\"fps\": 1e400}"), "has a number that is too large to be read"));
   CHECK(has(complaint("fps = \n", ".toml"), "is not valid TOML in line 1"));
   CHECK(has(complaint(R"({"fps": 8, "fps": 9})"), "says 'fps' twice"));
   CHECK(has(complaint(R"({"fps": 8, "more": {"fps": 9}})"), "says 'fps' twice"));

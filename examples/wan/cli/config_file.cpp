@@ -50,6 +50,8 @@ Json parse_json(const std::string& text, const std::string& where) {
     return Json::parse(text, check, true, /*ignore_comments=*/true);
   } catch (const Json::parse_error& error) {
     refuse("{} is not valid JSON in line {}", where, line_of(text, error.byte));
+  } catch (const Json::out_of_range&) {
+    refuse("{} has a number that is too large to be read", where);
   }
 }
 

@@ -74,9 +74,19 @@ std::vector<Outputs> outputs_of(const Job& job) {
 
 void check_apart(const Job& job, const std::vector<Outputs>& outputs) {
   std::map<fs::path, std::string> taken;
+  const auto config = job.options.given.find("config");
   for (const auto& [file, what] :
-       {std::pair(job.options.noise, "--noise"), {job.options.prompt_file, "--prompt_file"}})
-    if (!file.empty()) taken.emplace(wanpar::target_of(file), what);
+       {std::pair(job.options.noise, "--noise"),
+        {job.options.prompt_file, "--prompt_file"},
+        {config == job.options.given.end() ? "" : fs::path(config->second), "--config"},
+        {job.options.trace, "--trace"}}) {
+    if (file.empty()) continue;
+    const auto [other, is_new] = taken.emplace(wanpar::target_of(file), what);
+    if (!is_new && file == job.options.trace)
+      throw wanpar::Error(
+          fmt::format("{} cannot be written: it is the file of {}; give each a name of its own",
+                      file.string(), other->second));
+  }
   const auto checkpoint = wanpar::target_of(job.options.ckpt_dir / ".");
   for (const auto& of_prompt : outputs)
     for (const auto& file : files_of(of_prompt)) {

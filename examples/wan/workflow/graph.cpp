@@ -149,8 +149,8 @@ WorkflowGraph read_graph(const json& all, const std::string& where) try {
         refuse("{} has the subgraph '{}'; save the workflow by ComfyUI's Export (API), which has none", where,
                text_of(one.value("name", json("?"))));
   return Editor(all).graph();
-} catch (const json::exception& error) {
-  refuse("{} is no ComfyUI workflow: {}", where, error.what());
+} catch (const json::exception&) {
+  refuse("{} is no ComfyUI workflow: its nodes and links are not as ComfyUI writes them", where);
 }
 
 }  // namespace wan

@@ -4,16 +4,19 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "wan/serve/http/refusal.hpp"
 
 namespace wan::serve {
 namespace {
 
+/// The greatest of 64 bits for one beyond it, which lies outside of any file as well.
 std::optional<uint64_t> number_of(std::string_view text) {
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
+  if (end != text.data() + text.size() || error == std::errc::invalid_argument) return std::nullopt;
+  return error == std::errc() ? number : std::numeric_limits<uint64_t>::max();
 }
 
 }  // namespace
