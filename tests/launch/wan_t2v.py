@@ -182,6 +182,7 @@ mistakes = {
     "no prompt": (dict(prompt=None), "--prompt"),
     "noise without its tensor": (dict(noise=data / "reference.safetensors"), "there is no tensor 'latents'"),
     "noise of another shape": (dict(size="32*32"), "needs [16, 3, 4, 4]"),
+    "a trace where the noise is": (dict(trace=folder / "noise.safetensors"), "it is the file of --noise"),
     "noise that git-lfs holds": (dict(noise=folder / "text.safetensors"), "LFS"),
     "a folder to save to that is not there": (dict(save_file=folder / "none" / "a.mp4"), "none"),
     "another task's checkpoint": (dict(task="t2v-14B"), "t2v-14B"),
