@@ -204,16 +204,7 @@ Options read(const Words& words) {
 
 Options parse_options(const std::vector<std::string>& arguments) {
   const Words words(arguments, flags(), "wan_train");
-  if (auto answer = answer_of(words, about())) {
-    Options options;
-    options.answer = std::move(answer);
-    return options;
-  }
-  try {
-    return read(words);
-  } catch (const UsageError& error) {
-    throw UsageError(with_origins(error.what(), words.origins()));
-  }
+  return options_or_answer(words, about(), read);
 }
 
 int64_t Options::replicas(int ranks) const {

@@ -2,6 +2,7 @@
 #include <boost/program_options.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "wan/cli/words.hpp"
 
@@ -29,5 +30,21 @@ std::string help_of(const About& about);
 
 /// The text that a flag of about_flags() asks for; nullopt if the user gave none of them.
 std::optional<std::string> answer_of(const Words& words, const About& about);
+
+/// What `read` makes of the words, or the answer alone if a flag of about_flags() asks for one. Throws
+/// UsageError, which names the variable or the field that a value came from.
+template <class Options>
+Options options_or_answer(const Words& words, const About& about, Options (*read)(const Words&)) {
+  if (auto answer = answer_of(words, about)) {
+    Options options;
+    options.answer = std::move(answer);
+    return options;
+  }
+  try {
+    return read(words);
+  } catch (const UsageError& error) {
+    throw UsageError(with_origins(error.what(), words.origins()));
+  }
+}
 
 }  // namespace wan

@@ -198,16 +198,7 @@ Options read(const Words& words) {
 
 Options parse_options(const std::vector<std::string>& arguments) {
   const Words words(arguments, flags(), "wan_t2v", "negative_prompt");
-  if (auto answer = answer_of(words, about_wan_t2v())) {
-    Options options;
-    options.answer = std::move(answer);
-    return options;
-  }
-  try {
-    return read(words);
-  } catch (const UsageError& error) {
-    throw UsageError(with_origins(error.what(), words.origins()));
-  }
+  return options_or_answer(words, about_wan_t2v(), read);
 }
 
 About about_wan_t2v() {

@@ -8,8 +8,8 @@
 namespace wan::serve {
 namespace {
 
-// A rank that stands still for longer than this is lost: with the time until the next beat, and that of
-// asking it once more, it is named within five seconds.
+// That a rank is lost is found by the library's own heartbeat, which ends the wait of this one. kPatient is
+// how long ranks that are alive may keep one another waiting here.
 constexpr std::chrono::milliseconds kEvery{500}, kPatient{3000};
 
 }  // namespace
